@@ -1,0 +1,98 @@
+"""The vision model V: the convolutional variational autoencoder of Ha & Schmidhuber, "World Models" (2018).
+
+All convolutions are unpadded with stride 2, as in the authors' code (`hardmaru/WorldModelsExperiments`,
+`carracing/vae/vae.py`). Parameters keep PyTorch's ordinary convolution shapes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGE_SIZE = 64
+IMAGE_CHANNELS = 3
+HIDDEN_SIZE = 1024  # the encoder's flattened 2 x 2 x 256 output, and the decoder's 1 x 1 x 1024 input
+
+
+class VAEOutput(NamedTuple):
+    """What one pass through the autoencoder gives, for a batch of B images and Z latent dimensions."""
+
+    reconstruction: Tensor  # (B, 3, 64, 64) in [0, 1]
+    mu: Tensor  # (B, Z)
+    logvar: Tensor  # (B, Z), natural logarithm of the variance
+
+
+class ConvVAE(nn.Module):
+    """Encoder and decoder of 64 x 64 RGB images; 4,348,547 parameters at the paper's 32 latent dimensions.
+
+    The encoder's 2 x 2 x 256 output is flattened in (row, column, channel) order, as in the authors' code.
+    """
+
+    def __init__(self, latent_size: int = 32) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+        self.enc_conv1 = nn.Conv2d(IMAGE_CHANNELS, 32, 4, stride=2)
+        self.enc_conv2 = nn.Conv2d(32, 64, 4, stride=2)
+        self.enc_conv3 = nn.Conv2d(64, 128, 4, stride=2)
+        self.enc_conv4 = nn.Conv2d(128, 256, 4, stride=2)
+        self.enc_mu = nn.Linear(HIDDEN_SIZE, latent_size)
+        self.enc_logvar = nn.Linear(HIDDEN_SIZE, latent_size)
+        self.dec_fc = nn.Linear(latent_size, HIDDEN_SIZE)
+        self.dec_deconv1 = nn.ConvTranspose2d(HIDDEN_SIZE, 128, 5, stride=2)
+        self.dec_deconv2 = nn.ConvTranspose2d(128, 64, 5, stride=2)
+        self.dec_deconv3 = nn.ConvTranspose2d(64, 32, 6, stride=2)
+        self.dec_deconv4 = nn.ConvTranspose2d(32, IMAGE_CHANNELS, 6, stride=2)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and log variance of z, each (B, Z), for images (B, 3, 64, 64) in [0, 1]."""
+        h = functional.relu(self.enc_conv1(images))
+        h = functional.relu(self.enc_conv2(h))
+        h = functional.relu(self.enc_conv3(h))
+        h = functional.relu(self.enc_conv4(h))
+        h = h.permute(0, 2, 3, 1).flatten(1)
+        return self.enc_mu(h), self.enc_logvar(h)
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        """Return the images (B, 3, 64, 64) of z (B, Z) before the sigmoid."""
+        h = self.dec_fc(z)[:, :, None, None]
+        h = functional.relu(self.dec_deconv1(h))
+        h = functional.relu(self.dec_deconv2(h))
+        h = functional.relu(self.dec_deconv3(h))
+        return self.dec_deconv4(h)  # type: ignore[no-any-return]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the images (B, 3, 64, 64) in [0, 1] of z (B, Z)."""
+        return torch.sigmoid(self.decode_logits(z))
+
+    def forward(self, images: Tensor, noise: Tensor) -> VAEOutput:
+        """Encode images (B, 3, 64, 64) in [0, 1], draw z with standard normal noise (B, Z), and decode it."""
+        mu, logvar = self.encode(images)
+        z = mu + torch.exp(logvar / 2) * noise
+        return VAEOutput(self.decode(z), mu, logvar)
+
+
+def vae_loss(
+    reconstruction: Tensor, images: Tensor, mu: Tensor, logvar: Tensor, kl_tolerance: float = 0.5
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the paper's loss and its two terms, as float32 scalars (float64 for float64 arguments).
+
+    "reconstruction" is the squared error summed over the pixels of (B, 3, 64, 64) images in [0, 1], averaged
+    over the batch. "kl" is the divergence of N(mu, exp(logvar)) from N(0, 1) in nats, summed over the Z latent
+    dimensions, raised per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss is their sum.
+    """
+    if reconstruction.dtype in (torch.bfloat16, torch.float16):
+        reconstruction = reconstruction.float()
+    if mu.dtype in (torch.bfloat16, torch.float16):
+        mu, logvar = mu.float(), logvar.float()
+    error = (reconstruction - images.to(reconstruction.dtype)).square().sum(dim=(1, 2, 3)).mean()
+    divergence = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(dim=1)
+    kl = divergence.clamp_min(kl_tolerance * mu.shape[1]).mean()
+    return error + kl, {"reconstruction": error.detach(), "kl": kl.detach()}
+
+
+def images_from_frames(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return frames (N, 64, 64, 3) uint8 as images (N, 3, 64, 64) in [0, 1], channels-last in memory."""
+    return frames.permute(0, 3, 1, 2).to(dtype).div_(255)
