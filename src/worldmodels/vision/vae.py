@@ -1,7 +1,8 @@
 """The vision model V: the convolutional variational autoencoder of Ha & Schmidhuber, "World Models" (2018).
 
 All convolutions are unpadded with stride 2, as in the authors' code (`hardmaru/WorldModelsExperiments`,
-`carracing/vae/vae.py`). Parameters keep PyTorch's ordinary convolution shapes.
+`carracing/vae/vae.py`). Parameters keep PyTorch's ordinary convolution shapes. Under autocast the layers run in its
+dtype; what leaves the encoder is float32 again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from worldmodels.vision import _cpu_layers
 
 IMAGE_SIZE = 64
 IMAGE_CHANNELS = 3
@@ -48,20 +51,27 @@ class ConvVAE(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and log variance of z, each (B, Z), for images (B, 3, 64, 64) in [0, 1]."""
-        h = functional.relu(self.enc_conv1(images))
-        h = functional.relu(self.enc_conv2(h))
-        h = functional.relu(self.enc_conv3(h))
-        h = functional.relu(self.enc_conv4(h))
+        h = images.to(self._dtype(images.device))
+        for layer in (self.enc_conv1, self.enc_conv2, self.enc_conv3, self.enc_conv4):
+            if _is_tuned(h):
+                h = _cpu_layers.convolution_relu(h, *_cast(layer, h.dtype))
+            else:
+                h = functional.relu(layer(h))
         h = h.permute(0, 2, 3, 1).flatten(1)
-        return self.enc_mu(h), self.enc_logvar(h)
+        return _upcast(self.enc_mu(h)), _upcast(self.enc_logvar(h))
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """Return the images (B, 3, 64, 64) of z (B, Z) before the sigmoid."""
-        h = self.dec_fc(z)[:, :, None, None]
-        h = functional.relu(self.dec_deconv1(h))
-        h = functional.relu(self.dec_deconv2(h))
-        h = functional.relu(self.dec_deconv3(h))
-        return self.dec_deconv4(h)  # type: ignore[no-any-return]
+        h = self.dec_fc(z.to(self._dtype(z.device)))
+        if not _is_tuned(h):
+            h = functional.relu(self.dec_deconv1(h[:, :, None, None]))
+            h = functional.relu(self.dec_deconv2(h))
+            h = functional.relu(self.dec_deconv3(h))
+            return self.dec_deconv4(h)  # type: ignore[no-any-return]
+        h = _cpu_layers.transposed_from_vector_relu(h, *_cast(self.dec_deconv1, h.dtype))
+        h = _cpu_layers.transposed_relu(h, *_cast(self.dec_deconv2, h.dtype))
+        h = _cpu_layers.transposed_relu(h, *_cast(self.dec_deconv3, h.dtype))
+        return _cpu_layers.transposed_to_image(h, *_cast(self.dec_deconv4, h.dtype))
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images (B, 3, 64, 64) in [0, 1] of z (B, Z)."""
@@ -73,6 +83,26 @@ class ConvVAE(nn.Module):
         z = mu + torch.exp(logvar / 2) * noise
         return VAEOutput(self.decode(z), mu, logvar)
 
+    def _dtype(self, device: torch.device) -> torch.dtype:
+        """The dtype in which the layers run."""
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return self.dec_fc.weight.dtype
+
+
+def _is_tuned(x: Tensor) -> bool:
+    return x.device.type == "cpu"
+
+
+def _cast(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+    return weight.to(dtype), bias.to(dtype)
+
+
+def _upcast(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
 
 def vae_loss(
     reconstruction: Tensor, images: Tensor, mu: Tensor, logvar: Tensor, kl_tolerance: float = 0.5
@@ -83,10 +113,7 @@ def vae_loss(
     over the batch. "kl" is the divergence of N(mu, exp(logvar)) from N(0, 1) in nats, summed over the Z latent
     dimensions, raised per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss is their sum.
     """
-    if reconstruction.dtype in (torch.bfloat16, torch.float16):
-        reconstruction = reconstruction.float()
-    if mu.dtype in (torch.bfloat16, torch.float16):
-        mu, logvar = mu.float(), logvar.float()
+    reconstruction, mu, logvar = _upcast(reconstruction), _upcast(mu), _upcast(logvar)
     error = (reconstruction - images.to(reconstruction.dtype)).square().sum(dim=(1, 2, 3)).mean()
     divergence = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(dim=1)
     kl = divergence.clamp_min(kl_tolerance * mu.shape[1]).mean()

@@ -1,0 +1,20 @@
+"""World Models: learn a model of a world from pixels, act inside its dreams, act in the world (Ha & Schmidhuber 2018)."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["UserError", "__version__", "load_agent"]
+
+from worldmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from worldmodels.agent import load_agent
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when an agent is asked for, so that `import worldmodels` and `--help` stay quick."""
+    if name == "load_agent":
+        from worldmodels.agent import load_agent
+
+        return load_agent
+    raise AttributeError(f"module 'worldmodels' has no attribute {name!r}")

@@ -1,0 +1,211 @@
+"""An agent: V + M + C with its task, acting on batches of frames; saved as safetensors and JSON."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from worldmodels.controller.policy import Controllers, parameter_count
+from worldmodels.device import choose_device, precision
+from worldmodels.errors import UserError
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.memory.mixture import expectation
+from worldmodels.storage.atomic import load_tensors, save_tensors
+from worldmodels.tasks import Task, get_task, task_names
+from worldmodels.vision.vae import ConvVAE, images_from_frames
+
+AGENT_FILE = "agent.safetensors"
+_FORMAT = 1
+
+
+class Agent:
+    """V, M and C of one task.
+
+    ``controller`` holds the flat parameters of C, (P,) float32; ``features`` says what C sees of z, h and c.
+    ``info`` is free JSON-able text about where the agent comes from.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        vision: ConvVAE,
+        memory: MDNRNN,
+        controller: Tensor,
+        features: Sequence[str] | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        self.task, self.vision, self.memory = task, vision.eval(), memory.eval()
+        self.features = tuple(features or task.features)
+        self.controller = controller.detach().float().cpu()
+        self.info = info or {}
+        self.device = next(vision.parameters()).device
+        Controllers(self.controller[None], feature_size(vision, memory, self.features), task.control_size)
+
+    def policy(self, num_envs: int, controllers: Tensor | None = None) -> "AgentPolicy":
+        """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row parameters of its own."""
+        if num_envs < 1:
+            raise UserError(f"expected at least 1 environment, got {num_envs}")
+        return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
+
+    @torch.inference_mode()
+    def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """mu and logvar (N, Z), float32, of frames (N, 64, 64, 3) uint8."""
+        with precision(self.device):
+            images = images_from_frames(torch.from_numpy(frames).to(self.device), torch.bfloat16)
+            mu, logvar = self.vision.encode(images)
+        return mu.float(), logvar.float()
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor) -> np.ndarray:
+        """Frames (N, 64, 64, 3) uint8 that V imagines for z (N, Z)."""
+        with precision(self.device):
+            images = self.vision.decode(z.to(self.device))
+        frames: np.ndarray = (images.float() * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
+        return frames
+
+    def save(self, directory: Path | str) -> None:
+        """Write ``agent.safetensors`` (float16, a few MB) into ``directory``."""
+        tensors = {f"vision.{name}": value.half() for name, value in self.vision.state_dict().items()}
+        tensors |= {f"memory.{name}": value.half() for name, value in self.memory.state_dict().items()}
+        tensors["controller"] = self.controller
+        meta = {
+            "format": _FORMAT,
+            "task": self.task.name,
+            "latent_size": self.vision.latent_size,
+            "hidden_size": self.memory.hidden_size,
+            "mixtures": self.memory.mixtures,
+            "reward": self.memory.reward_head is not None,
+            "end": self.memory.end_head is not None,
+            "features": list(self.features),
+            "info": self.info,
+        }
+        save_tensors(Path(directory) / AGENT_FILE, tensors, meta)
+
+
+class AgentPolicy:
+    """Acts for N environments at once, each with a hidden state (and perhaps a controller) of its own.
+
+    Order of a step, as in the paper: z from the observation, action from [z, h] (h has not seen z yet), then h advances
+    by (z, action). M's mixture is not evaluated.
+    """
+
+    def __init__(self, agent: Agent, num_envs: int, controllers: Tensor) -> None:
+        self.agent, self.num_envs = agent, num_envs
+        size = feature_size(agent.vision, agent.memory, agent.features)
+        self._controllers = Controllers(controllers.float().to(agent.device), size, agent.task.control_size)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: zero hidden states."""
+        self._h, self._c = self.agent.memory.initial_state(self.num_envs)
+        self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
+
+    @torch.inference_mode()
+    def act(self, observations: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Actions for the environment from its raw observations, (n, ...) uint8, of the environments ``rows``.
+
+        Without ``rows`` there must be one observation for each of the N environments.
+        """
+        agent, task = self.agent, self.agent.task
+        expected = (self.num_envs if rows is None else len(rows), *task.observation_shape)
+        if observations.shape != expected or observations.dtype != np.uint8:
+            raise UserError(
+                f"expected observations of shape {expected} and type uint8, got {observations.shape} "
+                f"{observations.dtype}; give the stock environment's observations, one per environment"
+            )
+        z, _ = agent.encode(task.frames(observations))
+        every = rows is None or len(rows) == self.num_envs
+        index = None if every else torch.from_numpy(rows).to(agent.device)
+        h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
+        known = {"z": z, "h": h, "c": c}
+        features = torch.cat([known[name] for name in agent.features], dim=-1)
+        control = self._controllers(features, index).cpu().numpy()
+        action = task.env_action(control)
+        seen = torch.from_numpy(task.memory_action(action)).to(agent.device)
+        state = agent.memory.step(z, seen, (h, c))
+        if index is None:
+            (self._h, self._c), self.latents = state, z
+        else:
+            self._h[index], self._c[index] = state
+            self.latents[index] = z
+        return action
+
+    @torch.inference_mode()
+    def expected_latents(self) -> Tensor:
+        """What M expects to see next, (N, Z): the mean of its mixture after the last :meth:`act`."""
+        return expectation(self.agent.memory.heads(self._h).mixture)
+
+
+def feature_size(vision: ConvVAE, memory: MDNRNN, features: Sequence[str]) -> int:
+    """Numbers that C sees."""
+    sizes = {"z": vision.latent_size, "h": memory.hidden_size, "c": memory.hidden_size}
+    unknown = [name for name in features if name not in sizes]
+    if unknown or not features:
+        raise UserError(f"a controller sees some of z, h and c, got {list(features)}")
+    return sum(sizes[name] for name in features)
+
+
+def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
+    """The shipped agent of a task ("car-racing"), or the one in a directory, file or run.
+
+    Raises :class:`UserError` when there is none, when the file is damaged, or when it is not an agent of this package.
+    """
+    tensors, meta = load_tensors(_agent_path(name_or_path))
+    where = f"{name_or_path} is not an agent of this version of worldmodels"
+    try:
+        if meta["format"] != _FORMAT:
+            raise UserError(f"{where}: its format is {meta['format']}, this version reads {_FORMAT}; update worldmodels")
+        task = get_task(meta["task"])
+        sizes = [int(meta[key]) for key in ("latent_size", "hidden_size", "mixtures")]
+        if not all(0 < size <= 8192 for size in sizes):
+            raise UserError(f"{where}: impossible sizes {sizes}")
+        vision = ConvVAE(sizes[0])
+        memory = MDNRNN(sizes[0], task.action_size, sizes[1], sizes[2], bool(meta["reward"]), bool(meta["end"]))
+        _fill(vision, tensors, "vision.")
+        _fill(memory, tensors, "memory.")
+        chosen = choose_device(device)
+        vision.to(chosen), memory.to(chosen)
+        return Agent(task, vision, memory, tensors["controller"], meta["features"], meta["info"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
+    named = {name.removeprefix(prefix): value.float() for name, value in tensors.items() if name.startswith(prefix)}
+    if not all(value.isfinite().all() for value in named.values()):
+        raise UserError("the agent's weights hold NaN or infinity; train it again")
+    module.load_state_dict(named)
+
+
+def shipped_agents() -> list[str]:
+    """Tasks whose agent comes with the package."""
+    root = resources.files("worldmodels") / "agents"
+    return [name for name in task_names() if (root / name / AGENT_FILE).is_file()]
+
+
+def _agent_path(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if str(name_or_path) in task_names() and not path.exists():
+        shipped = Path(str(resources.files("worldmodels") / "agents" / str(name_or_path) / AGENT_FILE))
+        if not shipped.is_file():
+            raise UserError(f"no agent for {name_or_path} ships with this version; train one: worldmodels train {path}")
+        return shipped
+    if path.is_dir():
+        candidates = [path / AGENT_FILE, path / "agent" / AGENT_FILE]
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        raise UserError(f"{path} holds no agent ({AGENT_FILE}); expected a finished run or a saved agent")
+    if not path.exists():
+        known = ", ".join(shipped_agents()) or "none"
+        raise UserError(f"no agent called {name_or_path!r} and no such file; shipped agents: {known}")
+    return path
+
+
+def controller_size(task: Task, vision: ConvVAE, memory: MDNRNN, features: Sequence[str]) -> int:
+    """Parameters of C for this V and M."""
+    return parameter_count(feature_size(vision, memory, features), task.control_size)

@@ -1,0 +1,1 @@
+"""The trained agents that ship with the package."""

@@ -1,0 +1,1 @@
+"""Speed as ratios against a baseline and a bound in the same run."""

@@ -1,0 +1,1 @@
+"""C, the controller: the policy, the evolution strategies and the evolving."""

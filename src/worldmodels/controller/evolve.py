@@ -1,0 +1,139 @@
+"""Evolving C: candidates drive the same new tracks in every generation, the distribution's mean is what counts."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worldmodels import interrupt
+from worldmodels.agent import Agent
+from worldmodels.config import ControllerConfig
+from worldmodels.controller.strategy import CMAES
+from worldmodels.errors import UserError
+from worldmodels.progress import Progress
+from worldmodels.rollouts import rollout
+from worldmodels.seeds import episode_seeds
+from worldmodels.storage.atomic import array, load_tensors, save_tensors
+from worldmodels.storage.metrics import MetricsLog
+
+_LOCKSTEP = 256
+"""Most environments stepped together; more would only take memory."""
+
+Returns = Callable[[np.ndarray, Sequence[int], int, int | None], tuple[np.ndarray, int]]
+"""(controllers (N, P), seeds (N), steps at most, patience) -> (returns (N,), environment steps)."""
+
+
+@dataclass
+class _State:
+    fitness: list[np.ndarray]
+    best: np.ndarray
+    best_score: float
+    best_generation: int
+
+
+def real_returns(agent: Agent, backend: str) -> Returns:
+    """Measure controllers in the real environment, in lockstep."""
+
+    def measure(
+        controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
+    ) -> tuple[np.ndarray, int]:
+        env = agent.task.make(len(controllers), backend)
+        try:
+            policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
+            result = rollout(env, policy, seeds, steps, patience)
+        finally:
+            env.close()
+        return result.returns, result.steps
+
+    def in_chunks(
+        controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
+    ) -> tuple[np.ndarray, int]:
+        parts = [
+            measure(controllers[start : start + _LOCKSTEP], seeds[start : start + _LOCKSTEP], steps, patience)
+            for start in range(0, len(controllers), _LOCKSTEP)
+        ]
+        return np.concatenate([part[0] for part in parts]), sum(part[1] for part in parts)
+
+    return in_chunks
+
+
+def evolve(
+    agent: Agent, config: ControllerConfig, seed: int, directory: Path, measure: Returns | None = None
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Evolve controllers for the agent's V and M; return the best mean found, (P,), and its validation score.
+
+    Continues from the checkpoint in ``directory``: recorded fitness is told again to the seeded strategy, which then
+    stands exactly where it stood.
+    """
+    measure = measure or real_returns(agent, config.backend)
+    size, limit = len(agent.controller), agent.task.max_steps
+    strategy = CMAES(array(agent.controller), config.population, config.sigma, config.diagonal, seed)
+    checkpoint = directory / "evolution.safetensors"
+    state = _load(checkpoint, size, config) if checkpoint.exists() else _State([], strategy.mean, -np.inf, 0)
+    for fitness in state.fitness[: config.generations]:
+        strategy.tell(fitness)
+    start = len(state.fitness)
+    columns = ("mean", "best", "sd", "horizon", "steps_per_s", "sigma", "validation", "validation_sd")
+    log = MetricsLog(directory, columns, start)
+    validation_seeds = episode_seeds("validation", seed, config.validation_episodes)
+    with Progress(config.generations, "controller", "generations", min(start, config.generations)) as bar:
+        total_steps, began = 0, time.monotonic()
+        for generation in range(start, config.generations):
+            interrupt.check()
+            candidates = strategy.ask()
+            tracks = episode_seeds("fitness", seed, config.episodes, generation)
+            horizon = min(limit, config.horizon + config.horizon_growth * generation)
+            returns, steps = measure(
+                np.repeat(candidates, config.episodes, axis=0),
+                tracks * config.population,
+                horizon,
+                config.patience or None,
+            )
+            fitness = returns.reshape(config.population, config.episodes).mean(axis=1)
+            strategy.tell(fitness)
+            state.fitness.append(fitness)
+            total_steps += steps
+            done = generation + 1
+            numbers = {
+                "mean": fitness.mean(), "best": fitness.max(), "sd": fitness.std(), "horizon": horizon,
+                "steps_per_s": total_steps / (time.monotonic() - began), "sigma": strategy.sigma,
+            }
+            shown = {"fitness": float(fitness.mean()), "steps/s": total_steps / (time.monotonic() - began)}
+            if done % config.validate_every == 0 or done == config.generations:
+                mean = np.repeat(strategy.mean[None], len(validation_seeds), axis=0)
+                scores, _ = measure(mean, validation_seeds, limit, None)
+                numbers |= {"validation": scores.mean(), "validation_sd": scores.std()}
+                if scores.mean() > state.best_score:
+                    state.best, state.best_score = strategy.mean, float(scores.mean())
+                    state.best_generation = done
+                shown["validation"] = float(scores.mean())
+            log.log(done, **{name: float(value) for name, value in numbers.items()})
+            _save(checkpoint, state, config)
+            bar.advance(1, **shown)
+    log.close()
+    metrics = {"validation": state.best_score, "best_generation": float(state.best_generation)}
+    return torch.from_numpy(state.best).float(), metrics
+
+
+def _save(path: Path, state: _State, config: ControllerConfig) -> None:
+    tensors = {
+        "fitness": torch.from_numpy(np.array(state.fitness)),
+        "best": torch.from_numpy(state.best),
+        "best_score": torch.tensor([state.best_score, state.best_generation], dtype=torch.float64),
+    }
+    save_tensors(path, tensors, {"population": config.population})
+
+
+def _load(path: Path, size: int, config: ControllerConfig) -> _State:
+    tensors, _ = load_tensors(path)
+    try:
+        fitness, best = array(tensors["fitness"]), array(tensors["best"])
+        score, generation = tensors["best_score"].tolist()
+    except (KeyError, ValueError):
+        raise UserError(f"{path} is not a state of evolution; delete it and run the same command again") from None
+    if fitness.ndim != 2 or fitness.shape[1] != config.population or best.shape != (size,):
+        raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
+    return _State(list(fitness), best, score, int(generation))

@@ -1,0 +1,59 @@
+"""Evolution strategies behind two calls: ``ask() -> candidates``, ``tell(fitness)``. State is resumed by replaying."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+
+class CMAES:
+    """CMA-ES (Hansen's pycma), maximising. Exactly repeatable: ``tell`` everything again and it stands where it stood.
+
+    start: (size,) first mean; diagonal: generations with a diagonal covariance (separable CMA-ES, Ros & Hansen
+    2008) before the full one, -1 for all.
+    """
+
+    def __init__(self, start: np.ndarray, population: int, sigma: float, diagonal: int, seed: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pycma warns of optional packages
+            import cma
+        stream = np.random.default_rng([seed, 31])
+        self._randn = lambda *shape: stream.standard_normal(shape)
+        options: dict[str, Any] = {
+            "popsize": population,
+            "CMA_diagonal": True if diagonal < 0 else diagonal,
+            "verbose": -9,
+            "verb_log": 0,
+            "verb_disp": 0,
+            # A stream of our own: pycma otherwise seeds and uses NumPy's global one.
+            "seed": np.nan,
+            "randn": self._randn,
+        }
+        self._strategy = cma.CMAEvolutionStrategy(start, sigma, options)
+        self._asked: list[np.ndarray] | None = None
+
+    def ask(self) -> np.ndarray:
+        """Candidates (population, size) of the next generation; the same ones until told."""
+        if self._asked is None:
+            # pycma forgets the stream when it changes from the diagonal to the full sampler.
+            self._strategy.sm.randn = self._randn
+            self._asked = self._strategy.ask()
+        return np.array(self._asked)
+
+    def tell(self, fitness: np.ndarray) -> None:
+        """Fitness (population,) of the candidates asked for, higher is better; NaN counts as the worst."""
+        self.ask()
+        worst = np.nanmin(fitness) if np.isfinite(fitness).any() else 0.0
+        cost = -np.nan_to_num(fitness, nan=worst, posinf=worst, neginf=worst)
+        self._strategy.tell(self._asked, cost.tolist())
+        self._asked = None
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of the distribution, (size,)."""
+        return np.array(self._strategy.mean)
+
+    @property
+    def sigma(self) -> float:
+        """Step size."""
+        return float(self._strategy.sigma)

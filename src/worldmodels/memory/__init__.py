@@ -1,0 +1,1 @@
+"""M, the memory: the MDN-RNN, mixture density maths and its training."""

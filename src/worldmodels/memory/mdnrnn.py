@@ -1,0 +1,111 @@
+"""M: an LSTM whose output is a mixture density over the next latent, with optional reward and end heads.
+
+Legend: B batch, T time, N rollouts, Z latent, A action, H hidden, K mixtures. (Ha & Schmidhuber 2018, section 2.2.)
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodels.memory.mixture import Mixture, log_likelihood, mixture_from
+
+
+class Prediction(NamedTuple):
+    """What M says of the next step: next z, reward (...) or None, logit of the end (...) or None."""
+
+    mixture: Mixture
+    reward: Tensor | None
+    end_logit: Tensor | None
+
+
+State = tuple[Tensor, Tensor]
+"""Hidden and cell state (h, c), each (N, H)."""
+
+
+class MDNRNN(nn.Module):
+    """p(z', reward, end given z, action, hidden state); 422,368 weights for Z=32, A=3, H=256, K=5 without extra heads."""
+
+    def __init__(
+        self,
+        latent_size: int,
+        action_size: int,
+        hidden_size: int = 256,
+        mixtures: int = 5,
+        reward: bool = False,
+        end: bool = False,
+    ) -> None:
+        super().__init__()
+        self.latent_size, self.action_size = latent_size, action_size
+        self.hidden_size, self.mixtures = hidden_size, mixtures
+        # The original's cell has one bias per gate; torch's second one is kept at zero and out of training.
+        self.lstm = nn.LSTM(latent_size + action_size, hidden_size, batch_first=True)
+        self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
+        self.reward_head = nn.Linear(hidden_size, 1) if reward else None
+        self.end_head = nn.Linear(hidden_size, 1) if end else None
+        with torch.no_grad():
+            self.lstm.bias_hh_l0.zero_()
+            self.lstm.bias_ih_l0.zero_()
+            self.lstm.bias_ih_l0[hidden_size : 2 * hidden_size] = 1.0  # remember by default (facts of the original)
+        self.lstm.bias_hh_l0.requires_grad_(False)
+
+    def initial_state(self, num: int) -> State:
+        """Zero state for ``num`` rollouts."""
+        weight = self.lstm.weight_hh_l0
+        return weight.new_zeros(num, self.hidden_size), weight.new_zeros(num, self.hidden_size)
+
+    def forward(self, z: Tensor, actions: Tensor) -> Prediction:
+        """Predictions along whole sequences z (B, T, Z), actions (B, T, A), from a zero state."""
+        hidden, _ = self.lstm(torch.cat([z, actions], dim=-1))
+        return self.heads(hidden)
+
+    def step(self, z: Tensor, actions: Tensor, state: State) -> State:
+        """Advance the state (N, H) by z (N, Z) and actions (N, A); the heads are not evaluated."""
+        lstm = self.lstm
+        inputs = torch.cat([z, actions], dim=-1)
+        # One fused product each for inputs and state; gates in torch's order i, f, g, o.
+        gates = torch.addmm(lstm.bias_ih_l0, inputs, lstm.weight_ih_l0.t())
+        gates = torch.addmm(gates, state[0], lstm.weight_hh_l0.t())
+        i, f, g, o = gates.chunk(4, dim=-1)
+        cell = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+    def heads(self, hidden: Tensor) -> Prediction:
+        """Read the prediction off hidden states (..., H)."""
+        return Prediction(
+            mixture_from(self.mixture_head(hidden), self.latent_size),
+            self.reward_head(hidden).squeeze(-1).float() if self.reward_head is not None else None,
+            self.end_head(hidden).squeeze(-1).float() if self.end_head is not None else None,
+        )
+
+
+class Targets(NamedTuple):
+    """What really came next: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}, mask (B, T) of steps that exist."""
+
+    z: Tensor
+    rewards: Tensor
+    ends: Tensor
+    mask: Tensor
+
+
+def memory_loss(
+    prediction: Prediction, targets: Targets, end_weight: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total loss and its parts: nll (nats per latent dimension and step), reward (mean squared error), end (weighted).
+
+    An end counts ``end_weight`` times, since it is rare.
+    """
+    mask = targets.mask
+    count = mask.sum()
+    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * mask).sum() / count
+    parts = {"nll": nll}
+    if prediction.reward is not None:
+        parts["reward"] = ((prediction.reward - targets.rewards).square() * mask).sum() / count
+    if prediction.end_logit is not None:
+        weight = torch.tensor(end_weight, device=mask.device)
+        crossed = F.binary_cross_entropy_with_logits(
+            prediction.end_logit, targets.ends, pos_weight=weight, reduction="none"
+        )
+        parts["end"] = (crossed * mask).sum() / count
+    return torch.stack(list(parts.values())).sum(), parts

@@ -1,0 +1,52 @@
+"""Densities of M's output: for each latent dimension a mixture of K one-dimensional Gaussians of its own.
+
+Legend: B batch, T time, Z latent, K mixtures. All functions work on (..., Z, K) tensors. (Ha & Schmidhuber 2018,
+appendix A.2; Graves 2013, section 4.)
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Mixture(NamedTuple):
+    """log_weights (..., Z, K) normalised over K, means (..., Z, K), log_scales (..., Z, K)."""
+
+    log_weights: Tensor
+    means: Tensor
+    log_scales: Tensor
+
+
+def mixture_from(outputs: Tensor, latent_size: int) -> Mixture:
+    """Split a linear layer's outputs (..., Z*3*K) into a :class:`Mixture`, in float32 and normalised."""
+    logits, means, log_scales = outputs.float().unflatten(-1, (latent_size, 3, -1)).unbind(-2)
+    return Mixture(torch.log_softmax(logits, dim=-1), means, log_scales)
+
+
+def log_likelihood(mixture: Mixture, z: Tensor) -> Tensor:
+    """Log density of z (..., Z), for each dimension: (..., Z)."""
+    scaled = (z.unsqueeze(-1) - mixture.means) * torch.exp(-mixture.log_scales)
+    return torch.logsumexp(
+        mixture.log_weights - 0.5 * scaled.square() - mixture.log_scales - _HALF_LOG_TWO_PI, dim=-1
+    )
+
+
+def expectation(mixture: Mixture) -> Tensor:
+    """Mean of the mixture, (..., Z)."""
+    return (mixture.log_weights.exp() * mixture.means).sum(-1)
+
+
+def sample(mixture: Mixture, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    """Draw z (..., Z): a component from softmax(log_weights / temperature), then noise scaled by sqrt(temperature)."""
+    uniform = torch.rand(mixture.means.shape, generator=generator, device=mixture.means.device)
+    # Gumbel's trick draws every component at once without a loop over dimensions.
+    gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+    choice = (mixture.log_weights / temperature + gumbel).argmax(dim=-1, keepdim=True)
+    mean = mixture.means.gather(-1, choice).squeeze(-1)
+    scale = mixture.log_scales.gather(-1, choice).squeeze(-1).exp()
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+    return mean + math.sqrt(temperature) * scale * noise

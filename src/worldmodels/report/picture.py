@@ -1,0 +1,168 @@
+"""Pictures of an agent at work: the world, what V sees of it and what M expected, side by side with captions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from PIL import Image, ImageDraw, ImageFont
+
+from worldmodels.errors import UserError
+from worldmodels.tasks import Task
+
+BACKGROUND, PANEL, TEXT, QUIET, ACCENT = "#14171c", "#242a33", "#f2f4f7", "#9aa4b2", "#4aa8ff"
+"""Dark, so that the panels are what one sees; the accent stays visible for colour-blind people."""
+
+CAPTIONS = (
+    ("The world", "what happens"),
+    ("V sees", "decoded from 32 numbers"),
+    ("M expected", "predicted one step before"),
+)
+
+_PANEL = (480, 360)
+_MARGIN, _HEAD, _FOOT = 24, 64, 76
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of an episode as the agent lived it.
+
+    world: (H, W, 3) uint8; seen: (64, 64, 3) uint8, decoded from the z of this frame; expected: (64, 64, 3) uint8, decoded
+    from what M predicted for this frame one step before, None at the first; action: (A,) taken at this frame, None at
+    the last; score: sum of the rewards so far.
+    """
+
+    step: int
+    score: float
+    world: np.ndarray
+    seen: np.ndarray
+    expected: np.ndarray | None
+    action: np.ndarray | None
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font at ``size`` pixels."""
+    return ImageFont.load_default(size)
+
+
+def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
+    """The stock Gymnasium environment of a task, which draws pictures for people."""
+    try:
+        return gymnasium.make(task.title, render_mode="rgb_array", max_episode_steps=task.max_steps)
+    except gymnasium.error.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"cannot open {task.title} as a window on the world: {reason}; run worldmodels doctor"
+        ) from None
+
+
+def visible(task: Task, picture: np.ndarray) -> np.ndarray:
+    """The rows of a picture (H, W, 3) that frames keep, so that the three panels show the same part of the world."""
+    share = float(getattr(task, "seen_rows", 1.0))
+    return picture[: round(len(picture) * share)]
+
+
+class Composer:
+    """Draws moments of one task as (H, W, 3) uint8 images of even ``size`` (width, height)."""
+
+    def __init__(self, task: Task, action_space: spaces.Box, latent_size: int = 32) -> None:
+        low, high = (
+            np.broadcast_to(action_space.low, (task.action_size,)),
+            np.broadcast_to(action_space.high, (task.action_size,)),
+        )
+        self._ranges = list(zip(low.tolist(), high.tolist(), strict=True))
+        self.latent_size = latent_size
+        names = tuple(getattr(task, "action_names", ()))
+        self._names = names or tuple(f"action {index + 1}" for index in range(task.action_size))
+        width, height = _PANEL
+        self._left = [_MARGIN + index * (width + _MARGIN) for index in range(3)]
+        self.size = (3 * width + 4 * _MARGIN, _HEAD + height + _FOOT)
+        self._plain = Image.new("RGB", self.size, BACKGROUND)
+        draw = ImageDraw.Draw(self._plain)
+        for left, (title, note) in zip(self._left, CAPTIONS, strict=True):
+            draw.text((left, 20), title, TEXT, font(26), anchor="lt")
+            offset = draw.textlength(title, font(26)) + 14
+            note = note.replace("32", str(latent_size))
+            draw.text((left + offset, 26), note, QUIET, font(18), anchor="lt")
+
+    def draw(self, moment: Moment) -> np.ndarray:
+        """The three panels with score, step and action."""
+        image = self._plain.copy()
+        for left, picture in zip(self._left, (moment.world, moment.seen, moment.expected), strict=True):
+            image.paste(_panel(picture, _PANEL), (left, _HEAD))
+        draw = ImageDraw.Draw(image)
+        top = _HEAD + _PANEL[1] + 22
+        self._number(draw, self._left[0], top, "score", f"{moment.score:,.0f}")
+        self._number(draw, self._left[0] + 250, top, "step", f"{moment.step:,}")
+        if moment.action is not None:
+            self._bars(draw, top, moment.action)
+        return np.asarray(image)
+
+    def _number(self, draw: ImageDraw.ImageDraw, left: int, top: int, name: str, value: str) -> None:
+        draw.text((left, top + 28), name, QUIET, font(20), anchor="ls")
+        draw.text((left + 70, top + 28), value, TEXT, font(30), anchor="ls")
+
+    def _bars(self, draw: ImageDraw.ImageDraw, top: int, action: np.ndarray) -> None:
+        """One bar per action number, from zero to the value, over the whole range."""
+        room = self.size[0] - self._left[1] - _MARGIN
+        slot = room / max(3, len(self._ranges))
+        for index, (low, high) in enumerate(self._ranges):
+            left = self._left[1] + index * slot
+            label = self._names[index]
+            draw.text((left, top + 28), label, QUIET, font(20), anchor="ls")
+            start = left + max(draw.textlength(name, font(20)) for name in self._names) + 14
+            end = self._left[1] + (index + 1) * slot - 28
+            draw.rounded_rectangle((start, top + 12, end, top + 30), 4, PANEL)
+            zero, value = (
+                start + (end - start) * _share(one, low, high) for one in (0.0, float(action[index]))
+            )
+            if abs(value - zero) >= 1:
+                draw.rectangle((min(zero, value), top + 12, max(zero, value), top + 30), ACCENT)
+            if low < 0 < high:
+                draw.line((zero, top + 8, zero, top + 34), QUIET, 2)
+
+
+def contact_sheet(moments: Sequence[Moment], latent_size: int = 32) -> np.ndarray:
+    """Moments as columns; rows: the world, what V sees, what M expected. (H, W, 3) uint8."""
+    panel, gap, label, head = (208, 156), 10, 190, 44
+    size = (label + len(moments) * (panel[0] + gap) + gap, head + 3 * (panel[1] + gap) + gap)
+    image = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for row, (title, note) in enumerate(CAPTIONS):
+        middle = head + row * (panel[1] + gap) + panel[1] // 2
+        first, _, rest = note.replace("32", str(latent_size)).partition(" from ")
+        lines = [f"{first} from", rest] if rest else [first]
+        lines = ["predicted one", "step before"] if first.startswith("predicted") else lines
+        draw.text((20, middle - 12), title, TEXT, font(26), anchor="lm")
+        for index, line in enumerate(lines):
+            draw.text((20, middle + 16 + 20 * index), line, QUIET, font(16), anchor="lm")
+    for column, moment in enumerate(moments):
+        left = label + column * (panel[0] + gap)
+        draw.text((left, head - 12), f"step {moment.step}", QUIET, font(17), anchor="ls")
+        draw.text((left + panel[0], head - 12), f"score {moment.score:.0f}", TEXT, font(17), anchor="rs")
+        for row, picture in enumerate((moment.world, moment.seen, moment.expected)):
+            image.paste(_panel(picture, panel), (left, head + row * (panel[1] + gap)))
+    return np.asarray(image)
+
+
+def _panel(picture: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
+    if picture is None:
+        blank = Image.new("RGB", size, PANEL)
+        middle = (size[0] / 2, size[1] / 2)
+        ImageDraw.Draw(blank).text(
+            middle, "nothing seen yet", QUIET, font(max(14, size[0] // 20)), anchor="mm"
+        )
+        return blank
+    image = Image.fromarray(picture)
+    if picture.shape[0] < 128 and picture.shape[:2] != (64, 64):
+        # A small observation keeps its pixels; smooth only what the decoder has blurred anyway.
+        factor = -(-size[1] // picture.shape[0])
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return min(1.0, max(0.0, (value - low) / (high - low)))

@@ -1,0 +1,302 @@
+"""The flow, stage by stage: collect -> vision -> encode -> memory -> controller -> evaluate.
+
+Every stage reads what earlier ones wrote to the run, writes one artefact and is the unit of resuming: a finished stage
+is not done again, an unfinished one continues, and one whose inputs changed is refused.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
+from worldmodels.collecting import record_episodes
+from worldmodels.config import Config
+from worldmodels.controller.evolve import evolve
+from worldmodels.errors import UserError
+from worldmodels.evaluation import agent_policy, evaluate, report
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.memory.train import train_memory
+from worldmodels.progress import Progress, say
+from worldmodels.seeds import episode_seeds
+from worldmodels.storage.atomic import load_tensors, read_json, save_tensors, write_json
+from worldmodels.storage.episodes import EpisodeStore, Flush
+from worldmodels.storage.latents import Latents, latents_path, load_latents, save_latents
+from worldmodels.storage.run import Run, Stage
+from worldmodels.tasks import Task, get_task
+from worldmodels.vision.train import train_vision
+from worldmodels.vision.vae import ConvVAE
+
+STAGES = ("collect", "vision", "encode", "memory", "controller", "evaluate")
+_FOLDERS = {
+    "collect": "episodes",
+    "vision": "vision",
+    "encode": "latents",
+    "memory": "memory",
+    "controller": "controller",
+    "evaluate": "evaluation",
+}
+_ENCODE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of one round of a run. Each method does its stage, or nothing if it is done, and returns its result."""
+
+    run: Run
+    device: torch.device
+    round: int = 1
+
+    @property
+    def task(self) -> Task:
+        """The run's world."""
+        return get_task(self.config.task)
+
+    @property
+    def config(self) -> Config:
+        """The run's settings."""
+        return self.run.config
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, made different for every round."""
+        return self.config.seed + 1_000_003 * (self.round - 1)
+
+    def stage(self, name: str, round_number: int | None = None) -> Stage:
+        """The stage called ``name`` of this round, or of another."""
+        return self.run.stage(_FOLDERS[name], round_number or self.round)
+
+    @property
+    def before(self) -> "Pipeline | None":
+        """The round before this one."""
+        return dataclasses.replace(self, round=self.round - 1) if self.round > 1 else None
+
+    def digest(self, name: str, round_number: int | None = None) -> str:
+        """Digest of a finished stage; :class:`UserError` says what to run when it is not finished."""
+        stage = self.stage(name, round_number)
+        if not (stage.directory / "done.json").exists():
+            raise UserError(
+                f"the {name} stage of {self.run.directory} is not finished; run: "
+                f"worldmodels {name} {self.config.task} --run {self.run.directory}"
+            )
+        return str(read_json(stage.directory / "done.json", checksum=True)["digest"])
+
+    def _do(
+        self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], tuple[str, Mapping[str, float]]]
+    ) -> dict[str, Any]:
+        stage = self.stage(name)
+        inputs = {"seed": self.seed, **inputs}
+        result = stage.result(inputs)
+        if result is not None:
+            say(f"{name}: already done")
+            return result
+        with stage.stopwatch() as watch:
+            digest, metrics = work(stage.directory)
+            stage.finish(inputs, digest, watch.seconds, metrics)
+        result = stage.result(inputs)
+        assert result is not None
+        return result
+
+    def collect(self) -> dict[str, Any]:
+        """Record episodes with the exploration policy, or from the second round on with the last round's agent."""
+        config = self.config.collect
+        inputs = {"collect": dataclasses.asdict(config)}
+        if self.before is not None:
+            inputs["agent"] = {"digest": self.digest("controller", self.round - 1)}
+        return self._do("collect", inputs, self._collect)
+
+    def _collect(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+        config, task = self.config.collect, self.task
+        store = EpisodeStore(directory)
+        seeds = episode_seeds("collect", self.seed, config.episodes + config.reference_episodes)
+        flushes = [
+            (config.backend, seeds[start : min(start + config.lockstep, config.episodes)])
+            for start in range(0, config.episodes, config.lockstep)
+        ]
+        flushes += [
+            (task.reference_backend, seeds[start : start + config.lockstep])
+            for start in range(config.episodes, len(seeds), config.lockstep)
+        ]
+        done = sum(len(chunk) for index, (_, chunk) in enumerate(flushes) if store.has(index))
+        agent = self.before.agent() if self.before is not None else None
+        with Progress(len(seeds), "collect", "episodes", done) as bar:
+            for index, (backend, chunk) in enumerate(flushes):
+                if store.has(index):
+                    continue
+                policy = task.exploration(chunk) if agent is None else task.noisy(agent.policy(len(chunk)), chunk)
+                episodes = record_episodes(task, backend, policy, chunk)
+                store.write(index, episodes)
+                bar.advance(len(chunk), **{"return": float(np.mean([one.rewards.sum() for one in episodes]))})
+        lengths = np.concatenate([flush.lengths for flush in store.flushes()])
+        returns = np.concatenate([flush.returns() for flush in store.flushes()])
+        metrics = {
+            "episodes": float(len(lengths)), "frames": float(lengths.sum()), "mean_return": float(np.mean(returns)),
+        }
+        return _digest_of(flush.path for flush in store.flushes()), metrics
+
+    def flushes(self) -> list[Flush]:
+        """The episodes of this round and all before it."""
+        earlier = self.before.flushes() if self.before is not None else []
+        self.digest("collect")
+        return earlier + EpisodeStore(self.stage("collect").directory).flushes()
+
+    def _episodes_digest(self) -> list[str]:
+        return [self.digest("collect", number) for number in range(1, self.round + 1)]
+
+    def vision(self) -> dict[str, Any]:
+        """Train V on the frames."""
+        inputs = {"vision": dataclasses.asdict(self.config.vision), "episodes": self._episodes_digest()}
+        return self._do("vision", inputs, self._vision)
+
+    def _vision(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+        start = self.before.load_vision().state_dict() if self.before is not None else None
+        flushes = self.flushes()
+        vision, metrics = train_vision(flushes, self.config.vision, self.seed, self.device, directory, start)
+        return _save_module(directory / "vision.safetensors", vision), metrics
+
+    def load_vision(self) -> ConvVAE:
+        """The trained V of this round."""
+        self.digest("vision")
+        vision = ConvVAE(self.config.vision.latent_size)
+        _load_module(self.stage("vision").directory / "vision.safetensors", vision)
+        return vision.to(self.device)
+
+    def encode(self) -> dict[str, Any]:
+        """Turn every frame into mu and logvar."""
+        inputs = {"vision": self.digest("vision"), "episodes": self._episodes_digest()}
+        return self._do("encode", inputs, self._encode)
+
+    def _encode(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+        digest, flushes = self.digest("vision"), self.flushes()
+        agent = self._untrained_controller(self.load_vision(), self.new_memory())
+        frames = sum(flush.num_frames for flush in flushes)
+        done = sum(flush.num_frames for index, flush in enumerate(flushes) if latents_path(directory, index).exists())
+        with Progress(frames, "encode", "frames", done) as bar:
+            for index, flush in enumerate(flushes):
+                if latents_path(directory, index).exists():
+                    continue
+                mu, logvar = [], []
+                for start in range(0, flush.num_frames, _ENCODE_BATCH):
+                    coded = agent.encode(flush.frames(start, min(start + _ENCODE_BATCH, flush.num_frames)))
+                    mu.append(coded[0].half().cpu())
+                    logvar.append(coded[1].half().cpu())
+                    bar.advance(len(mu[-1]))
+                latents = Latents(
+                    torch.cat(mu),
+                    torch.cat(logvar),
+                    torch.from_numpy(flush.actions),
+                    torch.from_numpy(flush.rewards),
+                    torch.from_numpy(flush.terminated),
+                    torch.from_numpy(flush.lengths),
+                )
+                save_latents(directory, index, latents, digest)
+        return _digest_of(latents_path(directory, index) for index in range(len(flushes))), {"frames": float(frames)}
+
+    def memory(self) -> dict[str, Any]:
+        """Train M on the latents."""
+        inputs = {"memory": dataclasses.asdict(self.config.memory), "latents": self.digest("encode")}
+        return self._do("memory", inputs, self._memory)
+
+    def _memory(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+        latents = load_latents(self.stage("encode").directory, len(self.flushes()), self.digest("vision"))
+        memory = self.before.load_memory() if self.before is not None else self.new_memory()
+        metrics = train_memory(memory, latents, self.config.memory, self.seed, self.device, directory)
+        return _save_module(directory / "memory.safetensors", memory), metrics
+
+    def new_memory(self) -> MDNRNN:
+        """An untrained M, the same one for the same seed."""
+        torch.manual_seed(self.seed + 1)
+        config, task = self.config.memory, self.task
+        return MDNRNN(
+            self.config.vision.latent_size,
+            task.action_size,
+            config.hidden_size,
+            config.mixtures,
+            task.predicts_reward,
+            task.predicts_end,
+        )
+
+    def load_memory(self) -> MDNRNN:
+        """The trained M of this round."""
+        self.digest("memory")
+        memory = self.new_memory()
+        _load_module(self.stage("memory").directory / "memory.safetensors", memory)
+        return memory.to(self.device)
+
+    def controller(self) -> dict[str, Any]:
+        """Evolve C in the real environment."""
+        inputs = {
+            "controller": dataclasses.asdict(self.config.controller) | {"features": list(self.config.controller.features)},
+            "vision": self.digest("vision"),
+            "memory": self.digest("memory"),
+        }
+        return self._do("controller", inputs, self._controller)
+
+    def _controller(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+        agent = self._untrained_controller(self.load_vision(), self.load_memory())
+        if self.before is not None:
+            agent.controller = self.before.agent().controller
+        controller, metrics = evolve(agent, self.config.controller, self.seed, directory)
+        digest = save_agent(agent, controller, directory, {"preset": self.config.preset, "seed": self.config.seed})
+        return digest, metrics
+
+    def _untrained_controller(self, vision: ConvVAE, memory: MDNRNN) -> Agent:
+        features = self.config.controller.features
+        parameters = torch.zeros(controller_size(self.task, vision, memory, features))
+        return Agent(self.task, vision, memory.to(self.device), parameters, features)
+
+    def agent(self) -> Agent:
+        """The agent of this round, as it is saved (float16)."""
+        self.digest("controller")
+        return load_agent(self.stage("controller").directory, self.device.type)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Score the agent on fresh episodes of the reference backend."""
+        inputs = {"evaluate": dataclasses.asdict(self.config.evaluate), "agent": self.digest("controller")}
+        return self._do("evaluate", inputs, self._evaluate)
+
+    def _evaluate(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+        config, task = self.config.evaluate, self.task
+        seeds = episode_seeds("evaluation", self.seed, config.episodes)
+        partial = directory / "partial.json"
+        policy = agent_policy(self.agent())
+        returns = evaluate(task, policy, task.reference_backend, seeds, config.lockstep, partial)
+        result = report(task.name, str(self.run.directory), task.reference_backend, seeds, returns)
+        write_json(directory / "evaluation.json", result)
+        partial.unlink(missing_ok=True)
+        metrics = {key: result[key] for key in ("mean", "sd", "median")}
+        return _digest_of([directory / "evaluation.json"]), metrics | {"episodes": float(len(returns))}
+
+
+def save_agent(agent: Agent, controller: torch.Tensor, directory: Path, info: dict[str, Any]) -> str:
+    """Save ``agent`` with ``controller`` and return the file's digest."""
+    Agent(agent.task, agent.vision, agent.memory, controller, agent.features, info).save(directory)
+    return _digest_of([directory / AGENT_FILE])
+
+
+def _save_module(path: Path, module: torch.nn.Module) -> str:
+    save_tensors(path, module.state_dict(), {})
+    return _digest_of([path])
+
+
+def _load_module(path: Path, module: torch.nn.Module) -> None:
+    tensors, _ = load_tensors(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{path} does not fit the run's configuration; delete its folder to redo the stage") from None
+
+
+def _digest_of(paths: Any) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            digest.update(str(file.relative_to(path.parent)).encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,27 @@
+"""Worlds, one file each. A new world is a new file here and a line in ``_REGISTRY``."""
+
+import difflib
+from importlib import import_module
+
+from worldmodels.errors import UserError
+from worldmodels.tasks.base import ExplorationPolicy, Task
+
+__all__ = ["ExplorationPolicy", "Task", "get_task", "task_names"]
+
+_REGISTRY = {"car-racing": "worldmodels.tasks.car_racing:CarRacing"}
+
+
+def task_names() -> list[str]:
+    """The names that :func:`get_task` knows."""
+    return sorted(_REGISTRY)
+
+
+def get_task(name: str) -> Task:
+    """The task called ``name``; an unknown name is a :class:`UserError` that lists the known ones."""
+    if name not in _REGISTRY:
+        close = difflib.get_close_matches(name, _REGISTRY, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known tasks: {', '.join(task_names())}"
+        raise UserError(f"unknown task {name!r}; {hint}")
+    module, attribute = _REGISTRY[name].split(":")
+    task: Task = getattr(import_module(module), attribute)()
+    return task
