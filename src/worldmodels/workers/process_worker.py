@@ -85,8 +85,8 @@ def map_arrays(fd: int, layout: Layout) -> dict[str, np.ndarray]:
 class Worker:
     """A process and the connection to it.
 
-    A plain subprocess rather than a multiprocessing one, which would run the caller's main script again, with its
-    import of torch, and would need the ``if __name__ == "__main__"`` guard in it.
+    A plain subprocess rather than a multiprocessing one, which would run the caller's main script again, with
+    its import of torch, and would need the ``if __name__ == "__main__"`` guard in it.
     """
 
     def __init__(self, fd: int) -> None:
@@ -122,7 +122,7 @@ class Worker:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
     def end(self, patience: float) -> None:
-        """Give the process, whose connection is closed, ``patience`` seconds to end by itself; then kill it."""
+        """Give the process (its connection is closed) ``patience`` seconds to end by itself; then kill it."""
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -131,7 +131,7 @@ class Worker:
 
 
 def end_workers(workers: list[Worker], patience: float) -> None:
-    """End and forget all workers; those that do not end by themselves within ``patience`` seconds are killed."""
+    """End and forget all workers; those still there after ``patience`` seconds are killed."""
     for worker in workers:
         worker.connection.close()
     deadline = time.monotonic() + patience

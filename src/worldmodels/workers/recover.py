@@ -16,8 +16,8 @@ class WorkerDied(UserError):
 def retrying(work: Callable[[], T], attempts: int = 3) -> T:
     """``work()``, repeated when a worker dies, at most ``attempts`` times in all.
 
-    ``work`` must start from ``reset`` with its own seeds: then a repetition gives what the first try would have.
-    Raises UserError after the last attempt; other exceptions pass through at once.
+    ``work`` must start from ``reset`` with its own seeds: then a repetition gives what the first try would
+    have. Raises UserError after the last attempt; other exceptions pass through at once.
     """
     for attempt in range(1, attempts):
         try:
