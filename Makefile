@@ -1,0 +1,46 @@
+# make demo   from nothing to a driving agent       make test   all checks       make help   the rest
+# Needs python3 (3.11 or newer), make and a network. No other system package: the wheels bring their own libraries.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test clean
+
+help:
+	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (minutes)"
+	@echo "make test    style, types and tests"
+	@echo "make env     only create or update the environment in $(VENV)"
+	@echo "make clean   remove the environment and the caches; runs are kept"
+	@echo "PYTHON=...   the Python to build the environment with (now: $(PYTHON))"
+
+env: $(READY)
+
+# The stamp is written last, so an installation that was cut short is started again.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install it (Debian, Ubuntu: sudo apt install python3 python3-venv) or say make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: worldmodels needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; install a newer one and say, for example, make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot create environments; install its venv package (Debian, Ubuntu: sudo apt install python3-venv, or python3.N-venv for another Python) and run make again"; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@rm -f $(READY)
+	@echo "installing the pinned packages into $(VENV) (a few minutes the first time)"
+	@# torch and the build backend first: then nothing in the second step can choose another torch, and the package
+	@# itself is built with the pinned backend.
+	@$(PIP) install --quiet -c constraints.txt torch hatchling editables
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/worldmodels demo
+
+test: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict src
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
