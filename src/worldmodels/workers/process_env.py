@@ -43,7 +43,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     A row that has ended is not stepped any more: it keeps its last observation, with reward 0 and both flags
     False, until the next reset. ``reset`` and ``step`` return one and the same array of observations, written
-    in place. Workers start at the first ``reset``. When one dies, raises, or makes no progress for ``timeout``
+    in place. Workers start at the first ``reset``. When one dies, raises or makes no progress for ``timeout``
     seconds, all are ended and WorkerDied is raised; the next ``reset`` starts new ones. ``env_id`` may be
     ``module:Id-v0``; ``extra`` names this package's extra that brings what ``requires`` lists. Raises
     UserError for a missing package and an unknown id.
