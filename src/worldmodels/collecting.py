@@ -1,12 +1,14 @@
 """Filling the episode store: whole episodes, aligned, seeded by their number."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from worldmodels.rollouts import Policy, rollout
 from worldmodels.storage.episodes import Episode
 from worldmodels.tasks import Task
+from worldmodels.workers.recover import retrying
 
 
 class Recorder:
@@ -50,12 +52,15 @@ class Recorder:
         ]
 
 
-def record_episodes(task: Task, backend: str, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
-    """Play one episode per seed, in lockstep, and return them all."""
-    recorder = Recorder(task, len(seeds))
-    env = task.make(len(seeds), backend)
-    try:
-        rollout(env, policy, seeds, task.max_steps, observer=recorder)
-    finally:
-        env.close()
-    return recorder.episodes(seeds, backend)
+def record_episodes(
+    task: Task, backend: str, policy: Callable[[Sequence[int]], Policy], seeds: Sequence[int]
+) -> list[Episode]:
+    """Play one episode per seed, in lockstep, with ``policy(seeds)``, and return them all."""
+
+    def play() -> list[Episode]:
+        recorder = Recorder(task, len(seeds))
+        with contextlib.closing(task.make(len(seeds), backend)) as env:
+            rollout(env, policy(seeds), seeds, task.max_steps, observer=recorder)
+        return recorder.episodes(seeds, backend)
+
+    return retrying(play)

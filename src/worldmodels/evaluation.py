@@ -1,10 +1,12 @@
 """Scores: fresh episodes on the reference backend, with mean, sd, median and a 95% interval."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import Agent
 from worldmodels.errors import UserError
@@ -12,6 +14,7 @@ from worldmodels.progress import Progress
 from worldmodels.rollouts import Policy, rollout
 from worldmodels.storage.atomic import read_json, write_json
 from worldmodels.tasks import Task
+from worldmodels.workers.recover import retrying
 
 PolicyFor = Callable[[Sequence[int]], Policy]
 """A fresh policy for the environments with these seeds."""
@@ -31,22 +34,36 @@ def evaluate(
     """
     returns = _finished(partial, seeds)
     with Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar:
-        env = None
-        try:
+        with contextlib.closing(_Environments(task, backend)) as environments:
             while len(returns) < len(seeds):
                 chunk = list(seeds[len(returns) : len(returns) + lockstep])
-                if env is None or env.num_envs != len(chunk):
-                    if env is not None:
-                        env.close()
-                    env = task.make(len(chunk), backend)
-                returns += rollout(env, policy(chunk), chunk, task.max_steps).returns.tolist()
+                env = environments.of(len(chunk))
+                played = retrying(lambda: rollout(env, policy(chunk), chunk, task.max_steps))  # noqa: B023
+                returns += played.returns.tolist()
                 if partial is not None:
                     write_json(partial, {"seeds": list(seeds), "returns": returns}, checksum=True)
                 bar.advance(len(chunk), mean=float(np.mean(returns)))
-        finally:
-            if env is not None:
-                env.close()
     return np.array(returns)
+
+
+class _Environments:
+    """Keeps the environments of the last chunk, since worker processes take seconds to start."""
+
+    def __init__(self, task: Task, backend: str) -> None:
+        self._task, self._backend = task, backend
+        self._env: VectorEnv | None = None
+
+    def of(self, count: int) -> VectorEnv:
+        """``count`` environments."""
+        if self._env is None or self._env.num_envs != count:
+            self.close()
+            self._env = self._task.make(count, self._backend)
+        return self._env
+
+    def close(self) -> None:
+        """End their processes."""
+        if self._env is not None:
+            self._env.close()
 
 
 def _finished(partial: Path | None, seeds: Sequence[int]) -> list[float]:
@@ -70,3 +87,20 @@ def report(task: str, agent: str, backend: str, seeds: Sequence[int], returns: n
     """What ``--json`` writes: task, agent, backend, seeds, returns, mean, sd, median, ci95."""
     content = {"task": task, "agent": agent, "backend": backend, "seeds": list(seeds), "returns": returns.tolist()}
     return content | statistics(returns)
+
+
+def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """A table of results as :func:`report` makes them, by name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("agent")
+    for column in ("mean", "sd", "median", "95% interval", "episodes"):
+        table.add_column(column, justify="right")
+    table.add_column("backend")
+    for name, row in rows.items():
+        low, high = row["ci95"]
+        numbers = [f"{row[key]:.1f}" for key in ("mean", "sd", "median")]
+        table.add_row(name, *numbers, f"{low:.1f} to {high:.1f}", f"{len(row['returns']):,}", row["backend"])
+    Console().print(table)

@@ -19,7 +19,7 @@ from worldmodels.collecting import record_episodes
 from worldmodels.config import Config
 from worldmodels.controller.evolve import evolve
 from worldmodels.errors import UserError
-from worldmodels.evaluation import agent_policy, evaluate, report
+from worldmodels.evaluation import PolicyFor, agent_policy, evaluate, report
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.train import train_memory
 from worldmodels.progress import Progress, say
@@ -51,6 +51,8 @@ class Pipeline:
     run: Run
     device: torch.device
     round: int = 1
+    variant: str = ""
+    """An ablation of the controller: "v-only" (z alone) or "untrained-m"; empty for the full agent."""
 
     @property
     def task(self) -> Task:
@@ -69,7 +71,9 @@ class Pipeline:
 
     def stage(self, name: str, round_number: int | None = None) -> Stage:
         """The stage called ``name`` of this round, or of another."""
-        return self.run.stage(_FOLDERS[name], round_number or self.round)
+        ablated = self.variant and name in ("controller", "evaluate")
+        folder = f"{_FOLDERS[name]}-{self.variant}" if ablated else _FOLDERS[name]
+        return self.run.stage(folder, round_number or self.round)
 
     @property
     def before(self) -> "Pipeline | None":
@@ -123,12 +127,11 @@ class Pipeline:
             for start in range(config.episodes, len(seeds), config.lockstep)
         ]
         done = sum(len(chunk) for index, (_, chunk) in enumerate(flushes) if store.has(index))
-        agent = self.before.agent() if self.before is not None else None
+        policy = self._collecting_policy()
         with Progress(len(seeds), "collect", "episodes", done) as bar:
             for index, (backend, chunk) in enumerate(flushes):
                 if store.has(index):
                     continue
-                policy = task.exploration(chunk) if agent is None else task.noisy(agent.policy(len(chunk)), chunk)
                 episodes = record_episodes(task, backend, policy, chunk)
                 store.write(index, episodes)
                 bar.advance(len(chunk), **{"return": float(np.mean([one.rewards.sum() for one in episodes]))})
@@ -138,6 +141,13 @@ class Pipeline:
             "episodes": float(len(lengths)), "frames": float(lengths.sum()), "mean_return": float(np.mean(returns)),
         }
         return _digest_of(flush.path for flush in store.flushes()), metrics
+
+    def _collecting_policy(self) -> PolicyFor:
+        task = self.task
+        if self.before is None:
+            return task.exploration
+        agent = self.before.agent()
+        return lambda seeds: task.noisy(agent.policy(len(seeds)), seeds)
 
     def flushes(self) -> list[Flush]:
         """The episodes of this round and all before it."""
@@ -231,22 +241,27 @@ class Pipeline:
     def controller(self) -> dict[str, Any]:
         """Evolve C in the real environment."""
         inputs = {
-            "controller": dataclasses.asdict(self.config.controller) | {"features": list(self.config.controller.features)},
+            "controller": dataclasses.asdict(self.config.controller) | {"features": list(self._features)},
             "vision": self.digest("vision"),
-            "memory": self.digest("memory"),
+            "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
         }
         return self._do("controller", inputs, self._controller)
 
     def _controller(self, directory: Path) -> tuple[str, Mapping[str, float]]:
-        agent = self._untrained_controller(self.load_vision(), self.load_memory())
-        if self.before is not None:
+        memory = self.new_memory() if self.variant == "untrained-m" else self.load_memory()
+        agent = self._untrained_controller(self.load_vision(), memory)
+        if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
         controller, metrics = evolve(agent, self.config.controller, self.seed, directory)
         digest = save_agent(agent, controller, directory, {"preset": self.config.preset, "seed": self.config.seed})
         return digest, metrics
 
+    @property
+    def _features(self) -> tuple[str, ...]:
+        return ("z",) if self.variant == "v-only" else self.config.controller.features
+
     def _untrained_controller(self, vision: ConvVAE, memory: MDNRNN) -> Agent:
-        features = self.config.controller.features
+        features = self._features
         parameters = torch.zeros(controller_size(self.task, vision, memory, features))
         return Agent(self.task, vision, memory.to(self.device), parameters, features)
 

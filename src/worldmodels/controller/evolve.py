@@ -1,8 +1,10 @@
 """Evolving C: candidates drive the same new tracks in every generation, the distribution's mean is what counts."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ from worldmodels.config import ControllerConfig
 from worldmodels.controller.strategy import CMAES
 from worldmodels.errors import UserError
 from worldmodels.progress import Progress
-from worldmodels.rollouts import rollout
+from worldmodels.rollouts import Rollouts, rollout
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.atomic import array, load_tensors, save_tensors
 from worldmodels.storage.metrics import MetricsLog
+from worldmodels.workers.recover import retrying
 
 _LOCKSTEP = 256
 """Most environments stepped together; more would only take memory."""
@@ -40,24 +43,22 @@ def real_returns(agent: Agent, backend: str) -> Returns:
     def measure(
         controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
     ) -> tuple[np.ndarray, int]:
-        env = agent.task.make(len(controllers), backend)
-        try:
-            policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
-            result = rollout(env, policy, seeds, steps, patience)
-        finally:
-            env.close()
-        return result.returns, result.steps
+        returns, done = np.zeros(len(controllers)), 0
+        for start in range(0, len(controllers), _LOCKSTEP):
+            part = slice(start, start + _LOCKSTEP)
+            result = retrying(partial(play, controllers[part], seeds[part], steps, patience))
+            returns[part] = result.returns
+            done += result.steps
+        return returns, done
 
-    def in_chunks(
+    def play(
         controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
-    ) -> tuple[np.ndarray, int]:
-        parts = [
-            measure(controllers[start : start + _LOCKSTEP], seeds[start : start + _LOCKSTEP], steps, patience)
-            for start in range(0, len(controllers), _LOCKSTEP)
-        ]
-        return np.concatenate([part[0] for part in parts]), sum(part[1] for part in parts)
+    ) -> Rollouts:
+        policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
+        with contextlib.closing(agent.task.make(len(controllers), backend)) as env:
+            return rollout(env, policy, seeds, steps, patience)
 
-    return in_chunks
+    return measure
 
 
 def evolve(

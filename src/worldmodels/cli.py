@@ -1,0 +1,107 @@
+"""The command line: parse, call a stage, print. Everything heavy is imported inside the verb that needs it."""
+
+import importlib
+import os
+import sys
+
+_VERBS = {
+    "demo": "train the quick preset end to end and show its agent next to the shipped one",
+    "train": "every stage in order, from an empty folder to an evaluated agent",
+    "collect": "stage 1: record episodes",
+    "vision": "stage 2: train V, the autoencoder",
+    "encode": "stage 3: turn every frame into latents",
+    "memory": "stage 4: train M, the MDN-RNN",
+    "controller": "stage 5: evolve C",
+    "evaluate": "score an agent, a run or the random policy on fresh episodes",
+    "ablate": "what V alone and an untrained M are worth: an evolution of their own for each",
+    "record": "a video of the world, what V sees of it and what M expected",
+    "play": "drive yourself, with the arrow keys",
+    "bench": "how fast acting and training are, against a bound and a baseline",
+    "doctor": "what this machine has, what works and what to install",
+}
+_STAGE_VERBS = ("collect", "vision", "encode", "memory", "controller")
+
+
+def _help() -> str:
+    lines = "\n".join(f"  {verb:<12}{text}" for verb, text in _VERBS.items())
+    return (
+        "usage: worldmodels VERB [TASK] [OPTIONS]\n\n"
+        "World Models: V sees, M dreams, C acts (Ha & Schmidhuber 2018).\n\n"
+        f"verbs:\n{lines}\n\n"
+        "tasks:\n  car-racing\n\n"
+        "examples:\n"
+        "  worldmodels train car-racing --preset quick --run runs/first\n"
+        "  worldmodels evaluate car-racing --episodes 100 --seed 1\n"
+        "  worldmodels record car-racing --out drive.mp4\n\n"
+        "worldmodels VERB --help lists the options of a verb; --version prints the version."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status. Errors for people are one line on stderr, without a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    from worldmodels.errors import UserError
+
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if os.environ.get("WORLDMODELS_DEBUG"):
+            raise
+        return _unexpected(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb in ("--version", "-V"):
+        from worldmodels import __version__
+
+        print(f"worldmodels {__version__}")
+        return 0
+    if verb not in _VERBS:
+        import difflib
+
+        close = difflib.get_close_matches(verb, _VERBS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see worldmodels --help"
+        return _fail(f"unknown verb {verb!r}; {hint}", 2)
+    from worldmodels import interrupt
+
+    module = importlib.import_module("worldmodels.commands")
+    function = module.stage if verb in _STAGE_VERBS else getattr(module, verb)
+    try:
+        with interrupt.graceful():
+            return int(function(verb, rest))
+    except interrupt.Interrupted as stop:
+        return _fail("stopped; everything finished so far is saved, the same command continues", stop.exit_code)
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"worldmodels: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def _unexpected(error: Exception) -> int:
+    import errno
+
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _fail("the disk is full; free space and run the same command again", 1)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory; use fewer environments (--collect.lockstep) or a smaller preset", 1)
+    text = str(error).strip() or "no message"
+    return _fail(
+        f"unexpected {type(error).__name__}: {text.splitlines()[0]}; this is a bug: please report it with the output of "
+        "the same command under WORLDMODELS_DEBUG=1",
+        1,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""The verbs: their options as dataclasses (tyro makes the help of them), and the call into the package."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from worldmodels.config import (
+    CollectConfig,
+    Config,
+    ControllerConfig,
+    EvaluateConfig,
+    MemoryConfig,
+    VisionConfig,
+    check,
+    preset,
+)
+from worldmodels.errors import UserError
+from worldmodels.storage.atomic import write_json
+
+Options = TypeVar("Options")
+TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A run and its settings; what is not given comes from the run if it exists, else from the preset."""
+
+    task: TaskName = "car-racing"
+    """The world: car-racing."""
+    preset: str = "standard"
+    """quick, standard or paper."""
+    run: Path | None = None
+    """The run's directory (default: runs/TASK-PRESET-seedS). The same command continues it."""
+    seed: int = 1
+    """Seed from which every other seed follows."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    rounds: int = 1
+    """Times round the loop; later rounds collect with the agent of the last."""
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def config(self) -> Config:
+        """The settings, checked."""
+        names = [item.name for item in dataclasses.fields(Config)]
+        config = Config(**{name: getattr(self, name) for name in names})
+        check(config)
+        return config
+
+    def directory(self) -> Path:
+        """The run's directory."""
+        return self.run or Path("runs") / f"{self.task}-{self.preset}-seed{self.seed}"
+
+
+def _parse(kind: type[Options], verb: str, arguments: list[str], default: Options | None = None) -> Options:
+    return tyro.cli(kind, prog=f"worldmodels {verb}", args=arguments, default=default, description=None)
+
+
+def _run_options(verb: str, arguments: list[str]) -> RunOptions:
+    """Options of a run's verb, with defaults from the run or the preset that the arguments name."""
+    from worldmodels.storage.run import read_config
+
+    given = {name: _value_of(f"--{name}", arguments) for name in ("preset", "run")}
+    old = read_config(Path(given["run"])) if given["run"] else None
+    config = old if old is not None and given["preset"] is None else preset(given["preset"] or "standard")
+    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
+    options = _parse(RunOptions, verb, arguments, RunOptions(**values))
+    from worldmodels.tasks import get_task
+
+    task = get_task(options.task)
+    for backend in (options.collect.backend, options.controller.backend):
+        if backend not in task.backends:
+            raise UserError(f"unknown backend {backend!r} for {task.name}; choose from {', '.join(task.backends)}")
+    return options
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    for index, text in enumerate(arguments):
+        if text == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if text.startswith(f"{flag}="):
+            return text.split("=", 1)[1]
+    return None
+
+
+def train(verb: str, arguments: list[str]) -> int:
+    """Every stage in order, then the summary."""
+    options = _run_options(verb, arguments)
+    from worldmodels.train import train_run
+
+    train_run(options.config(), options.directory(), options.device)
+    return 0
+
+
+def stage(verb: str, arguments: list[str]) -> int:
+    """One stage of a run."""
+    options = _run_options(verb, arguments)
+    from worldmodels.train import run_stage
+
+    run_stage(verb, options.config(), options.directory(), options.device)
+    return 0
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Score an agent, or the random policy, on fresh episodes."""
+
+    task: TaskName = "car-racing"
+    """The world: car-racing."""
+    agent: str | None = None
+    """A saved agent or a run (default: the shipped agent)."""
+    policy: str = "agent"
+    """agent or random."""
+    episodes: int = 100
+    """Fresh episodes."""
+    seed: int = 1
+    """Seed of the episodes; none of them is ever used in training."""
+    backend: str | None = None
+    """gymnasium (the reference, default) or envpool."""
+    lockstep: int = 50
+    """Environments that run together."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: Path | None = None
+    """Also write task, agent, backend, seeds, returns, mean, sd, median and ci95 to this file."""
+
+
+def evaluate(verb: str, arguments: list[str]) -> int:
+    """Score an agent; with --run, do the evaluate stage of that run."""
+    if _value_of("--run", arguments) is not None:
+        return stage(verb, arguments)
+    options = _parse(EvaluateOptions, verb, arguments)
+    if options.episodes < 1 or options.lockstep < 1 or options.seed < 0:
+        raise UserError("--episodes and --lockstep must be positive and --seed at least 0")
+    if options.policy not in ("agent", "random"):
+        raise UserError(f"unknown policy {options.policy!r}; choose agent or random")
+    from worldmodels import evaluation
+    from worldmodels.seeds import episode_seeds
+    from worldmodels.tasks import get_task
+
+    task = get_task(options.task)
+    backend = options.backend or task.reference_backend
+    seeds = episode_seeds("evaluation", options.seed, options.episodes)
+    name, policy = "random", task.random_policy
+    if options.policy == "agent":
+        name = options.agent or f"shipped {task.name}"
+        policy = evaluation.agent_policy(_agent(task.name, options.agent, options.device))
+    returns = evaluation.evaluate(task, policy, backend, seeds, options.lockstep)
+    result = evaluation.report(task.name, name, backend, seeds, returns)
+    evaluation.print_scores({name: result})
+    if options.json is not None:
+        write_json(options.json, result)
+    return 0
+
+
+def ablate(verb: str, arguments: list[str]) -> int:
+    """V alone and an untrained M, each with an evolution of its own, beside the run's agent and the random policy."""
+    options = _run_options(verb, arguments)
+    from worldmodels.train import ablate_run
+
+    ablate_run(options.config(), options.directory(), options.device)
+    return 0
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """A video of one episode: the world, what V sees of it, and what M expected."""
+
+    task: TaskName = "car-racing"
+    """The world: car-racing."""
+    out: Path = Path("drive.mp4")
+    """The file: .mp4, .gif, or .png for some moments on one sheet."""
+    agent: str | None = None
+    """A saved agent or a run (default: the shipped agent)."""
+    seed: int = 1
+    """Seed of the episode."""
+    backend: str | None = None
+    """gymnasium (the reference, default) or envpool."""
+    steps: int | None = None
+    """Longest episode (default: the task's limit)."""
+
+
+def record(verb: str, arguments: list[str]) -> int:
+    """Record a video."""
+    options = _parse(RecordOptions, verb, arguments)
+    if options.steps is not None and options.steps < 1:
+        raise UserError(f"--steps must be positive, got {options.steps}")
+    agent = _agent(options.task, options.agent)
+    from worldmodels.report.video import record as record_video
+
+    result = record_video(agent, options.out, options.seed, options.backend, options.steps)
+    print(f"{options.out}: return {result['return']:.1f} in {result['steps']} steps")
+    return 0
+
+
+def _agent(task: str, name: str | None, device: str = "cpu"):  # type: ignore[no-untyped-def]
+    from worldmodels.agent import load_agent
+    from worldmodels.tasks import get_task
+
+    get_task(task)
+    agent = load_agent(name or task, device)
+    if agent.task.name != task:
+        raise UserError(f"{name} is an agent for {agent.task.name}, not for {task}; give that task")
+    return agent
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """Drive yourself: arrow keys steer, give gas and brake; a lets the agent drive; Enter is a new track; Esc ends."""
+
+    task: TaskName = "car-racing"
+    """The world: car-racing."""
+    seed: int = 1
+    """Seed of the first track."""
+    save: Path | None = None
+    """Keep every finished episode as data in this directory."""
+    agent: str | None = None
+    """The agent that takes over on the key a (default: the shipped agent)."""
+
+
+def play(verb: str, arguments: list[str]) -> int:
+    """Play in a window."""
+    options = _parse(PlayOptions, verb, arguments)
+    from worldmodels.play import play as play_window
+    from worldmodels.tasks import get_task
+
+    play_window(get_task(options.task), options.seed, options.save, options.agent)
+    return 0
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "acting"
+    """acting or vision."""
+    task: str = "car-racing"
+    """The world."""
+    repeats: int = 5
+    """Repeats of every measurement."""
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+
+def bench(verb: str, arguments: list[str]) -> int:
+    """Measure speed."""
+    options = _parse(BenchOptions, verb, arguments)
+    if options.repeats < 1:
+        raise UserError(f"--repeats must be positive, got {options.repeats}")
+    from worldmodels.bench import run_bench
+
+    figures = run_bench(options.what, options.task, options.repeats)
+    if options.json is not None:
+        write_json(options.json, figures)
+    return 0
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What this machine has, what works, and what to install."""
+
+
+def doctor(verb: str, arguments: list[str]) -> int:
+    """Look at the machine."""
+    _parse(DoctorOptions, verb, arguments)
+    from worldmodels.doctor import main
+
+    return main()
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Train the quick preset end to end, then show its agent next to the shipped one."""
+
+    run: Path = Path("runs/demo")
+    """Where the run goes; the same command continues it."""
+    seed: int = 1
+    """Seed of the run."""
+
+
+def demo(verb: str, arguments: list[str]) -> int:
+    """The whole loop in minutes."""
+    options = _parse(DemoOptions, verb, arguments)
+    from worldmodels.train import demo_run
+
+    demo_run(options.run, options.seed)
+    return 0
