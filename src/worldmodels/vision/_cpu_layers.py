@@ -1,19 +1,19 @@
 """The autoencoder's layers, rearranged so that a CPU runs them near the speed of its matrix product.
 
-Every function here computes exactly what `torch.nn.Conv2d` or `torch.nn.ConvTranspose2d` (stride 2, no padding)
-computes, with the same weights, up to rounding; only the order of the work differs. Each of the three products of a
-layer (forward, gradient of its input, gradient of its weight) takes the form that was fastest when measured with
-oneDNN on an AVX-512 bf16 machine:
+Every function here computes what `torch.nn.Conv2d` or `torch.nn.ConvTranspose2d` (stride 2, no padding)
+computes, with the same weights, up to rounding; only the order of the work differs. Each of the three products
+of a layer (forward, gradient of its input, gradient of its weight) takes the form that was fastest when
+measured with oneDNN 3.12 on a Zen 4 CPU (AVX-512 with bf16):
 
-- pairs: in channels-last memory two neighbouring columns of C channels are one column of 2C channels. With that
-  view, which copies nothing, a stride of 2 along the width becomes a stride of 1.
-- patches: the windows under the kernel are copied into the rows of one matrix, and the layer is a matrix product.
-- phases: a transposed convolution is an ordinary convolution that gives the 2 x 2 outputs of a cell as channels.
-- an odd transposed kernel gets a row and a column of zeros, because oneDNN is slow on odd kernels at stride 2.
-- the bias gradient of a transposed convolution is one sum; PyTorch's own takes longer than the weight gradient.
+- pairs: in channels-last memory two neighbouring columns of C channels are one column of 2C channels. With
+  that view, which copies nothing, a stride of 2 along the width becomes a stride of 1.
+- patches: the windows under the kernel are copied into the rows of a matrix; the layer is a matrix product.
+- phases: a transposed convolution is a convolution that gives the 2 x 2 outputs of a cell as channels.
+- an odd transposed kernel gets a row and a column of zeros: oneDNN is slow on odd kernels at stride 2.
+- the bias gradient of a transposed convolution is one sum: PyTorch's own is as slow as the weight gradient.
 
-Images are (B, C, height, width) tensors in channels-last memory. Weights have PyTorch's shapes, and are cheapest in
-channels-last memory too. Everything runs in the dtype of its arguments.
+Images are (B, C, height, width) tensors in channels-last memory. Weights have PyTorch's shapes, in any memory
+layout. Everything runs in the dtype of its arguments.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _unpairs(x: Tensor) -> Tensor:
 
 
 def _patches(x: Tensor, kernel: int) -> Tensor:
-    """Copy the kernel x kernel windows of x at stride 2 into a matrix (B * rows * columns, kernel * kernel * C)."""
+    """Copy the kernel x kernel windows of x at stride 2 into (B * rows * columns, kernel * kernel * C)."""
     x = x.permute(0, 2, 3, 1)
     batch, height, width, channels = x.shape
     rows, columns = (height - kernel) // 2 + 1, (width - kernel) // 2 + 1
@@ -96,7 +96,7 @@ def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int
 def _fused_is_available() -> bool:
     """Say whether PyTorch has oneDNN's convolution that applies the ReLU before it writes its output."""
     return (
-        torch.backends.mkldnn.is_available()
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
@@ -109,6 +109,10 @@ def _relu_backward(g: Tensor, y: Tensor) -> Tensor:
     """Gradient before the ReLU, from the gradient g after it and the ReLU's output y."""
     gradient: Tensor = torch.ops.aten.threshold_backward(_channels_last(g), y, 0)
     return gradient
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
 class _Convolution(torch.autograd.Function):
@@ -130,7 +134,7 @@ class _Convolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         x, weight, y = ctx.saved_tensors
         g = _relu_backward(gradients[0], y)
         grad_x = _input_gradient(g, x, weight) if ctx.needs_input_grad[0] else None
@@ -154,11 +158,12 @@ class _OddTransposed(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         x, weight, y = ctx.saved_tensors
         g = _relu_backward(gradients[0], y)
         patches = _patches(g, 5)
-        grad_x = (patches @ _matrix(weight).t()).view(x.shape[0], x.shape[2], x.shape[3], -1).permute(0, 3, 1, 2)
+        batch, _, height, width = x.shape
+        grad_x = (patches @ _matrix(weight).t()).view(batch, height, width, -1).permute(0, 3, 1, 2)
         return grad_x, _from_matrix(_rows(x).t() @ patches, weight), _rows(g).sum(0)
 
 
@@ -174,7 +179,7 @@ class _EvenTransposed(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         x, weight, y = ctx.saved_tensors
         g = _relu_backward(gradients[0], y)
         grad_x = functional.conv2d(g, weight, stride=2)
@@ -189,7 +194,7 @@ class _ImageTransposed(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x, weight = _channels_last(x), _channels_last(weight)
         inputs, outputs = weight.shape[:2]
-        # Output row 2p + r is the sum over t of input row p - t times kernel row 2t + r; so is it for columns.
+        # Output row 2p + r is the sum over t of input row p - t times kernel row 2t + r; alike for columns.
         phases = weight.view(inputs, outputs, 3, 2, 3, 2).flip(2, 4).permute(3, 5, 1, 0, 2, 4)
         kernel = _channels_last(phases.reshape(4 * outputs, inputs, 3, 3))
         y = functional.conv2d(x, kernel, bias.repeat(4), padding=2)
@@ -200,13 +205,15 @@ class _ImageTransposed(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         x, weight = ctx.saved_tensors
         g = _channels_last(gradients[0])
         grad_x = functional.conv2d(g, weight, stride=2)
         _, grad_weight, _ = _convolution_backward(g, x, weight, (False, True, False), transposed=True)
         # Few channels make short rows, which add up slowly: add up whole image rows first.
-        grad_bias = g.permute(0, 2, 3, 1).reshape(-1, g.shape[1] * g.shape[3]).sum(0).view(-1, g.shape[1]).sum(0)
+        outputs = g.shape[1]
+        image_rows = g.permute(0, 2, 3, 1).reshape(-1, g.shape[3] * outputs)
+        grad_bias = image_rows.sum(0, dtype=_sum_dtype(g)).view(-1, outputs).sum(0).to(g.dtype)
         return grad_x, grad_weight, grad_bias
 
 
@@ -216,14 +223,14 @@ def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def transposed_from_vector_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return relu(conv_transpose2d(x, weight, bias)) for vectors x (B, in), seen as 1 x 1 images: one product."""
+    """Return relu(conv_transpose2d(x, weight, bias)) for vectors x (B, in), seen as 1 x 1 images."""
     inputs, outputs, height, width = weight.shape
     y = torch.addmm(bias.repeat_interleave(height * width), x, weight.reshape(inputs, -1))
     return _channels_last(y.view(-1, outputs, height, width)).relu()
 
 
 def transposed_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return relu(conv_transpose2d(x, weight, bias, stride=2)) for a weight (in, out, 5, 5) or (in, out, 6, 6)."""
+    """Return relu(conv_transpose2d(x, weight, bias, stride=2)), weight (in, out, 5, 5) or (in, out, 6, 6)."""
     function = _OddTransposed if weight.shape[3] % 2 else _EvenTransposed
     return function.apply(x, weight, bias)  # type: ignore[no-untyped-call,no-any-return]
 

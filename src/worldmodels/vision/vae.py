@@ -1,8 +1,8 @@
 """The vision model V: the convolutional variational autoencoder of Ha & Schmidhuber, "World Models" (2018).
 
 All convolutions are unpadded with stride 2, as in the authors' code (`hardmaru/WorldModelsExperiments`,
-`carracing/vae/vae.py`). Parameters keep PyTorch's ordinary convolution shapes. Under autocast the layers run in its
-dtype; what leaves the encoder is float32 again.
+`carracing/vae/vae.py`). Parameters keep PyTorch's ordinary convolution shapes and layout. Under autocast
+the layers run in its dtype; what leaves the encoder is float32 again.
 """
 
 from __future__ import annotations
@@ -109,9 +109,10 @@ def vae_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the paper's loss and its two terms, as float32 scalars (float64 for float64 arguments).
 
-    "reconstruction" is the squared error summed over the pixels of (B, 3, 64, 64) images in [0, 1], averaged
-    over the batch. "kl" is the divergence of N(mu, exp(logvar)) from N(0, 1) in nats, summed over the Z latent
-    dimensions, raised per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss is their sum.
+    "reconstruction" is the squared error summed over the pixels of (B, 3, 64, 64) images in [0, 1], averaged over
+    the batch. "kl" is the divergence of N(mu, exp(logvar)) from N(0, 1) in nats, summed over the Z latent
+    dimensions, raised per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss is their
+    sum.
     """
     reconstruction, mu, logvar = _upcast(reconstruction), _upcast(mu), _upcast(logvar)
     error = (reconstruction - images.to(reconstruction.dtype)).square().sum(dim=(1, 2, 3)).mean()
