@@ -17,7 +17,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
     """Sees (seed, steps made, last action's two numbers); pays 100 * seed + steps + the action's first.
 
     Ends after 3 + seed % 4 steps: terminated for even seeds, truncated for odd ones. ``trouble`` strikes at
-    step ``at`` of the episode with seed ``victim``; with ``once``, a file's path, only until that file exists.
+    step ``at`` of the episode with seed ``victim``; with ``once``, a file, only until that file exists.
     """
 
     observation_space = OBSERVATION
