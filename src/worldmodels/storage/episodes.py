@@ -20,6 +20,9 @@ from worldmodels.storage.atomic import new_directory
 FRAME_CHUNK = 64
 """Frames per compressed chunk: small enough for windows, large enough for zstd to see that frames repeat."""
 
+_FILE_FRAMES = 32 * FRAME_CHUNK
+"""Frames per file."""
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -92,6 +95,23 @@ def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"episodes in {path} are damaged ({detail}); delete that folder and collect again")
 
 
+def _pieces(episodes: Sequence[Episode]) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames of all episodes, a whole file's worth at a time, each with its place; copies no more than that."""
+    buffer: list[np.ndarray] = []
+    held = start = 0
+    for episode in episodes:
+        rest = episode.frames
+        while len(rest):
+            part, rest = rest[: _FILE_FRAMES - held], rest[_FILE_FRAMES - held :]
+            buffer.append(part)
+            held += len(part)
+            if held == _FILE_FRAMES:
+                yield start, np.concatenate(buffer)
+                buffer, held, start = [], 0, start + _FILE_FRAMES
+    if held:
+        yield start, np.concatenate(buffer)
+
+
 class EpisodeStore:
     """A directory of flushes, in the order of their names."""
 
@@ -117,12 +137,13 @@ class EpisodeStore:
                 "frames",
                 shape=(frames, *shape),
                 chunks=(FRAME_CHUNK, *shape),
-                shards=(FRAME_CHUNK * max(1, -(-frames // FRAME_CHUNK)), *shape),
+                shards=(_FILE_FRAMES, *shape),
                 dtype="uint8",
                 compressors=codec,
                 fill_value=0,
             )
-            stored[:] = np.concatenate([episode.frames for episode in episodes])
+            for start, piece in _pieces(episodes):
+                stored[start : start + len(piece)] = piece
             small = {
                 "actions": np.concatenate([episode.actions for episode in episodes]).astype(np.float32),
                 "rewards": np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),

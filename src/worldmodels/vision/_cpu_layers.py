@@ -1,9 +1,9 @@
 """The autoencoder's layers, rearranged so that a CPU runs them near the speed of its matrix product.
 
 Every function here computes what `torch.nn.Conv2d` or `torch.nn.ConvTranspose2d` (stride 2, no padding)
-computes, with the same weights, up to rounding; only the order of the work differs. Each of the three products
-of a layer (forward, gradient of its input, gradient of its weight) takes the form that was fastest when
-measured with oneDNN 3.12 on a Zen 4 CPU (AVX-512 with bf16):
+computes, with the same weights, up to rounding; only the order of the work differs. Each of the three
+products of a layer (forward, gradient of its input, gradient of its weight) takes the form that was fastest
+when measured with oneDNN 3.12 on a Zen 4 CPU (AVX-512 with bf16):
 
 - pairs: in channels-last memory two neighbouring columns of C channels are one column of 2C channels. With
   that view, which copies nothing, a stride of 2 along the width becomes a stride of 1.

@@ -109,10 +109,10 @@ def vae_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the paper's loss and its two terms, as float32 scalars (float64 for float64 arguments).
 
-    "reconstruction" is the squared error summed over the pixels of (B, 3, 64, 64) images in [0, 1], averaged over
-    the batch. "kl" is the divergence of N(mu, exp(logvar)) from N(0, 1) in nats, summed over the Z latent
-    dimensions, raised per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss is their
-    sum.
+    "reconstruction" is the squared error summed over the pixels of (B, 3, 64, 64) images in [0, 1], averaged
+    over the batch. "kl" is the divergence of N(mu, exp(logvar)) from N(0, 1) in nats, summed over the Z
+    latent dimensions, raised per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss
+    is their sum.
     """
     reconstruction, mu, logvar = _upcast(reconstruction), _upcast(mu), _upcast(logvar)
     error = (reconstruction - images.to(reconstruction.dtype)).square().sum(dim=(1, 2, 3)).mean()
