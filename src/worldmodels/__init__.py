@@ -1,4 +1,4 @@
-"""World Models: learn a model of a world from pixels, act inside its dreams, act in the world (Ha & Schmidhuber 2018)."""
+"""World Models: learn a model of a world from pixels, act in its dreams, act in the world (Ha & Schmidhuber 2018)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -46,7 +46,7 @@ class Agent:
         Controllers(self.controller[None], feature_size(vision, memory, self.features), task.control_size)
 
     def policy(self, num_envs: int, controllers: Tensor | None = None) -> "AgentPolicy":
-        """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row parameters of its own."""
+        """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row its own parameters."""
         if num_envs < 1:
             raise UserError(f"expected at least 1 environment, got {num_envs}")
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
@@ -158,7 +158,9 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
     where = f"{name_or_path} is not an agent of this version of worldmodels"
     try:
         if meta["format"] != _FORMAT:
-            raise UserError(f"{where}: its format is {meta['format']}, this version reads {_FORMAT}; update worldmodels")
+            raise UserError(
+                f"{where}: its format is {meta['format']}, this version reads {_FORMAT}; update worldmodels"
+            )
         task = get_task(meta["task"])
         sizes = [int(meta[key]) for key in ("latent_size", "hidden_size", "mixtures")]
         if not all(0 < size <= 8192 for size in sizes):

@@ -97,8 +97,8 @@ def _unexpected(error: Exception) -> int:
         return _fail("out of memory; use fewer environments (--collect.lockstep) or a smaller preset", 1)
     text = str(error).strip() or "no message"
     return _fail(
-        f"unexpected {type(error).__name__}: {text.splitlines()[0]}; this is a bug: please report it with the output of "
-        "the same command under WORLDMODELS_DEBUG=1",
+        f"unexpected {type(error).__name__}: {text.splitlines()[0]}; this is a bug: please report it with the "
+        "output of the same command under WORLDMODELS_DEBUG=1",
         1,
     )
 

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast
 
 import tyro
 
@@ -59,7 +59,9 @@ class RunOptions:
 
 
 def _parse(kind: type[Options], verb: str, arguments: list[str], default: Options | None = None) -> Options:
-    return tyro.cli(kind, prog=f"worldmodels {verb}", args=arguments, default=default, description=None)
+    # Without a default of ours the class itself says what the defaults are.
+    given = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=f"worldmodels {verb}", args=arguments, **given)  # type: ignore[call-overload, no-any-return]
 
 
 def _run_options(verb: str, arguments: list[str]) -> RunOptions:
@@ -147,7 +149,7 @@ def evaluate(verb: str, arguments: list[str]) -> int:
     task = get_task(options.task)
     backend = options.backend or task.reference_backend
     seeds = episode_seeds("evaluation", options.seed, options.episodes)
-    name, policy = "random", task.random_policy
+    name, policy = "random", cast(evaluation.PolicyFor, task.random_policy)
     if options.policy == "agent":
         name = options.agent or f"shipped {task.name}"
         policy = evaluation.agent_policy(_agent(task.name, options.agent, options.device))

@@ -139,7 +139,13 @@ PRESETS: dict[str, Config] = {
         vision=VisionConfig(epochs=10, batch=100, lr=1e-4),
         memory=MemoryConfig(steps=4000, batch=100, length=999),
         controller=ControllerConfig(
-            generations=300, population=64, episodes=16, horizon=1000, patience=0, validate_every=25, validation_episodes=256
+            generations=300,
+            population=64,
+            episodes=16,
+            horizon=1000,
+            patience=0,
+            validate_every=25,
+            validation_episodes=256,
         ),
         evaluate=EvaluateConfig(episodes=1000),
     ),

@@ -22,7 +22,7 @@ def choose_device(name: str) -> torch.device:
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products are faster than float32 ones here: on recent GPUs, and CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -112,9 +112,7 @@ def main() -> int:
     console = Console()
     console.print(table)
     if broken:
-        console.print(
-            Text(f"Training will not work before this is repaired: {', '.join(broken)}.", "bold red")
-        )
+        console.print(Text(f"Training will not work before this is repaired: {', '.join(broken)}.", "bold red"))
     else:
         console.print("Everything that training needs works.")
     return 1 if broken else 0
@@ -213,9 +211,7 @@ def _processor() -> list[Row]:
 
     vectors = torch.backends.cpu.get_cpu_capability()
     fast = _has_bf16_products()
-    return [
-        Row("processor", True, f"{vectors}, bfloat16 products {'in hardware' if fast else 'not in hardware'}")
-    ]
+    return [Row("processor", True, f"{vectors}, bfloat16 products {'in hardware' if fast else 'not in hardware'}")]
 
 
 def _has_bf16_products() -> bool:
@@ -262,9 +258,7 @@ def _try(program: str, *arguments: str) -> tuple[bool, str]:
     """Run a Python program in its own process: whether it ended well, and the last line that it wrote."""
     command = [sys.executable, "-c", program, *arguments]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TRIAL_SECONDS
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TRIAL_SECONDS)
     except subprocess.TimeoutExpired:
         return False, f"hung: no end after {_TRIAL_SECONDS} s"
     except OSError as error:
@@ -322,11 +316,7 @@ def _agents() -> list[Row]:
     folders = (folder for folder in resources.files("worldmodels.agents").iterdir() if folder.is_dir())
     names = sorted(folder.name for folder in folders if not folder.name.startswith(("_", ".")))
     if not names:
-        return [
-            Row(
-                "shipped agents", False, "none in this installation", f"reinstall: {_REINSTALL}, or train one"
-            )
-        ]
+        return [Row("shipped agents", False, "none in this installation", f"reinstall: {_REINSTALL}, or train one")]
     rows = []
     for name in names:
         try:

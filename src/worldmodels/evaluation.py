@@ -26,23 +26,30 @@ def agent_policy(agent: Agent) -> PolicyFor:
 
 
 def evaluate(
-    task: Task, policy: PolicyFor, backend: str, seeds: Sequence[int], lockstep: int, partial: Path | None = None
+    task: Task,
+    policy: PolicyFor,
+    backend: str,
+    seeds: Sequence[int],
+    lockstep: int,
+    partial: Path | None = None,
 ) -> np.ndarray:
     """Returns (len(seeds),) of one whole episode per seed.
 
     ``partial``: a JSON file that keeps finished episodes, so that a killed evaluation goes on.
     """
     returns = _finished(partial, seeds)
-    with Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar:
-        with contextlib.closing(_Environments(task, backend)) as environments:
-            while len(returns) < len(seeds):
-                chunk = list(seeds[len(returns) : len(returns) + lockstep])
-                env = environments.of(len(chunk))
-                played = retrying(lambda: rollout(env, policy(chunk), chunk, task.max_steps))  # noqa: B023
-                returns += played.returns.tolist()
-                if partial is not None:
-                    write_json(partial, {"seeds": list(seeds), "returns": returns}, checksum=True)
-                bar.advance(len(chunk), mean=float(np.mean(returns)))
+    with (
+        Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar,
+        contextlib.closing(_Environments(task, backend)) as environments,
+    ):
+        while len(returns) < len(seeds):
+            chunk = list(seeds[len(returns) : len(returns) + lockstep])
+            env = environments.of(len(chunk))
+            played = retrying(lambda: rollout(env, policy(chunk), chunk, task.max_steps))  # noqa: B023
+            returns += played.returns.tolist()
+            if partial is not None:
+                write_json(partial, {"seeds": list(seeds), "returns": returns}, checksum=True)
+            bar.advance(len(chunk), mean=float(np.mean(returns)))
     return np.array(returns)
 
 
@@ -85,7 +92,13 @@ def statistics(returns: np.ndarray) -> dict[str, Any]:
 
 def report(task: str, agent: str, backend: str, seeds: Sequence[int], returns: np.ndarray) -> dict[str, Any]:
     """What ``--json`` writes: task, agent, backend, seeds, returns, mean, sd, median, ci95."""
-    content = {"task": task, "agent": agent, "backend": backend, "seeds": list(seeds), "returns": returns.tolist()}
+    content = {
+        "task": task,
+        "agent": agent,
+        "backend": backend,
+        "seeds": list(seeds),
+        "returns": returns.tolist(),
+    }
     return content | statistics(returns)
 
 

@@ -59,7 +59,7 @@ def rollout(
     Rows that ended are neither stepped nor encoded. ``patience`` ends a row that has had no positive reward for that
     many steps, which saves most of the time of early evolution.
     """
-    observations, _ = env.reset(seed=list(seeds))
+    observations, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]
     if observer is not None:
         observer.start(observations)
     count = env.num_envs

@@ -138,7 +138,9 @@ class Pipeline:
         lengths = np.concatenate([flush.lengths for flush in store.flushes()])
         returns = np.concatenate([flush.returns() for flush in store.flushes()])
         metrics = {
-            "episodes": float(len(lengths)), "frames": float(lengths.sum()), "mean_return": float(np.mean(returns)),
+            "episodes": float(len(lengths)),
+            "frames": float(lengths.sum()),
+            "mean_return": float(np.mean(returns)),
         }
         return _digest_of(flush.path for flush in store.flushes()), metrics
 

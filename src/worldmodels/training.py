@@ -101,9 +101,7 @@ def _save(
     save_tensors(path, tensors, {"step": step})
 
 
-def _restore(
-    path: Path, module: nn.Module, optimizer: torch.optim.Adam, parameters: dict[str, nn.Parameter]
-) -> int:
+def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Adam, parameters: dict[str, nn.Parameter]) -> int:
     tensors, meta = load_tensors(path)
     try:
         module.load_state_dict({key: tensors[f"weights/{key}"] for key in module.state_dict()})

@@ -51,9 +51,7 @@ def real_returns(agent: Agent, backend: str) -> Returns:
             done += result.steps
         return returns, done
 
-    def play(
-        controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
-    ) -> Rollouts:
+    def play(controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None) -> Rollouts:
         policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
         with contextlib.closing(agent.task.make(len(controllers), backend)) as env:
             return rollout(env, policy, seeds, steps, patience)
@@ -99,8 +97,12 @@ def evolve(
             total_steps += steps
             done = generation + 1
             numbers = {
-                "mean": fitness.mean(), "best": fitness.max(), "sd": fitness.std(), "horizon": horizon,
-                "steps_per_s": total_steps / (time.monotonic() - began), "sigma": strategy.sigma,
+                "mean": fitness.mean(),
+                "best": fitness.max(),
+                "sd": fitness.std(),
+                "horizon": horizon,
+                "steps_per_s": total_steps / (time.monotonic() - began),
+                "sigma": strategy.sigma,
             }
             shown = {"fitness": float(fitness.mean()), "steps/s": total_steps / (time.monotonic() - began)}
             if done % config.validate_every == 0 or done == config.generations:

@@ -25,7 +25,7 @@ State = tuple[Tensor, Tensor]
 
 
 class MDNRNN(nn.Module):
-    """p(z', reward, end given z, action, hidden state); 422,368 weights for Z=32, A=3, H=256, K=5 without extra heads."""
+    """p(z', reward, end given z, action, hidden state); 422,368 weights for Z=32, A=3, H=256, K=5 without heads."""
 
     def __init__(
         self,
@@ -45,14 +45,20 @@ class MDNRNN(nn.Module):
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
         with torch.no_grad():
-            self.lstm.bias_hh_l0.zero_()
-            self.lstm.bias_ih_l0.zero_()
-            self.lstm.bias_ih_l0[hidden_size : 2 * hidden_size] = 1.0  # remember by default (facts of the original)
-        self.lstm.bias_hh_l0.requires_grad_(False)
+            _, _, bias, second_bias = self._weights
+            second_bias.zero_()
+            bias.zero_()
+            bias[hidden_size : 2 * hidden_size] = 1.0  # remember by default (facts of the original)
+        second_bias.requires_grad_(False)
+
+    @property
+    def _weights(self) -> list[nn.Parameter]:
+        """Weights (4H, Z+A) from the input, (4H, H) from the state, biases (4H,), and torch's second biases, all 0."""
+        return list(self.lstm.parameters())
 
     def initial_state(self, num: int) -> State:
         """Zero state for ``num`` rollouts."""
-        weight = self.lstm.weight_hh_l0
+        weight = self._weights[1]
         return weight.new_zeros(num, self.hidden_size), weight.new_zeros(num, self.hidden_size)
 
     def forward(self, z: Tensor, actions: Tensor) -> Prediction:
@@ -62,11 +68,11 @@ class MDNRNN(nn.Module):
 
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:
         """Advance the state (N, H) by z (N, Z) and actions (N, A); the heads are not evaluated."""
-        lstm = self.lstm
+        from_inputs, from_state, bias, _ = self._weights
         inputs = torch.cat([z, actions], dim=-1)
         # One fused product each for inputs and state; gates in torch's order i, f, g, o.
-        gates = torch.addmm(lstm.bias_ih_l0, inputs, lstm.weight_ih_l0.t())
-        gates = torch.addmm(gates, state[0], lstm.weight_hh_l0.t())
+        gates = torch.addmm(bias, inputs, from_inputs.t())
+        gates = torch.addmm(gates, state[0], from_state.t())
         i, f, g, o = gates.chunk(4, dim=-1)
         cell = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell
@@ -89,9 +95,7 @@ class Targets(NamedTuple):
     mask: Tensor
 
 
-def memory_loss(
-    prediction: Prediction, targets: Targets, end_weight: float = 1.0
-) -> tuple[Tensor, dict[str, Tensor]]:
+def memory_loss(prediction: Prediction, targets: Targets, end_weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss and its parts: nll (nats per latent dimension and step), reward (mean squared error), end (weighted).
 
     An end counts ``end_weight`` times, since it is rare.

@@ -23,16 +23,14 @@ class Mixture(NamedTuple):
 
 def mixture_from(outputs: Tensor, latent_size: int) -> Mixture:
     """Split a linear layer's outputs (..., Z*3*K) into a :class:`Mixture`, in float32 and normalised."""
-    logits, means, log_scales = outputs.float().unflatten(-1, (latent_size, 3, -1)).unbind(-2)
+    logits, means, log_scales = outputs.float().reshape(*outputs.shape[:-1], latent_size, 3, -1).unbind(-2)
     return Mixture(torch.log_softmax(logits, dim=-1), means, log_scales)
 
 
 def log_likelihood(mixture: Mixture, z: Tensor) -> Tensor:
     """Log density of z (..., Z), for each dimension: (..., Z)."""
     scaled = (z.unsqueeze(-1) - mixture.means) * torch.exp(-mixture.log_scales)
-    return torch.logsumexp(
-        mixture.log_weights - 0.5 * scaled.square() - mixture.log_scales - _HALF_LOG_TWO_PI, dim=-1
-    )
+    return torch.logsumexp(mixture.log_weights - 0.5 * scaled.square() - mixture.log_scales - _HALF_LOG_TWO_PI, dim=-1)
 
 
 def expectation(mixture: Mixture) -> Tensor:

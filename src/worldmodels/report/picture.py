@@ -1,4 +1,4 @@
-"""Pictures of an agent at work: the world, what V sees of it and what M expected, side by side with captions."""
+"""Pictures of an agent at work: the world, what V sees of it and what M expected, side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,6 @@ from worldmodels.tasks import Task
 BACKGROUND, PANEL, TEXT, QUIET, ACCENT = "#14171c", "#242a33", "#f2f4f7", "#9aa4b2", "#4aa8ff"
 """Dark, so that the panels are what one sees; the accent stays visible for colour-blind people."""
 
-CAPTIONS = (
-    ("The world", "what happens"),
-    ("V sees", "decoded from 32 numbers"),
-    ("M expected", "predicted one step before"),
-)
-
 _PANEL = (480, 360)
 _MARGIN, _HEAD, _FOOT = 24, 64, 76
 
@@ -29,9 +23,9 @@ _MARGIN, _HEAD, _FOOT = 24, 64, 76
 class Moment:
     """One step of an episode as the agent lived it.
 
-    world: (H, W, 3) uint8; seen: (64, 64, 3) uint8, decoded from the z of this frame; expected: (64, 64, 3) uint8, decoded
-    from what M predicted for this frame one step before, None at the first; action: (A,) taken at this frame, None at
-    the last; score: sum of the rewards so far.
+    world: (H, W, 3) uint8; seen: (64, 64, 3) uint8, decoded from the z of this frame; expected: (64, 64, 3) uint8,
+    decoded from what M predicted for this frame one step before, None at the first; action: (A,) taken at this frame,
+    None at the last; score: sum of the rewards so far.
     """
 
     step: int
@@ -40,6 +34,15 @@ class Moment:
     seen: np.ndarray
     expected: np.ndarray | None
     action: np.ndarray | None
+
+
+def captions(latent_size: int) -> tuple[tuple[str, str, str], ...]:
+    """Title and two lines of explanation of each panel."""
+    return (
+        ("The world", "as people", "see it"),
+        ("V sees", "decoded from", f"{latent_size} numbers"),
+        ("M expected", "predicted one", "step before"),
+    )
 
 
 @cache
@@ -60,7 +63,7 @@ def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
 
 
 def visible(task: Task, picture: np.ndarray) -> np.ndarray:
-    """The rows of a picture (H, W, 3) that frames keep, so that the three panels show the same part of the world."""
+    """The rows of a picture (H, W, 3) that frames keep, so that all panels show the same part of the world."""
     share = float(getattr(task, "seen_rows", 1.0))
     return picture[: round(len(picture) * share)]
 
@@ -116,9 +119,7 @@ class Composer:
             start = left + max(draw.textlength(name, font(20)) for name in self._names) + 14
             end = self._left[1] + (index + 1) * slot - 28
             draw.rounded_rectangle((start, top + 12, end, top + 30), 4, PANEL)
-            zero, value = (
-                start + (end - start) * _share(one, low, high) for one in (0.0, float(action[index]))
-            )
+            zero, value = (start + (end - start) * _share(one, low, high) for one in (0.0, float(action[index])))
             if abs(value - zero) >= 1:
                 draw.rectangle((min(zero, value), top + 12, max(zero, value), top + 30), ACCENT)
             if low < 0 < high:
@@ -152,9 +153,7 @@ def _panel(picture: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
     if picture is None:
         blank = Image.new("RGB", size, PANEL)
         middle = (size[0] / 2, size[1] / 2)
-        ImageDraw.Draw(blank).text(
-            middle, "nothing seen yet", QUIET, font(max(14, size[0] // 20)), anchor="mm"
-        )
+        ImageDraw.Draw(blank).text(middle, "nothing seen yet", QUIET, font(max(14, size[0] // 20)), anchor="mm")
         return blank
     image = Image.fromarray(picture)
     if picture.shape[0] < 128 and picture.shape[:2] != (64, 64):

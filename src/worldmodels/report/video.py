@@ -155,6 +155,4 @@ def _check_target(out: Path) -> None:
 
             imageio_ffmpeg.get_ffmpeg_exe()
         except (ImportError, RuntimeError):
-            raise UserError(
-                "an .mp4 needs ffmpeg: pip install imageio-ffmpeg, or choose a .gif or .png"
-            ) from None
+            raise UserError("an .mp4 needs ffmpeg: pip install imageio-ffmpeg, or choose a .gif or .png") from None

@@ -46,13 +46,13 @@ class Flush:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            group = zarr.open_group(path, mode="r")
-            self._frames: Any = group["frames"]
-            self.lengths = np.asarray(group["lengths"][:])  # type: ignore[index]
-            self.actions = np.asarray(group["actions"][:])  # type: ignore[index]
-            self.rewards = np.asarray(group["rewards"][:])  # type: ignore[index]
-            self.terminated = np.asarray(group["terminated"][:])  # type: ignore[index]
-            self.seeds = np.asarray(group["seeds"][:])  # type: ignore[index]
+            group: Any = zarr.open_group(path, mode="r")
+            self._frames = group["frames"]
+            self.lengths = np.asarray(group["lengths"][:])
+            self.actions = np.asarray(group["actions"][:])
+            self.rewards = np.asarray(group["rewards"][:])
+            self.terminated = np.asarray(group["terminated"][:])
+            self.seeds = np.asarray(group["seeds"][:])
             self.renderer = str(group.attrs["renderer"])
         except Exception as error:  # zarr, codecs and json each raise their own kinds
             raise _damaged(path, error) from None
@@ -144,7 +144,7 @@ class EpisodeStore:
             )
             for start, piece in _pieces(episodes):
                 stored[start : start + len(piece)] = piece
-            small = {
+            small: dict[str, np.ndarray] = {
                 "actions": np.concatenate([episode.actions for episode in episodes]).astype(np.float32),
                 "rewards": np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),
                 "lengths": np.array([len(episode.actions) for episode in episodes], dtype=np.int64),

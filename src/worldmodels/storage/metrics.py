@@ -32,7 +32,7 @@ class MetricsLog:
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._directory), purge_step=self._resume_step + 1)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self._directory), purge_step=self._resume_step + 1)
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 

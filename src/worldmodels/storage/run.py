@@ -1,10 +1,10 @@
 """A run: one directory that holds everything of an experiment, used by one process at a time.
 
-    run.json                     the resolved configuration
-    round-1/episodes/            what collect wrote; likewise vision/, latents/, memory/, controller/, evaluation/
-    round-1/vision/done.json     written last: the stage is finished, from these inputs, with this result
-    agent/                       the finished agent
-    summary.json, curves.png     what came of it
+run.json                     the resolved configuration
+round-1/episodes/            what collect wrote; likewise vision/, latents/, memory/, controller/, evaluation/
+round-1/vision/done.json     written last: the stage is finished, from these inputs, with this result
+agent/                       the finished agent
+summary.json, curves.png     what came of it
 """
 
 import fcntl

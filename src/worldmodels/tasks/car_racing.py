@@ -80,13 +80,20 @@ class CarRacing(Task):
         return np.array([steer, float("up" in held), 0.8 * float("down" in held)], dtype=np.float32)
 
 
+_LOW, _HIGH = np.array([-1.0, 0.0, 0.0]), np.ones(3)
+"""Bounds of steer, gas and brake."""
+
+
+def _clip(actions: np.ndarray) -> np.ndarray:
+    return np.asarray(np.clip(actions, _LOW, _HIGH), dtype=np.float32)
+
+
 class _Uniform:
     def __init__(self, seeds: Sequence[int]) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
 
     def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        low, high = np.array([-1.0, 0.0, 0.0]), np.ones(3)
-        actions = [self._streams[row].uniform(low, high) for row in rows.tolist()]
+        actions = [self._streams[row].uniform(_LOW, _HIGH) for row in rows.tolist()]
         return np.array(actions, dtype=np.float32)
 
 
@@ -111,7 +118,7 @@ class _Noisy:
 
     def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
         actions = self._policy.act(observations, rows) + self._noise.draw(rows) * self._scale[rows, None]
-        return np.clip(actions, np.array([-1.0, 0.0, 0.0]), np.ones(3)).astype(np.float32)
+        return _clip(actions)
 
 
 class _Explorer:
@@ -143,8 +150,7 @@ class _Explorer:
         steer = self._bias[rows] + np.where(follows, self._gain[rows] * offset, 0.0) + 0.5 * noise[:, 0]
         gas = np.where(follows, np.clip(0.05 * (target - speed), 0, 0.8), self._gas[rows]) + 0.3 * noise[:, 1]
         brake = np.where(follows, np.clip(0.03 * (speed - target - 10), 0, 0.6), 0.0) + 0.15 * noise[:, 2] - 0.1
-        low, high = np.array([-1.0, 0.0, 0.0]), np.ones(3)
-        return np.clip(np.stack([steer, gas, brake], axis=1), low, high).astype(np.float32)
+        return _clip(np.stack([steer, gas, brake], axis=1))
 
 
 def _road_offset(observations: np.ndarray) -> np.ndarray:
@@ -155,10 +161,11 @@ def _road_offset(observations: np.ndarray) -> np.ndarray:
     columns = np.arange(96) - 47.5
     weight = grey * np.exp(-np.abs(columns) / 30)
     total = weight.sum(axis=(1, 2))
-    return np.where(total > 5, (weight * columns).sum(axis=(1, 2)) / np.maximum(total, 1e-6) / 14, 0.0)
+    offset = (weight * columns).sum(axis=(1, 2)) / np.maximum(total, 1e-6) / 14
+    return np.asarray(np.where(total > 5, offset, 0.0))
 
 
 def _speed(observations: np.ndarray) -> np.ndarray:
     """The car's speed, (N,) in the world's units per second, read off the white bar under the picture."""
     bar = observations[:, 84:96, 12:15, :].min(axis=-1) > 150
-    return bar.sum(axis=(1, 2)) / 3 * 10.0
+    return np.asarray(bar.sum(axis=(1, 2)) / 3 * 10.0)

@@ -81,7 +81,11 @@ class FrameStream:
 
 
 def train_vision(
-    flushes: Sequence[Flush], config: VisionConfig, seed: int, device: torch.device, directory: Path,
+    flushes: Sequence[Flush],
+    config: VisionConfig,
+    seed: int,
+    device: torch.device,
+    directory: Path,
     start: Mapping[str, Tensor] | None = None,
 ) -> tuple[ConvVAE, dict[str, float]]:
     """Train V (from the weights ``start``, if given) and return it with its loss on held-out frames."""

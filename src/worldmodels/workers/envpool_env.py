@@ -22,9 +22,7 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
 
-    def __init__(
-        self, env_id: str, num_envs: int, observation: spaces.Box, action: spaces.Box, max_steps: int
-    ) -> None:
+    def __init__(self, env_id: str, num_envs: int, observation: spaces.Box, action: spaces.Box, max_steps: int) -> None:
         try:
             import envpool
         except ImportError:
@@ -60,9 +58,7 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._alive[:] = True
         return self._observations, {}
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step the rows that are still running; ``actions`` (N, A) holds a row for every environment."""
         rows = np.flatnonzero(self._alive).astype(np.int32)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
@@ -90,5 +86,3 @@ def row_seeds(seed: int | Sequence[int | None] | None, count: int) -> list[int]:
     if len(seeds) != count:
         raise UserError(f"expected {count} seeds, one per environment, got {len(seeds)}")
     return seeds
-
-

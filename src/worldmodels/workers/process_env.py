@@ -104,9 +104,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._alive[:] = True
         return self._shared["observations"], {}
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step the rows that are still running; ``actions`` (N, A) holds a row for every environment."""
         shared, alive = self._shared, self._alive
         if alive.any():

@@ -77,8 +77,7 @@ def map_arrays(fd: int, layout: Layout) -> dict[str, np.ndarray]:
     offsets, size = _places(layout)
     memory = mmap.mmap(fd, size)
     return {
-        name: np.ndarray(shape, dtype, buffer=memory, offset=offsets[name])
-        for name, (shape, dtype) in layout.items()
+        name: np.ndarray(shape, dtype, buffer=memory, offset=offsets[name]) for name, (shape, dtype) in layout.items()
     }
 
 
