@@ -46,7 +46,7 @@ _ENCODE_BATCH = 256
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of one round of a run. Each method does its stage, or nothing if it is done, and returns its result."""
+    """The stages of one round of a run. Each method does its stage, or nothing if done, and returns its result."""
 
     run: Run
     device: torch.device

@@ -22,11 +22,19 @@ _GIF_SCALE, _GIF_COLOURS, _GIF_FPS = 0.5, 128, 20
 
 
 class Encoder(Protocol):
-    """Takes moments in order. ``finish`` completes the file, ``close`` frees what is held, complete or not."""
+    """Takes moments in order."""
 
-    def add(self, moment: Moment) -> None: ...
-    def finish(self) -> None: ...
-    def close(self) -> None: ...
+    def add(self, moment: Moment) -> None:
+        """Encode one moment."""
+        ...
+
+    def finish(self) -> None:
+        """Complete the file."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held, whether the file is complete or not."""
+        ...
 
 
 @contextlib.contextmanager

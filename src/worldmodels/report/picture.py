@@ -85,11 +85,9 @@ class Composer:
         self.size = (3 * width + 4 * _MARGIN, _HEAD + height + _FOOT)
         self._plain = Image.new("RGB", self.size, BACKGROUND)
         draw = ImageDraw.Draw(self._plain)
-        for left, (title, note) in zip(self._left, CAPTIONS, strict=True):
-            draw.text((left, 20), title, TEXT, font(26), anchor="lt")
-            offset = draw.textlength(title, font(26)) + 14
-            note = note.replace("32", str(latent_size))
-            draw.text((left + offset, 26), note, QUIET, font(18), anchor="lt")
+        for left, (title, *note) in zip(self._left, captions(latent_size), strict=True):
+            draw.text((left, 46), title, TEXT, font(26), anchor="ls")
+            draw.text((left + draw.textlength(title, font(26)) + 14, 46), " ".join(note), QUIET, font(18), anchor="ls")
 
     def draw(self, moment: Moment) -> np.ndarray:
         """The three panels with score, step and action."""
@@ -132,11 +130,8 @@ def contact_sheet(moments: Sequence[Moment], latent_size: int = 32) -> np.ndarra
     size = (label + len(moments) * (panel[0] + gap) + gap, head + 3 * (panel[1] + gap) + gap)
     image = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(image)
-    for row, (title, note) in enumerate(CAPTIONS):
+    for row, (title, *lines) in enumerate(captions(latent_size)):
         middle = head + row * (panel[1] + gap) + panel[1] // 2
-        first, _, rest = note.replace("32", str(latent_size)).partition(" from ")
-        lines = [f"{first} from", rest] if rest else [first]
-        lines = ["predicted one", "step before"] if first.startswith("predicted") else lines
         draw.text((20, middle - 12), title, TEXT, font(26), anchor="lm")
         for index, line in enumerate(lines):
             draw.text((20, middle + 16 + 20 * index), line, QUIET, font(16), anchor="lm")

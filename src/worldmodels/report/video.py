@@ -32,7 +32,7 @@ def record(
 
     backend: None means the task's reference backend, which draws the sharpest picture; max_steps: None means the task's
     limit; every: show every so many steps (None: all in a video, every fifth elsewhere). Returns out, task, backend, seed,
-    score, steps, frames and terminated. Raises :class:`UserError` for a suffix, folder or codec that will not do.
+    return, steps, frames and terminated. Raises :class:`UserError` for a suffix, folder or codec that will not do.
     """
     task, out = agent.task, Path(out)
     chosen = backend or task.reference_backend
@@ -47,7 +47,7 @@ def record(
         composer = Composer(task, cast(spaces.Box, env.single_action_space), agent.vision.latent_size)
         with whole_file(out) as temporary:
             writer = encoder(temporary, out.suffix.lower(), composer, task.frames_per_second / stride)
-            with contextlib.closing(writer), Progress(limit, "recording", "steps") as bar:
+            with contextlib.closing(writer), Progress(limit, "record", "steps") as bar:
 
                 def show(moment: Moment) -> None:
                     nonlocal shown
@@ -66,7 +66,7 @@ def record(
         "task": task.name,
         "backend": chosen,
         "seed": seed,
-        "score": float(result.returns[0]),
+        "return": float(result.returns[0]),
         "steps": int(result.lengths[0]),
         "frames": shown,
         "terminated": bool(result.terminated[0]),
