@@ -1,0 +1,164 @@
+"""The package installs as it says: one version, every dependency pinned, the agents inside the wheel."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import worldmodels
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "worldmodels"
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    for requirement in requirements:
+        assert re.fullmatch(r"==[^*,+]+", str(requirement.specifier)), f"not a plain pin: {requirement}"
+        assert requirement.url is None
+    return {canonicalize_name(each.name): str(each.specifier)[2:] for each in requirements}
+
+
+def declared(project: dict[str, Any]) -> list[Requirement]:
+    """What pyproject asks for, the extras included, less the package's own name."""
+    table = project["project"]
+    lines = [
+        *table["dependencies"],
+        *(line for extra in table["optional-dependencies"].values() for line in extra),
+    ]
+    return [each for line in lines if (each := Requirement(line)).name != "worldmodels"]
+
+
+def test_the_version_is_said_once_and_the_installed_one_agrees(project: dict[str, Any]) -> None:
+    assert "version" in project["project"]["dynamic"]
+    assert ROOT / project["tool"]["hatch"]["version"]["path"] == PACKAGE / "__init__.py"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", worldmodels.__version__)
+    try:
+        installed = metadata.version("worldmodels")
+    except metadata.PackageNotFoundError:
+        pytest.skip("runs from the sources, not installed")
+    assert installed == worldmodels.__version__
+
+
+def test_the_readme_is_the_description_on_the_package_page(project: dict[str, Any]) -> None:
+    if (ROOT / "README.md").exists():
+        assert project["project"].get("readme") == "README.md", 'add readme = "README.md" to pyproject.toml'
+
+
+def test_every_extra_has_a_comment_that_explains_it(project: dict[str, Any]) -> None:
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    for extra in project["project"]["optional-dependencies"]:
+        (at,) = (index for index, line in enumerate(lines) if line.startswith(f"{extra} = ["))
+        assert lines[at - 1].startswith("# "), f"explain the extra {extra!r}"
+
+
+def test_every_requirement_is_pinned_at_a_version_that_it_admits(
+    project: dict[str, Any], pins: dict[str, str]
+) -> None:
+    for requirement in declared(project):
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(pin, prereleases=True), f"{requirement} does not admit {pin}"
+    assert pins["torch"] == "2.13.0"
+
+
+def test_everything_that_comes_along_is_pinned_too(project: dict[str, Any], pins: dict[str, str]) -> None:
+    waiting = declared(project)
+    seen: set[str] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        # A CUDA build of torch pins its own libraries; which they are depends on the build.
+        if name in seen or name.startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        seen.add(name)
+        assert name in pins, f"{name} comes along with another package but is not in constraints.txt"
+        try:
+            lines = metadata.requires(requirement.name) or []
+        except metadata.PackageNotFoundError:
+            continue  # an extra that does not exist on this system
+        extras = [*requirement.extras, ""]
+        for each in map(Requirement, lines):
+            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(each)
+
+
+def test_the_wheel_holds_the_code_the_types_and_the_shipped_agents(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, source)
+    # Ignore rules decide what hatchling packs, so the real ones must be there.
+    shutil.copy(ROOT / ".gitignore", source)
+    shutil.copytree(PACKAGE, source / "src" / "worldmodels", ignore=shutil.ignore_patterns("__pycache__"))
+    agent = source / "src" / "worldmodels" / "agents" / "a-test-agent"
+    agent.mkdir()
+    (agent / "agent.json").write_text("{}")
+    (agent / "vision.safetensors").write_bytes(b"weights")
+
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(source)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("worldmodels-*.whl")
+    assert wheel.name.startswith(f"worldmodels-{worldmodels.__version__}-py3-none-any")
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+        entry_points = archive.read(
+            f"worldmodels-{worldmodels.__version__}.dist-info/entry_points.txt"
+        ).decode()
+    wanted = {str(path.relative_to(source / "src")) for path in (source / "src").rglob("*") if path.is_file()}
+    assert wanted <= held
+    assert {"worldmodels/py.typed", "worldmodels/agents/a-test-agent/vision.safetensors"} <= held
+    assert {name.split("/")[0] for name in held} == {
+        "worldmodels",
+        f"worldmodels-{worldmodels.__version__}.dist-info",
+    }
+    assert "worldmodels = worldmodels.cli:main" in entry_points
+
+
+def project_files() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_file_names_a_place_on_somebodys_machine_or_a_registry() -> None:
+    # Put together from halves, so that this file does not find itself.
+    folders = "|".join(("wo" + "rk", "ro" + "ot", "op" + "t", "ho" + r"me/[a-z]\w*", "tm" + "p/venv"))
+    hosts = "|".join(("py" + r"pi\.org", "python" + "hosted", r"download\.py" + "torch", "npm" + r"js\.org"))
+    forbidden = re.compile(rf"(?<![\w.$}}~-])/(?:{folders})(?=/|\b)|{hosts}|\bdeb\.deb" + "ian")
+    found = []
+    for path in project_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # weights and pictures
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := forbidden.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
+    assert not found, "\n".join(found)
