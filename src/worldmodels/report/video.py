@@ -30,9 +30,10 @@ def record(
 ) -> dict[str, Any]:
     """Play one episode and write it to ``out`` (.mp4, .gif or .png); frames are encoded as they come.
 
-    backend: None means the task's reference backend, which draws the sharpest picture; max_steps: None means the task's
-    limit; every: show every so many steps (None: all in a video, every fifth elsewhere). Returns out, task, backend, seed,
-    return, steps, frames and terminated. Raises :class:`UserError` for a suffix, folder or codec that will not do.
+    backend: None means the task's reference backend, which draws the sharpest picture; max_steps: None means the
+    task's limit; every: show every so many steps (None: all in a video, every fifth elsewhere). Returns out, task,
+    backend, seed, return, steps, frames and terminated. Raises :class:`UserError` for a suffix, folder or codec that
+    will not do.
     """
     task, out = agent.task, Path(out)
     chosen = backend or task.reference_backend
