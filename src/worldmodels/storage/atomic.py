@@ -32,8 +32,9 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise UserError(f"could not write {path}: {reason}; free space or fix permissions, then run again") from None
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -51,10 +52,19 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync_directory(path.parent)
+            _sync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed processes left half written; only for the one process that may write there."""
+    for litter in list(directory.rglob(".*.tmp")):
+        if litter.is_dir() and not litter.is_symlink():
+            shutil.rmtree(litter, ignore_errors=True)
+        else:
+            litter.unlink(missing_ok=True)
 
 
 def _digest(data: bytes) -> str:
@@ -142,12 +152,10 @@ def new_directory(target: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as handle:
-                        os.fsync(handle.fileno())
+            for path in (temporary, *temporary.rglob("*")):
+                _sync(path)
             os.replace(temporary, target)
-            _sync_directory(target.parent)
+            _sync(target.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
