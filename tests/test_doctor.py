@@ -42,7 +42,7 @@ def test_missing_libraries_end_in_a_table_exit_code_1_and_no_traceback(tmp_path:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
