@@ -39,7 +39,7 @@ def record(
     chosen = backend or task.reference_backend
     limit = min(max_steps or task.max_steps, task.max_steps)
     if (max_steps is not None and max_steps < 1) or (every is not None and every < 1):
-        raise UserError(f"--max-steps and --every must be at least 1, got {max_steps} and {every}")
+        raise UserError(f"expected at least 1 step and every at least 1, got {max_steps} and {every}")
     _check_target(out)
     stride = every or EVERY[out.suffix.lower()]
     env = watched_env(task, chosen)
