@@ -4,6 +4,7 @@ Every stage reads what earlier ones wrote to the run, writes one artefact and is
 is not done again, an unfinished one continues, and one whose inputs changed is refused.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from worldmodels.seeds import episode_seeds
 from worldmodels.storage.atomic import load_tensors, read_json, save_tensors, write_json
 from worldmodels.storage.episodes import EpisodeStore, Flush
 from worldmodels.storage.latents import Latents, latents_path, load_latents, save_latents
+from worldmodels.storage.metrics import MetricsLog
 from worldmodels.storage.run import Run, Stage
 from worldmodels.tasks import Task, get_task
 from worldmodels.vision.train import train_vision
@@ -128,13 +130,17 @@ class Pipeline:
         ]
         done = sum(len(chunk) for index, (_, chunk) in enumerate(flushes) if store.has(index))
         policy = self._collecting_policy()
-        with Progress(len(seeds), "collect", "episodes", done) as bar:
+        log = MetricsLog(directory, ("mean_return", "mean_length", "episodes_per_s"), done)
+        with Progress(len(seeds), "collect", "episodes", done) as bar, contextlib.closing(log):
             for index, (backend, chunk) in enumerate(flushes):
                 if store.has(index):
                     continue
                 episodes = record_episodes(task, backend, policy, chunk)
                 store.write(index, episodes)
-                bar.advance(len(chunk), **{"return": float(np.mean([one.rewards.sum() for one in episodes]))})
+                mean_return = float(np.mean([one.rewards.sum() for one in episodes]))
+                bar.advance(len(chunk), **{"return": mean_return})
+                mean_length = float(np.mean([len(one.actions) for one in episodes]))
+                log.log(bar.done, mean_return=mean_return, mean_length=mean_length, episodes_per_s=bar.rate)
         lengths = np.concatenate([flush.lengths for flush in store.flushes()])
         returns = np.concatenate([flush.returns() for flush in store.flushes()])
         metrics = {
@@ -188,7 +194,8 @@ class Pipeline:
         agent = self._untrained_controller(self.load_vision(), self.new_memory())
         frames = sum(flush.num_frames for flush in flushes)
         done = sum(flush.num_frames for index, flush in enumerate(flushes) if latents_path(directory, index).exists())
-        with Progress(frames, "encode", "frames", done) as bar:
+        log = MetricsLog(directory, ("mu_sd", "logvar_mean", "frames_per_s"), done)
+        with Progress(frames, "encode", "frames", done) as bar, contextlib.closing(log):
             for index, flush in enumerate(flushes):
                 if latents_path(directory, index).exists():
                     continue
@@ -207,6 +214,8 @@ class Pipeline:
                     torch.from_numpy(flush.lengths),
                 )
                 save_latents(directory, index, latents, digest)
+                spread, logvar_mean = latents.mu.float().std().item(), latents.logvar.float().mean().item()
+                log.log(bar.done, mu_sd=spread, logvar_mean=logvar_mean, frames_per_s=bar.rate)
         return _digest_of(latents_path(directory, index) for index in range(len(flushes))), {"frames": float(frames)}
 
     def memory(self) -> dict[str, Any]:
@@ -283,6 +292,10 @@ class Pipeline:
         partial = directory / "partial.json"
         policy = agent_policy(self.agent())
         returns = evaluate(task, policy, task.reference_backend, seeds, config.lockstep, partial)
+        log = MetricsLog(directory, ("return",))
+        for episode, value in enumerate(returns.tolist(), start=1):
+            log.log(episode, **{"return": value})
+        log.close()
         result = report(task.name, str(self.run.directory), task.reference_backend, seeds, returns)
         write_json(directory / "evaluation.json", result)
         partial.unlink(missing_ok=True)
