@@ -14,11 +14,11 @@ from worldmodels.workers.recover import retrying
 class Recorder:
     """Keeps N episodes: the reset frame, and for every step the action, the reward and the frame after it."""
 
-    def __init__(self, task: Task, count: int) -> None:
+    def __init__(self, task: Task, count: int, steps: int) -> None:
         self._task = task
-        self._frames = np.zeros((count, task.max_steps + 1, 64, 64, 3), dtype=np.uint8)
-        self._actions = np.zeros((count, task.max_steps, task.action_size), dtype=np.float32)
-        self._rewards = np.zeros((count, task.max_steps), dtype=np.float32)
+        self._frames = np.zeros((count, steps + 1, 64, 64, 3), dtype=np.uint8)
+        self._actions = np.zeros((count, steps, task.action_size), dtype=np.float32)
+        self._rewards = np.zeros((count, steps), dtype=np.float32)
         self._length = np.zeros(count, dtype=np.int64)
         self._terminated = np.zeros(count, dtype=bool)
 
@@ -53,14 +53,14 @@ class Recorder:
 
 
 def record_episodes(
-    task: Task, backend: str, policy: Callable[[Sequence[int]], Policy], seeds: Sequence[int]
+    task: Task, backend: str, policy: Callable[[Sequence[int]], Policy], seeds: Sequence[int], steps: int
 ) -> list[Episode]:
-    """Play one episode per seed, in lockstep, with ``policy(seeds)``, and return them all."""
+    """Play one episode of at most ``steps`` per seed, in lockstep, with ``policy(seeds)``, and return them all."""
 
     def play() -> list[Episode]:
-        recorder = Recorder(task, len(seeds))
+        recorder = Recorder(task, len(seeds), steps)
         with contextlib.closing(task.make(len(seeds), backend)) as env:
-            rollout(env, policy(seeds), seeds, task.max_steps, observer=recorder)
+            rollout(env, policy(seeds), seeds, steps, observer=recorder)
         return recorder.episodes(seeds, backend)
 
     return retrying(play)

@@ -127,6 +127,8 @@ class EvaluateOptions:
     """gymnasium (the reference, default) or envpool."""
     lockstep: int = 50
     """Environments that run together."""
+    steps: int = 0
+    """Longest episode, for trying things out; 0 means the task's limit, without which there is no score."""
     device: str = "auto"
     """auto, cpu or cuda."""
     json: Path | None = None
@@ -138,8 +140,8 @@ def evaluate(verb: str, arguments: list[str]) -> int:
     if _value_of("--run", arguments) is not None:
         return stage(verb, arguments)
     options = _parse(EvaluateOptions, verb, arguments)
-    if options.episodes < 1 or options.lockstep < 1 or options.seed < 0:
-        raise UserError("--episodes and --lockstep must be positive and --seed at least 0")
+    if options.episodes < 1 or options.lockstep < 1 or min(options.seed, options.steps) < 0:
+        raise UserError("--episodes and --lockstep must be positive, --seed and --steps at least 0")
     if options.policy not in ("agent", "random"):
         raise UserError(f"unknown policy {options.policy!r}; choose agent or random")
     from worldmodels import evaluation
@@ -153,7 +155,7 @@ def evaluate(verb: str, arguments: list[str]) -> int:
     if options.policy == "agent":
         name = options.agent or f"shipped {task.name}"
         policy = evaluation.agent_policy(_agent(task.name, options.agent, options.device))
-    returns = evaluation.evaluate(task, policy, backend, seeds, options.lockstep)
+    returns = evaluation.evaluate(task, policy, backend, seeds, options.lockstep, options.steps)
     result = evaluation.report(task.name, name, backend, seeds, returns)
     evaluation.print_scores({name: result})
     if options.json is not None:

@@ -20,6 +20,8 @@ class CollectConfig:
     """Environments that run together; also the episodes of one flush."""
     backend: str = "envpool"
     """Backend of the first number of episodes."""
+    steps: int = 0
+    """Longest episode; 0 means the task's limit."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class EvaluateConfig:
     """Fresh episodes, on the task's reference backend."""
     lockstep: int = 50
     """Environments that run together."""
+    steps: int = 0
+    """Longest episode, for trying things out; 0 means the task's limit, without which there is no score."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,8 @@ def check(config: Any, where: str = "") -> None:
         if dataclasses.is_dataclass(value):
             check(value, f"{name}.")
         elif isinstance(value, int | float) and item.name != "diagonal":
-            low = 0 if item.name in _MAY_BE_ZERO else None
+            zero = item.name in _MAY_BE_ZERO or (item.name == "steps" and not isinstance(config, MemoryConfig))
+            low = 0 if zero else None
             if not (value > 0 or value == low) or value == float("inf"):
                 raise UserError(f"--{name} must be {'at least 0' if low == 0 else 'positive'}, got {value}")
 

@@ -9,7 +9,6 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import Agent
-from worldmodels.errors import UserError
 from worldmodels.progress import Progress
 from worldmodels.rollouts import Policy, rollout
 from worldmodels.storage.atomic import read_json, write_json
@@ -31,13 +30,16 @@ def evaluate(
     backend: str,
     seeds: Sequence[int],
     lockstep: int,
+    steps: int = 0,
     partial: Path | None = None,
+    identity: str = "",
 ) -> np.ndarray:
-    """Returns (len(seeds),) of one whole episode per seed.
+    """Returns (len(seeds),) of one episode per seed, of at most ``steps`` (0: the task's limit).
 
-    ``partial``: a JSON file that keeps finished episodes, so that a killed evaluation goes on.
+    ``partial``: a JSON file that keeps finished episodes, so that a killed evaluation goes on; what another policy than
+    ``identity`` left there is not used.
     """
-    returns = _finished(partial, seeds)
+    returns = _finished(partial, seeds, identity)
     with (
         Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar,
         contextlib.closing(_Environments(task, backend)) as environments,
@@ -45,10 +47,11 @@ def evaluate(
         while len(returns) < len(seeds):
             chunk = list(seeds[len(returns) : len(returns) + lockstep])
             env = environments.of(len(chunk))
-            played = retrying(lambda: rollout(env, policy(chunk), chunk, task.max_steps))  # noqa: B023
+            played = retrying(lambda: rollout(env, policy(chunk), chunk, steps or task.max_steps))  # noqa: B023
             returns += played.returns.tolist()
             if partial is not None:
-                write_json(partial, {"seeds": list(seeds), "returns": returns}, checksum=True)
+                content = {"identity": identity, "seeds": list(seeds), "returns": returns}
+                write_json(partial, content, checksum=True)
             bar.advance(len(chunk), mean=float(np.mean(returns)))
     return np.array(returns)
 
@@ -73,13 +76,14 @@ class _Environments:
             self._env.close()
 
 
-def _finished(partial: Path | None, seeds: Sequence[int]) -> list[float]:
+def _finished(partial: Path | None, seeds: Sequence[int], identity: str) -> list[float]:
     if partial is None or not partial.exists():
         return []
     content = read_json(partial, checksum=True)
-    if content["seeds"][: len(content["returns"])] != list(seeds[: len(content["returns"])]):
-        raise UserError(f"{partial} belongs to other seeds; delete it and evaluate again")
-    return [float(value) for value in content["returns"]]
+    count = len(content["returns"])
+    if content["identity"] != identity or content["seeds"][:count] != list(seeds[:count]):
+        return []
+    return [float(value) for value in content["returns"][: len(seeds)]]
 
 
 def statistics(returns: np.ndarray) -> dict[str, Any]:

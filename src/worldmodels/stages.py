@@ -93,7 +93,10 @@ class Pipeline:
         return str(read_json(stage.directory / "done.json", checksum=True)["digest"])
 
     def _do(
-        self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], tuple[str, Mapping[str, float]]]
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], tuple[str, Mapping[str, float]]],
     ) -> dict[str, Any]:
         stage = self.stage(name)
         inputs = {"seed": self.seed, **inputs}
@@ -135,7 +138,7 @@ class Pipeline:
             for index, (backend, chunk) in enumerate(flushes):
                 if store.has(index):
                     continue
-                episodes = record_episodes(task, backend, policy, chunk)
+                episodes = record_episodes(task, backend, policy, chunk, config.steps or task.max_steps)
                 store.write(index, episodes)
                 mean_return = float(np.mean([one.rewards.sum() for one in episodes]))
                 bar.advance(len(chunk), **{"return": mean_return})
@@ -251,8 +254,9 @@ class Pipeline:
 
     def controller(self) -> dict[str, Any]:
         """Evolve C in the real environment."""
+        settings = dataclasses.asdict(self.config.controller) | {"features": list(self._features)}
         inputs = {
-            "controller": dataclasses.asdict(self.config.controller) | {"features": list(self._features)},
+            "controller": settings,
             "vision": self.digest("vision"),
             "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
         }
@@ -291,7 +295,16 @@ class Pipeline:
         seeds = episode_seeds("evaluation", self.seed, config.episodes)
         partial = directory / "partial.json"
         policy = agent_policy(self.agent())
-        returns = evaluate(task, policy, task.reference_backend, seeds, config.lockstep, partial)
+        returns = evaluate(
+            task,
+            policy,
+            task.reference_backend,
+            seeds,
+            config.lockstep,
+            config.steps,
+            partial,
+            self.digest("controller"),
+        )
         log = MetricsLog(directory, ("return",))
         for episode, value in enumerate(returns.tolist(), start=1):
             log.log(episode, **{"return": value})

@@ -65,7 +65,9 @@ def ablate_run(config: Config, directory: Path, device: str) -> None:
         task, backend = pipeline.task, pipeline.task.reference_backend
         seeds = rows["full"]["seeds"]
         partial = directory / f"round-{config.rounds}" / "random-policy.json"
-        returns = evaluate(task, task.random_policy, backend, seeds, config.evaluate.lockstep, partial)
+        returns = evaluate(
+            task, task.random_policy, backend, seeds, config.evaluate.lockstep, config.evaluate.steps, partial, "random"
+        )
         rows["random"] = report(task.name, "random", backend, seeds, returns)
         write_json(directory / "ablation.json", rows)
         bar_of_scores(list(rows.items()), directory / "ablation.png")
@@ -87,7 +89,7 @@ def demo_run(directory: Path, seed: int) -> None:
     seeds = episode_seeds("evaluation", seed, config.evaluate.episodes)
     for name, policy in (("shipped agent", agent_policy(shipped)), ("random", task.random_policy)):
         partial = directory / f"demo-{name.replace(' ', '-')}.json"
-        returns = evaluate(task, policy, backend, seeds, config.evaluate.lockstep, partial)
+        returns = evaluate(task, policy, backend, seeds, config.evaluate.lockstep, 0, partial, name)
         rows[name] = report(task.name, name, backend, seeds, returns)
     print_scores(rows)
     bar_of_scores(list(rows.items()), directory / "scores.png")

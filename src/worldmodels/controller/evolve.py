@@ -117,7 +117,11 @@ def evolve(
             _save(checkpoint, state, config)
             bar.advance(1, **shown)
     log.close()
-    metrics = {"validation": state.best_score, "best_generation": float(state.best_generation)}
+    metrics = {
+        "generations": float(len(state.fitness)),
+        "validation": state.best_score,
+        "best_generation": float(state.best_generation),
+    }
     return torch.from_numpy(state.best).float(), metrics
 
 
