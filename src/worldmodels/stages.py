@@ -6,8 +6,7 @@ is not done again, an unfinished one continues, and one whose inputs changed is 
 
 import contextlib
 import dataclasses
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodels import interrupt
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
 from worldmodels.collecting import record_episodes
 from worldmodels.config import Config
@@ -29,7 +29,8 @@ from worldmodels.storage.atomic import load_tensors, read_json, save_tensors, wr
 from worldmodels.storage.episodes import EpisodeStore, Flush
 from worldmodels.storage.latents import Latents, latents_path, load_latents, save_latents
 from worldmodels.storage.metrics import MetricsLog
-from worldmodels.storage.run import Run, Stage
+from worldmodels.storage.run import Run
+from worldmodels.storage.stage import Stage, digests
 from worldmodels.tasks import Task, get_task
 from worldmodels.vision.train import train_vision
 from worldmodels.vision.vae import ConvVAE
@@ -42,6 +43,12 @@ _FOLDERS = {
     "memory": "memory",
     "controller": "controller",
     "evaluate": "evaluation",
+}
+_FILES = {
+    "vision": "vision.safetensors",
+    "memory": "memory.safetensors",
+    "controller": AGENT_FILE,
+    "evaluate": "evaluation.json",
 }
 _ENCODE_BATCH = 256
 
@@ -86,30 +93,48 @@ class Pipeline:
         """Digest of a finished stage; :class:`UserError` says what to run when it is not finished."""
         stage = self.stage(name, round_number)
         if not (stage.directory / "done.json").exists():
-            raise UserError(
-                f"the {name} stage of {self.run.directory} is not finished; run: "
-                f"worldmodels {name} {self.config.task} --run {self.run.directory}"
-            )
+            raise UserError(f"the {name} stage of {self.run.directory} is not finished; run: {self._command(name)}")
         return str(read_json(stage.directory / "done.json", checksum=True)["digest"])
 
     def _do(
         self,
         name: str,
         inputs: Mapping[str, Any],
-        work: Callable[[Path], tuple[str, Mapping[str, float]]],
+        work: Callable[[Path], Mapping[str, float]],
+        free: Collection[str] = (),
     ) -> dict[str, Any]:
         stage = self.stage(name)
         inputs = {"seed": self.seed, **inputs}
-        result = stage.result(inputs)
-        if result is not None:
+        result = stage.result(inputs, free)
+        missing = [path for path in self._outputs(name) if not path.exists()]
+        if result is not None and not missing:
             say(f"{name}: already done")
             return result
-        with stage.stopwatch() as watch:
-            digest, metrics = work(stage.directory)
-            stage.finish(inputs, digest, watch.seconds, metrics)
+        if result is not None:
+            say(f"{name}: {missing[0]} is missing; making it again")
+        with stage.begin(inputs) as watch:
+            metrics = work(stage.directory)
+            stage.finish(inputs, digests(self._outputs(name)), watch.seconds, metrics)
         result = stage.result(inputs)
         assert result is not None
         return result
+
+    def _outputs(self, name: str) -> list[Path]:
+        """The files and folders that the stage leaves; its digest is theirs."""
+        directory = self.stage(name).directory
+        if name == "collect":
+            return [EpisodeStore(directory).flush_path(index) for index in range(len(self._plan()))]
+        if name == "encode":
+            return [latents_path(directory, index) for index in range(len(self._plan()) * self.round)]
+        return [directory / _FILES[name]]
+
+    def written(self, name: str) -> list[Path]:
+        """What the finished stage left, compared byte for byte with what it noted then."""
+        return self.stage(name).written(self.digest(name), self._outputs(name), self._command(name))
+
+    def _command(self, name: str) -> str:
+        verb = "ablate" if self.variant else name
+        return f"worldmodels {verb} {self.config.task} --run {self.run.directory}"
 
     def collect(self) -> dict[str, Any]:
         """Record episodes with the exploration policy, or from the second round on with the last round's agent."""
@@ -119,22 +144,27 @@ class Pipeline:
             inputs["agent"] = {"digest": self.digest("controller", self.round - 1)}
         return self._do("collect", inputs, self._collect)
 
-    def _collect(self, directory: Path) -> tuple[str, Mapping[str, float]]:
-        config, task = self.config.collect, self.task
-        store = EpisodeStore(directory)
+    def _plan(self) -> list[tuple[str, list[int]]]:
+        """Backend and seeds of every flush of a round."""
+        config = self.config.collect
         seeds = episode_seeds("collect", self.seed, config.episodes + config.reference_episodes)
         flushes = [
             (config.backend, seeds[start : min(start + config.lockstep, config.episodes)])
             for start in range(0, config.episodes, config.lockstep)
         ]
-        flushes += [
-            (task.reference_backend, seeds[start : start + config.lockstep])
+        return flushes + [
+            (self.task.reference_backend, seeds[start : start + config.lockstep])
             for start in range(config.episodes, len(seeds), config.lockstep)
         ]
+
+    def _collect(self, directory: Path) -> Mapping[str, float]:
+        config, task = self.config.collect, self.task
+        store, flushes = EpisodeStore(directory), self._plan()
+        total = sum(len(chunk) for _, chunk in flushes)
         done = sum(len(chunk) for index, (_, chunk) in enumerate(flushes) if store.has(index))
         policy = self._collecting_policy()
         log = MetricsLog(directory, ("mean_return", "mean_length", "episodes_per_s"), done)
-        with Progress(len(seeds), "collect", "episodes", done) as bar, contextlib.closing(log):
+        with Progress(total, "collect", "episodes", done) as bar, contextlib.closing(log):
             for index, (backend, chunk) in enumerate(flushes):
                 if store.has(index):
                     continue
@@ -144,14 +174,14 @@ class Pipeline:
                 bar.advance(len(chunk), **{"return": mean_return})
                 mean_length = float(np.mean([len(one.actions) for one in episodes]))
                 log.log(bar.done, mean_return=mean_return, mean_length=mean_length, episodes_per_s=bar.rate)
-        lengths = np.concatenate([flush.lengths for flush in store.flushes()])
-        returns = np.concatenate([flush.returns() for flush in store.flushes()])
-        metrics = {
+        stored = [Flush(path) for path in self._outputs("collect")]
+        lengths = np.concatenate([flush.lengths for flush in stored])
+        returns = np.concatenate([flush.returns() for flush in stored])
+        return {
             "episodes": float(len(lengths)),
             "frames": float(lengths.sum()),
             "mean_return": float(np.mean(returns)),
         }
-        return _digest_of(flush.path for flush in store.flushes()), metrics
 
     def _collecting_policy(self) -> PolicyFor:
         task = self.task
@@ -163,8 +193,7 @@ class Pipeline:
     def flushes(self) -> list[Flush]:
         """The episodes of this round and all before it."""
         earlier = self.before.flushes() if self.before is not None else []
-        self.digest("collect")
-        return earlier + EpisodeStore(self.stage("collect").directory).flushes()
+        return earlier + [Flush(path) for path in self.written("collect")]
 
     def _episodes_digest(self) -> list[str]:
         return [self.digest("collect", number) for number in range(1, self.round + 1)]
@@ -174,17 +203,17 @@ class Pipeline:
         inputs = {"vision": dataclasses.asdict(self.config.vision), "episodes": self._episodes_digest()}
         return self._do("vision", inputs, self._vision)
 
-    def _vision(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+    def _vision(self, directory: Path) -> Mapping[str, float]:
         start = self.before.load_vision().state_dict() if self.before is not None else None
         flushes = self.flushes()
         vision, metrics = train_vision(flushes, self.config.vision, self.seed, self.device, directory, start)
-        return _save_module(directory / "vision.safetensors", vision), metrics
+        save_tensors(directory / _FILES["vision"], vision.state_dict(), {})
+        return metrics
 
     def load_vision(self) -> ConvVAE:
         """The trained V of this round."""
-        self.digest("vision")
         vision = ConvVAE(self.config.vision.latent_size)
-        _load_module(self.stage("vision").directory / "vision.safetensors", vision)
+        _load_module(self.written("vision")[0], vision)
         return vision.to(self.device)
 
     def encode(self) -> dict[str, Any]:
@@ -192,7 +221,7 @@ class Pipeline:
         inputs = {"vision": self.digest("vision"), "episodes": self._episodes_digest()}
         return self._do("encode", inputs, self._encode)
 
-    def _encode(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+    def _encode(self, directory: Path) -> Mapping[str, float]:
         digest, flushes = self.digest("vision"), self.flushes()
         agent = self._untrained_controller(self.load_vision(), self.new_memory())
         frames = sum(flush.num_frames for flush in flushes)
@@ -204,6 +233,7 @@ class Pipeline:
                     continue
                 mu, logvar = [], []
                 for start in range(0, flush.num_frames, _ENCODE_BATCH):
+                    interrupt.check()
                     coded = agent.encode(flush.frames(start, min(start + _ENCODE_BATCH, flush.num_frames)))
                     mu.append(coded[0].half().cpu())
                     logvar.append(coded[1].half().cpu())
@@ -219,18 +249,20 @@ class Pipeline:
                 save_latents(directory, index, latents, digest)
                 spread, logvar_mean = latents.mu.float().std().item(), latents.logvar.float().mean().item()
                 log.log(bar.done, mu_sd=spread, logvar_mean=logvar_mean, frames_per_s=bar.rate)
-        return _digest_of(latents_path(directory, index) for index in range(len(flushes))), {"frames": float(frames)}
+        return {"frames": float(frames)}
 
     def memory(self) -> dict[str, Any]:
         """Train M on the latents."""
         inputs = {"memory": dataclasses.asdict(self.config.memory), "latents": self.digest("encode")}
         return self._do("memory", inputs, self._memory)
 
-    def _memory(self, directory: Path) -> tuple[str, Mapping[str, float]]:
-        latents = load_latents(self.stage("encode").directory, len(self.flushes()), self.digest("vision"))
+    def _memory(self, directory: Path) -> Mapping[str, float]:
+        count = len(self.written("encode"))
+        latents = load_latents(self.stage("encode").directory, count, self.digest("vision"))
         memory = self.before.load_memory() if self.before is not None else self.new_memory()
         metrics = train_memory(memory, latents, self.config.memory, self.seed, self.device, directory)
-        return _save_module(directory / "memory.safetensors", memory), metrics
+        save_tensors(directory / _FILES["memory"], memory.state_dict(), {})
+        return metrics
 
     def new_memory(self) -> MDNRNN:
         """An untrained M, the same one for the same seed."""
@@ -247,29 +279,29 @@ class Pipeline:
 
     def load_memory(self) -> MDNRNN:
         """The trained M of this round."""
-        self.digest("memory")
         memory = self.new_memory()
-        _load_module(self.stage("memory").directory / "memory.safetensors", memory)
+        _load_module(self.written("memory")[0], memory)
         return memory.to(self.device)
 
     def controller(self) -> dict[str, Any]:
-        """Evolve C in the real environment."""
+        """Evolve C in the real environment; more generations continue a finished evolution."""
         settings = dataclasses.asdict(self.config.controller) | {"features": list(self._features)}
         inputs = {
             "controller": settings,
             "vision": self.digest("vision"),
             "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
         }
-        return self._do("controller", inputs, self._controller)
+        return self._do("controller", inputs, self._controller, free=("controller.generations",))
 
-    def _controller(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+    def _controller(self, directory: Path) -> Mapping[str, float]:
         memory = self.new_memory() if self.variant == "untrained-m" else self.load_memory()
         agent = self._untrained_controller(self.load_vision(), memory)
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
         controller, metrics = evolve(agent, self.config.controller, self.seed, directory)
-        digest = save_agent(agent, controller, directory, {"preset": self.config.preset, "seed": self.config.seed})
-        return digest, metrics
+        info = {"preset": self.config.preset, "seed": self.config.seed}
+        Agent(agent.task, agent.vision, agent.memory, controller, agent.features, info).save(directory)
+        return metrics
 
     @property
     def _features(self) -> tuple[str, ...]:
@@ -282,15 +314,20 @@ class Pipeline:
 
     def agent(self) -> Agent:
         """The agent of this round, as it is saved (float16)."""
-        self.digest("controller")
-        return load_agent(self.stage("controller").directory, self.device.type)
+        return load_agent(self.written("controller")[0], self.device.type)
 
     def evaluate(self) -> dict[str, Any]:
-        """Score the agent on fresh episodes of the reference backend."""
+        """Score the agent on fresh episodes of the reference backend; another agent or number is scored anew."""
         inputs = {"evaluate": dataclasses.asdict(self.config.evaluate), "agent": self.digest("controller")}
-        return self._do("evaluate", inputs, self._evaluate)
+        free = ("evaluate.episodes", "evaluate.lockstep", "evaluate.steps", "agent")
+        return self._do("evaluate", inputs, self._evaluate, free)
 
-    def _evaluate(self, directory: Path) -> tuple[str, Mapping[str, float]]:
+    def evaluation(self) -> dict[str, Any]:
+        """The scores of the finished evaluation."""
+        content: dict[str, Any] = read_json(self.written("evaluate")[0])
+        return content
+
+    def _evaluate(self, directory: Path) -> Mapping[str, float]:
         config, task = self.config.evaluate, self.task
         seeds = episode_seeds("evaluation", self.seed, config.episodes)
         partial = directory / "partial.json"
@@ -310,21 +347,9 @@ class Pipeline:
             log.log(episode, **{"return": value})
         log.close()
         result = report(task.name, str(self.run.directory), task.reference_backend, seeds, returns)
-        write_json(directory / "evaluation.json", result)
-        partial.unlink(missing_ok=True)
+        write_json(directory / _FILES["evaluate"], result)
         metrics = {key: result[key] for key in ("mean", "sd", "median")}
-        return _digest_of([directory / "evaluation.json"]), metrics | {"episodes": float(len(returns))}
-
-
-def save_agent(agent: Agent, controller: torch.Tensor, directory: Path, info: dict[str, Any]) -> str:
-    """Save ``agent`` with ``controller`` and return the file's digest."""
-    Agent(agent.task, agent.vision, agent.memory, controller, agent.features, info).save(directory)
-    return _digest_of([directory / AGENT_FILE])
-
-
-def _save_module(path: Path, module: torch.nn.Module) -> str:
-    save_tensors(path, module.state_dict(), {})
-    return _digest_of([path])
+        return metrics | {"episodes": float(len(returns))}
 
 
 def _load_module(path: Path, module: torch.nn.Module) -> None:
@@ -333,13 +358,3 @@ def _load_module(path: Path, module: torch.nn.Module) -> None:
         module.load_state_dict(tensors)
     except RuntimeError:
         raise UserError(f"{path} does not fit the run's configuration; delete its folder to redo the stage") from None
-
-
-def _digest_of(paths: Any) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in files:
-            digest.update(str(file.relative_to(path.parent)).encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

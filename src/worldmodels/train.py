@@ -12,7 +12,7 @@ from worldmodels.progress import duration, say
 from worldmodels.report.plots import bar_of_scores, training_curves
 from worldmodels.seeds import episode_seeds
 from worldmodels.stages import STAGES, Pipeline
-from worldmodels.storage.atomic import read_json, write_json
+from worldmodels.storage.atomic import write_json
 from worldmodels.storage.run import Run
 
 
@@ -31,7 +31,7 @@ def train_run(config: Config, directory: Path, device: str) -> dict[str, Any]:
                 rows.append({"name": label, "seconds": result["seconds"], "metrics": result["metrics"]})
         agent = pipeline.agent()
         agent.save(directory / "agent")
-        evaluation = read_json(pipeline.stage("evaluate").directory / "evaluation.json")
+        evaluation = pipeline.evaluation()
         summary = {
             "task": config.task,
             "preset": config.preset,
@@ -76,8 +76,7 @@ def ablate_run(config: Config, directory: Path, device: str) -> None:
 
 def _evaluation(pipeline: Pipeline) -> dict[str, Any]:
     pipeline.evaluate()
-    content: dict[str, Any] = read_json(pipeline.stage("evaluate").directory / "evaluation.json")
-    return content
+    return pipeline.evaluation()
 
 
 def demo_run(directory: Path, seed: int) -> None:

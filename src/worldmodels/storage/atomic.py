@@ -24,7 +24,8 @@ _REPAIR = "delete it and run the same command again, or restore it from a copy"
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says while ``path`` is written into a :class:`UserError`."""
     try:
         yield
     except OSError as error:
@@ -44,7 +45,7 @@ def _sync(path: Path) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that after a crash the old or the new content is there, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _disk_errors(path):
+    with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
@@ -86,18 +87,23 @@ def _canonical(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True, allow_nan=False).encode()
 
 
-def read_json(path: Path, checksum: bool = False) -> Any:
-    """Read JSON; a missing, unreadable or altered file is a :class:`UserError`."""
+def read_json(path: Path, checksum: bool = False, repair: str = _REPAIR) -> Any:
+    """Read JSON; a missing, unreadable or altered file is a :class:`UserError` that ends with ``repair``.
+
+    With ``checksum`` the content is a dictionary that :func:`write_json` gave one.
+    """
     if not path.is_file():
         raise UserError(f"{path} does not exist; expected a JSON file written by worldmodels")
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: it is not valid JSON; {_REPAIR}") from None
-    if checksum:
+        if not checksum:
+            return content
         expected = content.pop("checksum", None) if isinstance(content, dict) else None
-        if expected != _digest(_canonical(content)):
-            raise UserError(f"{path} is damaged or was edited: its checksum does not match; {_REPAIR}")
+        actual = _digest(_canonical(content))
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: it is not valid JSON; {repair}") from None
+    if expected != actual:
+        raise UserError(f"{path} is damaged or was edited: its checksum does not match; {repair}")
     return content
 
 
@@ -147,7 +153,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def new_directory(target: Path) -> Iterator[Path]:
     """Fill a temporary directory that becomes ``target`` only when the block ends well."""
     temporary = target.with_name(f".{target.name}.tmp")
-    with _disk_errors(target):
+    with disk_errors(target):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
