@@ -1,5 +1,6 @@
 """The one training loop, for V and M: resumable to the bit, because what a step sees depends on its number alone."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def fit(
 
     batches(step): iterator that begins with the batch of that step; loss(batch, step): the loss, drawing any noise from
     a generator seeded by the step. A checkpoint in ``directory`` is continued if there is one. A loss that is not
-    finite stops the training before the weights are touched.
+    finite stops the training before the weights are touched, and weights that are not finite are never saved.
     """
     parameters = {key: value for key, value in module.named_parameters() if value.requires_grad}
     optimizer = torch.optim.Adam(parameters.values(), lr=schedule.lr, fused=True)
@@ -62,16 +63,14 @@ def fit(
     start = _restore(checkpoint, module, optimizer, parameters) if checkpoint.exists() else 0
     log = MetricsLog(directory, (*columns, "loss", "lr", f"{name}_per_s"), start)
     saved = time.monotonic()
-    with Progress(schedule.steps * items_per_step, name, "frames", start * items_per_step) as bar:
+    bar = Progress(schedule.steps * items_per_step, name, "frames", start * items_per_step)
+    with bar, contextlib.closing(log):
         source = batches(start)
         for step in range(start, schedule.steps):
             total, parts = loss(next(source), step)
             value = total.item()
             if not math.isfinite(value):
-                raise UserError(
-                    f"{name}: the loss became {value} at step {step}; the weights of the last checkpoint are kept "
-                    f"in {directory}: look for broken frames, or start a new run with a lower --{name}.lr"
-                )
+                raise UserError(f"{name}: the loss became {value} at step {step}; {_advice(name, directory)}")
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             optimizer.zero_grad(set_to_none=True)
@@ -84,11 +83,21 @@ def fit(
             if done % 20 == 0 or done == schedule.steps:
                 numbers = {key: part.item() for key, part in parts.items()}
                 log.log(done, loss=value, lr=schedule.rate(step), **numbers, **{f"{name}_per_s": bar.rate})
-            if interrupt.requested() or time.monotonic() - saved > schedule.checkpoint_seconds:
+            stopping = interrupt.requested()  # asked once: a signal between saving and stopping would cost the work
+            if stopping or done == schedule.steps or time.monotonic() - saved > schedule.checkpoint_seconds:
+                if not all(parameter.isfinite().all() for parameter in parameters.values()):
+                    raise UserError(f"{name}: step {step} made weights infinite; {_advice(name, directory)}")
                 _save(checkpoint, module, optimizer, parameters, done)
                 saved = time.monotonic()
-            interrupt.check()
-    log.close()
+            if stopping:
+                interrupt.check()
+
+
+def _advice(name: str, directory: Path) -> str:
+    return (
+        f"the weights of the last checkpoint are kept in {directory}: look for broken frames, or start a new run "
+        f"with a lower --{name}.lr"
+    )
 
 
 def _save(
@@ -111,5 +120,5 @@ def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Adam, paramet
                 for part in ("step", "exp_avg", "exp_avg_sq")
             }
         return int(meta["step"])
-    except (KeyError, RuntimeError, TypeError, ValueError):
+    except (KeyError, RuntimeError, TypeError, ValueError, OverflowError):
         raise UserError(f"{path} does not belong to this stage; delete it and run the same command again") from None

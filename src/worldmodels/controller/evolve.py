@@ -72,13 +72,15 @@ def evolve(
     strategy = CMAES(array(agent.controller), config.population, config.sigma, config.diagonal, seed)
     checkpoint = directory / "evolution.safetensors"
     state = _load(checkpoint, size, config) if checkpoint.exists() else _State([], strategy.mean, -np.inf, 0)
-    for fitness in state.fitness[: config.generations]:
-        strategy.tell(fitness)
     start = len(state.fitness)
+    if start > config.generations:
+        raise UserError(f"{checkpoint} has seen {start} generations; give at least --controller.generations {start}")
+    for fitness in state.fitness:
+        strategy.tell(fitness)
     columns = ("mean", "best", "sd", "horizon", "steps_per_s", "sigma", "validation", "validation_sd")
     log = MetricsLog(directory, columns, start)
     validation_seeds = episode_seeds("validation", seed, config.validation_episodes)
-    with Progress(config.generations, "controller", "generations", min(start, config.generations)) as bar:
+    with Progress(config.generations, "controller", "generations", start) as bar, contextlib.closing(log):
         total_steps, began = 0, time.monotonic()
         for generation in range(start, config.generations):
             interrupt.check()
@@ -116,7 +118,6 @@ def evolve(
             log.log(done, **{name: float(value) for name, value in numbers.items()})
             _save(checkpoint, state, config)
             bar.advance(1, **shown)
-    log.close()
     metrics = {
         "generations": float(len(state.fitness)),
         "validation": state.best_score,
@@ -139,7 +140,7 @@ def _load(path: Path, size: int, config: ControllerConfig) -> _State:
     try:
         fitness, best = array(tensors["fitness"]), array(tensors["best"])
         score, generation = tensors["best_score"].tolist()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is not a state of evolution; delete it and run the same command again") from None
     if fitness.ndim != 2 or fitness.shape[1] != config.population or best.shape != (size,):
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")

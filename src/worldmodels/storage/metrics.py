@@ -2,10 +2,13 @@
 
 import csv
 import io
+import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
-from worldmodels.storage.atomic import write_bytes
+from worldmodels.storage.atomic import disk_errors, write_bytes
 
 
 class MetricsLog:
@@ -20,21 +23,19 @@ class MetricsLog:
         self._columns = ("step", *columns)
         self._rows = [row for row in _read(self._path, self._columns) if float(row["step"]) <= resume_step]
         self._directory, self._resume_step = directory / "tensorboard", resume_step
-        self._writer: Any = None
+        self._events: _Events | None = None
         self._flush()
 
     def log(self, step: int, **numbers: float) -> None:
         """Add one row; columns that are not given stay empty."""
         row = {"step": str(step)} | {name: repr(float(value)) for name, value in numbers.items()}
         self._rows.append(row)
-        with open(self._path, "a", newline="") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
-        if self._writer is None:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._directory), purge_step=self._resume_step + 1)
-        for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)
+        with disk_errors(self._path):
+            with open(self._path, "a", newline="") as file:
+                csv.DictWriter(file, self._columns, restval="").writerow(row)
+            if self._events is None:
+                self._events = _Events(self._directory, self._resume_step + 1)
+            self._events.write(step, numbers)
 
     def _flush(self) -> None:
         text = io.StringIO(newline="")
@@ -44,9 +45,42 @@ class MetricsLog:
         write_bytes(self._path, text.getvalue().encode())
 
     def close(self) -> None:
-        """Flush TensorBoard's file."""
-        if self._writer is not None:
-            self._writer.close()
+        """Close TensorBoard's file."""
+        if self._events is not None:
+            self._events.close()
+
+
+class _Events:
+    """One file of TensorBoard's, on the disk after every row.
+
+    TensorBoard's own writer holds rows back for minutes, which a killed process loses, and meets a full disk in a
+    thread where nobody can catch it.
+    """
+
+    def __init__(self, directory: Path, first_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(directory / name, "ab", buffering=0)  # noqa: SIM115
+        self._writer: Any = RecordWriter(self._file)  # type: ignore[no-untyped-call]
+        self._add(Event(wall_time=time.time(), step=first_step, file_version="brain.Event:2"))
+        # Tells TensorBoard to forget what an earlier process wrote from this step on.
+        self._add(Event(wall_time=time.time(), step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in numbers.items()]
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _add(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
