@@ -65,19 +65,19 @@ def rollout(
     count = env.num_envs
     returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
     terminated = np.zeros(count, dtype=bool)
-    last_gain = np.zeros(count, dtype=np.int64)
+    last_gain = np.full(count, -1, dtype=np.int64)
     actions = np.zeros(env.action_space.shape or (count,), dtype=env.action_space.dtype)
     rows = np.arange(count)
     for step in range(max_steps):
         interrupt.check()
-        chosen = policy.act(observations[rows], rows)
+        chosen = policy.act(_of(observations, rows), rows)
         actions[rows] = chosen
         observations, rewards, ended, cut, _ = env.step(actions)
         returns[rows] += rewards[rows]
         lengths[rows] += 1
         terminated[rows] = ended[rows]
         if observer is not None:
-            observer.step(rows, chosen, rewards[rows], ended[rows], observations[rows])
+            observer.step(rows, chosen, rewards[rows], ended[rows], _of(observations, rows))
         last_gain[rows[rewards[rows] > 0]] = step
         running = ~(ended[rows] | cut[rows])
         if patience is not None:
@@ -86,3 +86,8 @@ def rollout(
         if not len(rows):
             break
     return Rollouts(returns, lengths, terminated)
+
+
+def _of(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The observations of some rows; not copied when these are all of them."""
+    return observations if len(rows) == len(observations) else observations[rows]

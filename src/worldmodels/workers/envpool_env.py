@@ -67,7 +67,12 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if len(rows):
             action = np.ascontiguousarray(np.asarray(actions, dtype=np.float32)[rows])
             seen, reward, end, cut, _ = self._pool.step(action, rows)
-            self._observations[rows] = seen
+            if len(rows) == self.num_envs:
+                self._observations = seen  # a new array from EnvPool every time: no need to copy megabytes
+            else:
+                if not self._observations.flags.writeable:
+                    self._observations = self._observations.copy()
+                self._observations[rows] = seen
             rewards[rows], terminated[rows], truncated[rows] = reward, end, cut
             self._alive[rows] = ~(end | cut)
         return self._observations, rewards, terminated, truncated, {}
