@@ -154,33 +154,45 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
 
     Raises :class:`UserError` when there is none, when the file is damaged, or when it is not an agent of this package.
     """
-    tensors, meta = load_tensors(_agent_path(name_or_path))
-    where = f"{name_or_path} is not an agent of this version of worldmodels"
+    chosen = choose_device(device)
+    path = _agent_path(name_or_path)
+    tensors, meta = load_tensors(path)
     try:
         if meta["format"] != _FORMAT:
-            raise UserError(
-                f"{where}: its format is {meta['format']}, this version reads {_FORMAT}; update worldmodels"
-            )
+            raise ValueError(f"its format is {meta['format']}, this version reads {_FORMAT}; update worldmodels")
         task = get_task(meta["task"])
-        sizes = [int(meta[key]) for key in ("latent_size", "hidden_size", "mixtures")]
-        if not all(0 < size <= 8192 for size in sizes):
-            raise UserError(f"{where}: impossible sizes {sizes}")
-        vision = ConvVAE(sizes[0])
-        memory = MDNRNN(sizes[0], task.action_size, sizes[1], sizes[2], bool(meta["reward"]), bool(meta["end"]))
+        latent, hidden, mixtures = (int(meta[key]) for key in ("latent_size", "hidden_size", "mixtures"))
+        # Without memory at first, so that sizes in the file cannot ask for more than its tensors fill.
+        with torch.device("meta"):
+            vision = ConvVAE(latent)
+            memory = MDNRNN(latent, task.action_size, hidden, mixtures, bool(meta["reward"]), bool(meta["end"]))
         _fill(vision, tensors, "vision.")
         _fill(memory, tensors, "memory.")
-        chosen = choose_device(device)
+        _check_finite("controller", tensors["controller"])
         vision.to(chosen), memory.to(chosen)
         return Agent(task, vision, memory, tensors["controller"], meta["features"], meta["info"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
+    except KeyError as error:
+        raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None
+    except (UserError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not an agent that this version of worldmodels can use: {reason}") from None
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    named = {name.removeprefix(prefix): value.float() for name, value in tensors.items() if name.startswith(prefix)}
-    if not all(value.isfinite().all() for value in named.values()):
-        raise UserError("the agent's weights hold NaN or infinity; train it again")
-    module.load_state_dict(named)
+    """Give a module on the meta device its memory and its weights."""
+    given = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    for name in {**wanted, **given}:
+        shape = tuple(given[name].shape) if name in given else "nothing"
+        if shape != wanted.get(name, "nothing"):
+            raise ValueError(f"expected {wanted.get(name, 'nothing')} as {prefix}{name}, got {shape}")
+        _check_finite(prefix + name, given[name])
+    module.to_empty(device="cpu").load_state_dict(given)
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity; train it again")
 
 
 def shipped_agents() -> list[str]:

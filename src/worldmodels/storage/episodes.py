@@ -20,6 +20,14 @@ from worldmodels.storage.atomic import new_directory
 FRAME_CHUNK = 64
 """Frames per compressed chunk: small enough for windows, large enough for zstd to see that frames repeat."""
 
+_DTYPES = {
+    "frames": "uint8",
+    "actions": "float32",
+    "rewards": "float32",
+    "lengths": "int64",
+    "terminated": "uint8",
+    "seeds": "int64",
+}
 _FILE_FRAMES = 32 * FRAME_CHUNK
 """Frames per file."""
 
@@ -46,13 +54,14 @@ class Flush:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            group: Any = zarr.open_group(path, mode="r")
-            self._frames = group["frames"]
-            self.lengths = np.asarray(group["lengths"][:])
-            self.actions = np.asarray(group["actions"][:])
-            self.rewards = np.asarray(group["rewards"][:])
-            self.terminated = np.asarray(group["terminated"][:])
-            self.seeds = np.asarray(group["seeds"][:])
+            group: Any = zarr.open_group(path, mode="r", zarr_format=3)
+            arrays = {name: _checked(group[name], name, dtype) for name, dtype in _DTYPES.items()}
+            self._frames = arrays["frames"]
+            self.lengths = np.asarray(arrays["lengths"][:])
+            self.actions = np.asarray(arrays["actions"][:])
+            self.rewards = np.asarray(arrays["rewards"][:])
+            self.terminated = np.asarray(arrays["terminated"][:])
+            self.seeds = np.asarray(arrays["seeds"][:])
             self.renderer = str(group.attrs["renderer"])
         except Exception as error:  # zarr, codecs and json each raise their own kinds
             raise _damaged(path, error) from None
@@ -88,6 +97,13 @@ class Flush:
                 self.renderer,
             )
             frame, step = frame + length + 1, step + length
+
+
+def _checked(array: Any, name: str, dtype: str) -> Any:
+    """``array``, if it holds plain numbers of that type: arrays of objects could hide a pickle."""
+    if not isinstance(array, zarr.Array) or array.dtype != np.dtype(dtype):
+        raise ValueError(f"{name} is not an array of {dtype}")
+    return array
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
@@ -131,7 +147,8 @@ class EpisodeStore:
         frames = sum(len(episode.frames) for episode in episodes)
         codec = ZstdCodec(level=3, checksum=True)
         with new_directory(self.flush_path(index)) as temporary:
-            group = zarr.open_group(temporary, mode="w", attributes={"renderer": episodes[0].renderer})
+            attributes = {"renderer": episodes[0].renderer}
+            group = zarr.open_group(temporary, mode="w", zarr_format=3, attributes=attributes)
             shape = episodes[0].frames.shape[1:]
             stored = group.create_array(
                 "frames",
