@@ -40,12 +40,12 @@ def _help() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. Errors for people are one line on stderr, without a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    from worldmodels.errors import UserError
+    from worldmodels.errors import UsageError, UserError
 
     try:
         return _dispatch(arguments)
     except UserError as error:
-        return _fail(str(error), 1)
+        return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -91,11 +91,14 @@ def _fail(text: str, status: int) -> int:
 def _unexpected(error: Exception) -> int:
     import errno
 
+    text = str(error).strip() or "no message"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _fail("the disk is full; free space and run the same command again", 1)
-    if isinstance(error, MemoryError):
+    if isinstance(error, OSError) and error.filename is not None:
+        return _fail(f"cannot use {error.filename}: {error.strerror}; repair that and run the same command again", 1)
+    # What NumPy, PyTorch on the processor and PyTorch on a GPU say.
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return _fail("out of memory; use fewer environments (--collect.lockstep) or a smaller preset", 1)
-    text = str(error).strip() or "no message"
     return _fail(
         f"unexpected {type(error).__name__}: {text.splitlines()[0]}; this is a bug: please report it with the "
         "output of the same command under WORLDMODELS_DEBUG=1",

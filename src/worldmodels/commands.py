@@ -1,6 +1,9 @@
 """The verbs: their options as dataclasses (tyro makes the help of them), and the call into the package."""
 
+import contextlib
 import dataclasses
+import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar, cast
@@ -17,7 +20,7 @@ from worldmodels.config import (
     check,
     preset,
 )
-from worldmodels.errors import UserError
+from worldmodels.errors import UsageError, UserError
 from worldmodels.storage.atomic import write_json
 
 Options = TypeVar("Options")
@@ -61,7 +64,30 @@ class RunOptions:
 def _parse(kind: type[Options], verb: str, arguments: list[str], default: Options | None = None) -> Options:
     # Without a default of ours the class itself says what the defaults are.
     given = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=f"worldmodels {verb}", args=arguments, **given)  # type: ignore[call-overload, no-any-return]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, prog=f"worldmodels {verb}", args=arguments, **given)  # type: ignore[call-overload, no-any-return]
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+    raise UsageError(f"{_sentence(complaint.getvalue())}; see worldmodels {verb} --help")
+
+
+def _sentence(box: str) -> str:
+    """What tyro draws into a box when it cannot parse the arguments, in one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    blocks = [[""]]  # of lines, parted by tyro's rules
+    for line in (line.strip("│╭╮╰╯ ") for line in plain.splitlines()[1:]):
+        if set(line) <= {"─"}:
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    text = " ".join(blocks[0]).strip(" .") or "the options cannot be understood"
+    text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"expected a whole number, got \1", text)
+    text = re.sub(r"could not convert string to float: ('.*')", r"expected a number, got \1", text)
+    hints = re.search(r"Perhaps you meant:\W*(--[\w.-]+)", plain)
+    return f"{text}; did you mean {hints[1]}?" if hints else text
 
 
 def _run_options(verb: str, arguments: list[str]) -> RunOptions:

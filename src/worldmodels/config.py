@@ -169,11 +169,17 @@ _MAY_BE_ZERO = {"reference_episodes", "horizon_growth", "patience", "seed", "kl_
 
 
 def check(config: Any, where: str = "") -> None:
-    """Refuse zero, negative and non-finite numbers where they make no sense, naming the option."""
+    """Refuse zero, negative and non-finite numbers and other values that make no sense, naming the option."""
     for item in dataclasses.fields(config):
         value, name = getattr(config, item.name), f"{where}{item.name}".replace("_", "-")
+        wanted = {int: "a whole number", float: "a number", str: "text"}.get(item.type)  # type: ignore[call-overload]
+        right = isinstance(value, int | float if item.type is float else item.type) if wanted else True  # type: ignore[arg-type]
+        if not right or isinstance(value, bool):
+            raise UserError(f"--{name} must be {wanted}, got {value!r}")
         if dataclasses.is_dataclass(value):
             check(value, f"{name}.")
+        elif item.name == "features" and (not value or not set(value) <= {"z", "h", "c"}):
+            raise UserError(f"--{name} must be some of z, h and c, got {' '.join(map(str, value)) or 'nothing'}")
         elif isinstance(value, int | float) and item.name != "diagonal":
             zero = item.name in _MAY_BE_ZERO or (item.name == "steps" and not isinstance(config, MemoryConfig))
             low = 0 if zero else None
@@ -206,6 +212,8 @@ def from_json(content: dict[str, Any]) -> Config:
         values = {name: (parts[name](**value) if name in parts else value) for name, value in content.items()}
         config = Config(**values)
         features = tuple(str(one) for one in config.controller.features)
-        return dataclasses.replace(config, controller=dataclasses.replace(config.controller, features=features))
-    except TypeError as error:
+        config = dataclasses.replace(config, controller=dataclasses.replace(config.controller, features=features))
+        check(config)
+        return config
+    except (TypeError, AttributeError, UserError) as error:
         raise UserError(f"the run's configuration does not fit this version of worldmodels: {error}") from None

@@ -14,11 +14,13 @@ from worldmodels.seeds import episode_seeds
 from worldmodels.stages import STAGES, Pipeline
 from worldmodels.storage.atomic import write_json
 from worldmodels.storage.run import Run
+from worldmodels.tasks import get_task
 
 
 def train_run(config: Config, directory: Path, device: str) -> dict[str, Any]:
     """Every stage of every round; writes summary.json, curves.png and agent/ and prints a table."""
     chosen = choose_device(device)
+    _check_backends(config)
     with Run.open(directory, config) as run:
         rows = []
         for number in range(1, config.rounds + 1):
@@ -43,6 +45,13 @@ def train_run(config: Config, directory: Path, device: str) -> dict[str, Any]:
         training_curves(directory, directory / "curves.png")
     _print_summary(summary, directory)
     return summary
+
+
+def _check_backends(config: Config) -> None:
+    """Miss a package now, not after an hour at the first stage that needs it."""
+    task = get_task(config.task)
+    for backend in sorted({config.collect.backend, config.controller.backend, task.reference_backend}):
+        task.make(1, backend).close()
 
 
 def run_stage(name: str, config: Config, directory: Path, device: str) -> None:

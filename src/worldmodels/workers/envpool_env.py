@@ -28,7 +28,7 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         except ImportError:
             raise UserError(
                 'the backend "envpool" needs the package envpool; pip install "worldmodels[fast]", '
-                "or use --backend gymnasium"
+                "or choose the backend gymnasium, which is slower"
             ) from None
         self._make = envpool.make
         self._env_id, self._max_steps = env_id, max_steps
