@@ -1,1 +1,24 @@
 """Speed as ratios against a baseline and a bound in the same run."""
+
+from typing import Any
+
+from worldmodels.errors import UserError
+
+BENCHMARKS = ("acting", "vision")
+
+
+def run_bench(what: str, task_name: str, repeats: int) -> dict[str, Any]:
+    """Measure ``what`` ("acting" or "vision"), print a table, and return the figures as JSON-able values.
+
+    Every measurement is repeated ``repeats`` times, in turns with the others. An unknown name or task, or fewer than
+    one repeat, is a :class:`UserError`.
+    """
+    if what not in BENCHMARKS:
+        raise UserError(f"unknown benchmark {what!r}; choose from {', '.join(BENCHMARKS)}")
+    if repeats < 1:
+        raise UserError(f"expected at least 1 repeat, got {repeats}")
+    from worldmodels.bench import acting, vision
+    from worldmodels.tasks import get_task
+
+    task = get_task(task_name)
+    return acting.bench(task, repeats) if what == "acting" else vision.bench(task, repeats)

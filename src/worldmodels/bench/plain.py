@@ -1,0 +1,81 @@
+"""The baselines: V, M and C as everyone writes them, with PyTorch's own layers in float32."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worldmodels.agent import Agent
+from worldmodels.vision.vae import ConvVAE
+
+
+class PlainVAE(ConvVAE):
+    """The paper's autoencoder as one stock layer after another; the parameters of :class:`ConvVAE`."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of z, each (B, Z), of images (B, 3, 64, 64) in [0, 1]."""
+        h = images
+        for layer in (self.enc_conv1, self.enc_conv2, self.enc_conv3, self.enc_conv4):
+            h = functional.relu(layer(h))
+        h = h.permute(0, 2, 3, 1).flatten(1)
+        return self.enc_mu(h), self.enc_logvar(h)
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        """Images (B, 3, 64, 64) of z (B, Z), before the sigmoid."""
+        h = self.dec_fc(z)[:, :, None, None]
+        for layer in (self.dec_deconv1, self.dec_deconv2, self.dec_deconv3):
+            h = functional.relu(layer(h))
+        return self.dec_deconv4(h)  # type: ignore[no-any-return]
+
+
+def plain_images(frames: Tensor) -> Tensor:
+    """Frames (N, 64, 64, 3) uint8 as images (N, 3, 64, 64) in [0, 1], float32, in PyTorch's default memory layout."""
+    return frames.permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+class PlainAgent:
+    """One environment, one frame at a time: V's layers, a whole ``nn.LSTM`` call, a linear layer. On the CPU."""
+
+    def __init__(self, agent: Agent, controller: Tensor) -> None:
+        self._task, self._features = agent.task, agent.features
+        self._vision = PlainVAE(agent.vision.latent_size)
+        self._vision.load_state_dict({name: value.cpu() for name, value in agent.vision.state_dict().items()})
+        memory, controls = agent.memory, agent.task.control_size
+        self._lstm = nn.LSTM(memory.latent_size + memory.action_size, memory.hidden_size, batch_first=True)
+        self._lstm.load_state_dict({name: value.cpu() for name, value in memory.lstm.state_dict().items()})
+        weights = controller[controls:].reshape(-1, controls).t()
+        self._controller = nn.Linear(weights.shape[1], controls)
+        with torch.no_grad():
+            self._controller.weight.copy_(weights)
+            self._controller.bias.copy_(controller[:controls])
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._state = torch.zeros(1, 1, self._lstm.hidden_size), torch.zeros(1, 1, self._lstm.hidden_size)
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The environment's action for one raw observation."""
+        frame = torch.from_numpy(self._task.frames(observation[None]))
+        z, _ = self._vision.encode(plain_images(frame))
+        known = {"z": z, "h": self._state[0][0], "c": self._state[1][0]}
+        control = torch.tanh(self._controller(torch.cat([known[name] for name in self._features], dim=-1)))
+        action = self._task.env_action(control.numpy())
+        seen = torch.from_numpy(self._task.memory_action(action))
+        _, self._state = self._lstm(torch.cat([z, seen], dim=-1)[:, None], self._state)
+        return np.asarray(action[0])
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run the block with ``count`` threads in PyTorch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
