@@ -168,13 +168,19 @@ def preset(name: str) -> Config:
 _MAY_BE_ZERO = {"reference_episodes", "horizon_growth", "patience", "seed", "kl_tolerance", "diagonal"}
 
 
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "text"),
+}
+
+
 def check(config: Any, where: str = "") -> None:
     """Refuse zero, negative and non-finite numbers and other values that make no sense, naming the option."""
     for item in dataclasses.fields(config):
         value, name = getattr(config, item.name), f"{where}{item.name}".replace("_", "-")
-        wanted = {int: "a whole number", float: "a number", str: "text"}.get(item.type)  # type: ignore[call-overload]
-        right = isinstance(value, int | float if item.type is float else item.type) if wanted else True  # type: ignore[arg-type]
-        if not right or isinstance(value, bool):
+        kinds, wanted = _KINDS.get(item.type, ((object,), ""))
+        if not isinstance(value, kinds) or isinstance(value, bool):
             raise UserError(f"--{name} must be {wanted}, got {value!r}")
         if dataclasses.is_dataclass(value):
             check(value, f"{name}.")

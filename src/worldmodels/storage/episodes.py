@@ -147,7 +147,7 @@ class EpisodeStore:
         frames = sum(len(episode.frames) for episode in episodes)
         codec = ZstdCodec(level=3, checksum=True)
         with new_directory(self.flush_path(index)) as temporary:
-            attributes = {"renderer": episodes[0].renderer}
+            attributes: dict[str, Any] = {"renderer": episodes[0].renderer}
             group = zarr.open_group(temporary, mode="w", zarr_format=3, attributes=attributes)
             shape = episodes[0].frames.shape[1:]
             stored = group.create_array(

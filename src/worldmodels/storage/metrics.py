@@ -64,7 +64,7 @@ class _Events:
         directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
         self._file = open(directory / name, "ab", buffering=0)  # noqa: SIM115
-        self._writer: Any = RecordWriter(self._file)  # type: ignore[no-untyped-call]
+        self._writer: Any = RecordWriter(self._file)
         self._add(Event(wall_time=time.time(), step=first_step, file_version="brain.Event:2"))
         # Tells TensorBoard to forget what an earlier process wrote from this step on.
         self._add(Event(wall_time=time.time(), step=first_step, session_log=SessionLog(status=SessionLog.START)))
