@@ -180,7 +180,8 @@ def check(config: Any, where: str = "") -> None:
     for item in dataclasses.fields(config):
         value, name = getattr(config, item.name), f"{where}{item.name}".replace("_", "-")
         kinds, wanted = _KINDS.get(item.type, ((object,), ""))
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        fits = isinstance(value, kinds) and not isinstance(value, bool)
+        if not fits:
             raise UserError(f"--{name} must be {wanted}, got {value!r}")
         if dataclasses.is_dataclass(value):
             check(value, f"{name}.")

@@ -108,6 +108,7 @@ class Pipeline:
         result = stage.result(inputs, free)
         missing = [path for path in self._outputs(name) if not path.exists()]
         if result is not None and not missing:
+            stage.tidy()
             say(f"{name}: already done")
             return result
         if result is not None:

@@ -54,7 +54,7 @@ class Stage:
 
     @contextlib.contextmanager
     def begin(self, inputs: Mapping[str, Any]) -> Iterator["Stopwatch"]:
-        """Note what the work starts from, and count the seconds over all the processes that did it, killed ones too.
+        """Around the work: notes what it starts from, and counts the seconds of all its processes, killed ones too.
 
         Unfinished work from other inputs is thrown away; the caller has asked :meth:`result` whether that is right.
         """
@@ -72,8 +72,7 @@ class Stage:
             yield watch
         finally:
             watch.stop()
-            if self._done.exists():
-                self._remove("elapsed.json")
+        self.tidy()
 
     def finish(
         self,
@@ -85,7 +84,10 @@ class Stage:
         """Mark the stage finished; ``outputs``: the :func:`digests` of what it wrote."""
         content = {"inputs": dict(inputs), "digest": outputs[0], "files": dict(outputs[1])}
         write_json(self._done, content | {"seconds": seconds, "metrics": dict(metrics)}, checksum=True)
-        self._remove(*_UNFINISHED_WORK, "begun.json")
+
+    def tidy(self) -> None:
+        """Remove what only unfinished work needs."""
+        self._remove(*_UNFINISHED_WORK, "begun.json", "elapsed.json")
 
     def written(self, digest: str, paths: Sequence[Path], command: str) -> list[Path]:
         """``paths``, if they are still what the finished stage wrote.
