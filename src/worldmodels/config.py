@@ -192,6 +192,8 @@ def check(config: Any, where: str = "") -> None:
             low = 0 if zero else None
             if not (value > 0 or value == low) or value == float("inf"):
                 raise UserError(f"--{name} must be {'at least 0' if low == 0 else 'positive'}, got {value}")
+            if item.name == "population" and value < 2:
+                raise UserError(f"--{name} must be at least 2, got {value}")
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def fit(
             stopping = interrupt.requested()  # asked once: a signal between saving and stopping would cost the work
             if stopping or done == schedule.steps or time.monotonic() - saved > schedule.checkpoint_seconds:
                 if not all(parameter.isfinite().all() for parameter in parameters.values()):
-                    raise UserError(f"{name}: step {step} made weights infinite; {_advice(name, directory)}")
+                    raise UserError(f"{name}: step {step} made weights that are not finite; {_advice(name, directory)}")
                 _save(checkpoint, module, optimizer, parameters, done)
                 saved = time.monotonic()
             if stopping:
