@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 
 from worldmodels.errors import UserError
 
+_LARGEST_JSON = 64 << 20
 _REPAIR = "delete it and run the same command again, or restore it from a copy"
 
 
@@ -95,6 +96,8 @@ def read_json(path: Path, checksum: bool = False, repair: str = _REPAIR) -> Any:
     if not path.is_file():
         raise UserError(f"{path} does not exist; expected a JSON file written by worldmodels")
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError
         content = json.loads(path.read_bytes())
         if not checksum:
             return content

@@ -12,6 +12,7 @@ from worldmodels.errors import UserError
 from worldmodels.storage.atomic import disk_errors, read_json, write_json
 
 _HEARTBEAT_SECONDS = 5.0
+_PIECE = 1 << 20
 _UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
 
 
@@ -131,9 +132,12 @@ def digests(paths: Iterable[Path]) -> tuple[str, dict[str, str]]:
         part = hashlib.sha256()
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         for file in files:
-            for data in (str(file.relative_to(path.parent)).encode(), file.read_bytes()):
-                total.update(data)
-                part.update(data)
+            with open(file, "rb") as content:
+                data = str(file.relative_to(path.parent)).encode()
+                while data:
+                    total.update(data)
+                    part.update(data)
+                    data = content.read(_PIECE)
         parts[path.name] = part.hexdigest()
     return total.hexdigest(), parts
 
