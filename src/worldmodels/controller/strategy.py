@@ -41,10 +41,11 @@ class CMAES:
         return np.array(self._asked)
 
     def tell(self, fitness: np.ndarray) -> None:
-        """Fitness (population,) of the candidates asked for, higher is better; NaN counts as the worst."""
+        """Fitness (population,) of the candidates asked for, higher is better; NaN and infinity count as the worst."""
         self.ask()
-        worst = np.nanmin(fitness) if np.isfinite(fitness).any() else 0.0
-        cost = -np.nan_to_num(fitness, nan=worst, posinf=worst, neginf=worst)
+        known = np.isfinite(fitness)
+        low = fitness[known].min() if known.any() else 0.0
+        cost = -np.where(known, fitness, low - max(1.0, abs(low)))
         self._strategy.tell(self._asked, cost.tolist())
         self._asked = None
 
