@@ -57,7 +57,8 @@ def rollout(
     """Play one episode per environment in lockstep; stop when every row is done.
 
     Rows that ended are neither stepped nor encoded. ``patience`` ends a row that has had no positive reward for that
-    many steps, which saves most of the time of early evolution.
+    many steps, which saves most of the time of early evolution; an environment that can ``retire`` rows then stops
+    simulating them.
     """
     observations, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]
     if observer is not None:
@@ -68,6 +69,7 @@ def rollout(
     last_gain = np.full(count, -1, dtype=np.int64)
     actions = np.zeros(env.action_space.shape or (count,), dtype=env.action_space.dtype)
     rows = np.arange(count)
+    retire = getattr(env, "retire", None)
     for step in range(max_steps):
         interrupt.check()
         chosen = policy.act(_of(observations, rows), rows)
@@ -82,6 +84,8 @@ def rollout(
         running = ~(ended[rows] | cut[rows])
         if patience is not None:
             running &= step - last_gain[rows] < patience
+            if retire is not None:
+                retire(rows[~running])
         rows = rows[running]
         if not len(rows):
             break

@@ -77,6 +77,10 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._alive[rows] = ~(end | cut)
         return self._observations, rewards, terminated, truncated, {}
 
+    def retire(self, rows: np.ndarray) -> None:
+        """Freeze rows that nobody needs any more, as if they had ended, until the next reset."""
+        self._alive[rows] = False
+
     def close_extras(self, **kwargs: Any) -> None:
         """Release the pool and its threads."""
         self._pool = None

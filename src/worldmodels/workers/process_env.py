@@ -119,6 +119,10 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._alive &= ~(terminated | truncated)
         return shared["observations"], rewards, terminated, truncated, {}
 
+    def retire(self, rows: np.ndarray) -> None:
+        """Freeze rows that nobody needs any more, as if they had ended, until the next reset."""
+        self._alive[rows] = False
+
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments and end the workers."""
         self._alive[:] = False
