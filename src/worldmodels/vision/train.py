@@ -114,10 +114,12 @@ def _held_out_loss(
 ) -> dict[str, float]:
     totals = {"reconstruction": 0.0, "kl": 0.0}
     blocks = stream.held_out[:64]
+    if not blocks:
+        return {}  # too few frames to keep some apart; no loss is better than one of zero
     for block in blocks:
         images = images_from_frames(torch.from_numpy(stream.load([block])).to(device))
         mu, logvar = vision.encode(images)
         _, parts = vae_loss(vision.decode(mu), images, mu, logvar, config.kl_tolerance)
         for name in totals:
-            totals[name] += parts[name].item() / max(1, len(blocks))
+            totals[name] += parts[name].item() / len(blocks)
     return {f"held_out_{name}": value for name, value in totals.items()}
