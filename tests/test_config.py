@@ -1,0 +1,134 @@
+"""Settings: presets, JSON and the numbers that are refused."""
+
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+
+from worldmodels.config import (
+    PRESETS,
+    Config,
+    ControllerConfig,
+    MemoryConfig,
+    VisionConfig,
+    check,
+    from_json,
+    preset,
+    to_json,
+)
+from worldmodels.errors import UserError
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_configuration_survives_json(name: str) -> None:
+    text = json.dumps(to_json(PRESETS[name]), allow_nan=False)
+    assert from_json(json.loads(text)) == PRESETS[name]
+
+
+def test_changed_values_survive_json_with_their_types() -> None:
+    config = replace(
+        PRESETS["quick"],
+        seed=77,
+        vision=replace(PRESETS["quick"].vision, epochs=0.25),
+        controller=replace(PRESETS["quick"].controller, features=("z",), diagonal=-1),
+    )
+    again = from_json(json.loads(json.dumps(to_json(config))))
+    assert again == config and isinstance(again.controller.features, tuple)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_named_after_themselves_and_make_sense(name: str) -> None:
+    assert preset(name).preset == name
+    check(preset(name))
+
+
+def test_the_paper_preset_has_the_papers_sizes() -> None:
+    paper = PRESETS["paper"]
+    assert paper.collect.episodes + paper.collect.reference_episodes == 10_000
+    assert (paper.vision.latent_size, paper.memory.hidden_size, paper.memory.mixtures) == (32, 256, 5)
+    assert (paper.controller.population, paper.controller.episodes, paper.memory.length) == (64, 16, 999)
+
+
+def test_an_unknown_preset_is_refused_with_a_hint() -> None:
+    with pytest.raises(UserError, match=r"unknown preset 'standart'.*did you mean 'standard'"):
+        preset("standart")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content | {"colour": "blue"},
+        lambda content: content | {"vision": content["vision"] | {"colour": "blue"}},
+        lambda content: content | {"vision": [1, 2]},
+        lambda content: content | {"controller": content["controller"] | {"features": 3}},
+        lambda content: content | {"controller": content["controller"] | {"features": ["z", "q"]}},
+        lambda content: content | {"seed": "one"},
+        lambda content: content | {"memory": content["memory"] | {"steps": -5}},
+        lambda content: [content],
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(spoil: Any) -> None:
+    with pytest.raises(UserError, match="does not fit this version of worldmodels") as refusal:
+        from_json(spoil(to_json(PRESETS["standard"])))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config(rounds=0), "--rounds must be positive, got 0"),
+        (Config(seed=-1), "--seed must be at least 0, got -1"),
+        (Config(vision=VisionConfig(batch=-3)), "--vision.batch must be positive, got -3"),
+        (Config(vision=VisionConfig(lr=float("nan"))), "--vision.lr must be positive, got nan"),
+        (Config(vision=VisionConfig(epochs=float("inf"))), "--vision.epochs must be positive, got inf"),
+        (Config(vision=VisionConfig(kl_tolerance=-1)), "--vision.kl-tolerance must be at least 0, got -1"),
+        (Config(memory=MemoryConfig(hidden_size=0)), "--memory.hidden-size must be positive, got 0"),
+        (Config(controller=ControllerConfig(patience=-1)), "--controller.patience must be at least 0, got -1"),
+        (Config(controller=ControllerConfig(sigma=0.0)), "--controller.sigma must be positive, got 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_by_the_name_of_their_option(config: Config, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check(config)
+
+
+def test_zero_means_off_where_the_help_says_so() -> None:
+    check(Config(seed=0, controller=ControllerConfig(patience=0, horizon_growth=0, diagonal=-1)))
+
+
+def numbers_of(config: Any, where: str = "") -> list[str]:
+    """Paths of all whole numbers and fractions in a configuration."""
+    found = []
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            found += numbers_of(value, f"{where}{item.name}.")
+        elif isinstance(value, int | float):
+            found.append(f"{where}{item.name}")
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in numbers_of(Config()) if not path.endswith("diagonal")])
+def test_no_number_may_be_negative(path: str) -> None:
+    content = to_json(Config())
+    *parents, last = path.split(".")
+    place = content
+    for parent in parents:
+        place = place[parent]
+    place[last] = -1
+    with pytest.raises(UserError, match=f"--{path}".replace("_", "-")):
+        from_json(content)
+
+
+def test_settings_cannot_be_changed_in_passing() -> None:
+    with pytest.raises(FrozenInstanceError):
+        PRESETS["quick"].seed = 3  # type: ignore[misc]
+
+
+def test_importing_the_settings_imports_nothing_heavy() -> None:
+    code = "import sys, worldmodels.config; print({'torch', 'numpy', 'gymnasium', 'tyro'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr

@@ -1,0 +1,172 @@
+"""Scores: their seeds, their statistics, and evaluations that were cut short."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import VectorEnv
+
+from worldmodels.evaluation import evaluate, print_scores, report, statistics
+from worldmodels.seeds import episode_seeds
+from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
+
+# --- seeds ---------------------------------------------------------------------------------------------------
+
+OTHERS = ("collect", "fitness", "validation", "exploration")
+
+
+def test_no_score_is_ever_taken_on_a_track_that_training_or_selection_has_seen() -> None:
+    for run_seed in (0, 1, 2, 999):
+        scored = set(episode_seeds("evaluation", run_seed, 2000))
+        assert all(2**30 <= seed < 2**31 for seed in scored)
+        for purpose in OTHERS:
+            for key in ((), (0,), (17,)):
+                others = episode_seeds(purpose, run_seed, 2000, *key)
+                assert all(0 <= seed < 2**30 for seed in others), purpose
+
+
+def test_every_purpose_run_and_generation_has_seeds_of_its_own() -> None:
+    groups = [
+        episode_seeds(purpose, seed, 50) for purpose in ("collect", "validation", "evaluation") for seed in (1, 2)
+    ]
+    groups += [episode_seeds("fitness", seed, 50, generation) for generation in range(20) for seed in (1, 2)]
+    flat = [seed for group in groups for seed in group]
+    assert len(set(flat)) == len(flat)
+
+
+def test_seeds_depend_on_the_work_alone_and_more_of_them_begin_with_the_same() -> None:
+    for purpose in OTHERS:
+        assert episode_seeds(purpose, 5, 40, 3)[:10] == episode_seeds(purpose, 5, 10, 3)
+
+
+def test_seeds_are_the_same_on_every_machine_and_in_every_version() -> None:
+    """Published scores name their seed; these numbers must never change."""
+    assert episode_seeds("evaluation", 1, 3) == [1401652984, 1464560184, 2033848139]
+
+
+# --- statistics ----------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_numpy_with_the_samples_standard_deviation() -> None:
+    returns = np.random.default_rng(1).normal(800, 100, 37)
+    found = statistics(returns)
+    assert found["mean"] == pytest.approx(np.mean(returns)) and found["median"] == pytest.approx(np.median(returns))
+    assert found["sd"] == pytest.approx(np.sqrt(((returns - returns.mean()) ** 2).sum() / 36))
+    half = 1.96 * found["sd"] / np.sqrt(37)
+    assert found["ci95"] == pytest.approx([returns.mean() - half, returns.mean() + half])
+
+
+def test_the_interval_holds_the_true_mean_in_about_95_of_100_cases() -> None:
+    stream = np.random.default_rng(2)
+    hits = 0
+    for _ in range(2000):
+        low, high = statistics(stream.normal(5.0, 3.0, 100))["ci95"]
+        hits += low <= 5.0 <= high
+    assert 0.93 < hits / 2000 < 0.97
+
+
+def test_a_single_episode_has_no_spread() -> None:
+    assert statistics(np.array([7.0])) == {"mean": 7.0, "sd": 0.0, "median": 7.0, "ci95": [7.0, 7.0]}
+
+
+def test_a_report_has_the_published_keys_and_the_table_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    row = report("car-racing", "mine", "gymnasium", [1, 2], np.array([10.0, 20.0]))
+    assert set(row) == {"task", "agent", "backend", "seeds", "returns", "mean", "sd", "median", "ci95"}
+    assert row["seeds"] == [1, 2] and row["returns"] == [10.0, 20.0]
+    print_scores({"mine": row})
+    shown = capsys.readouterr().out
+    assert "mine" in shown and "15.0" in shown and "gymnasium" in shown
+
+
+# --- evaluating ----------------------------------------------------------------------------------------------
+
+SEEDS = list(range(30, 43))
+WANTED = [sum(reward_at(seed, step) for step in range(length_of(seed))) for seed in SEEDS]
+
+
+def diarists(seeds: Sequence[int]) -> Diarist:
+    return Diarist()
+
+
+def test_every_seed_is_played_once_and_in_order() -> None:
+    task = Scripted()
+    assert evaluate(task, diarists, "slow", SEEDS, lockstep=5).tolist() == WANTED
+    assert task.made == [(5, "slow"), (3, "slow")], "environments are kept while their number stays"
+
+
+@pytest.mark.parametrize("lockstep", [1, 4, 13, 100])
+def test_the_number_of_environments_changes_no_score(lockstep: int) -> None:
+    assert evaluate(Scripted(), diarists, "slow", SEEDS, lockstep).tolist() == WANTED
+
+
+def test_a_dead_worker_changes_no_score() -> None:
+    task = Scripted()
+    make, deaths = task.make, iter([True])
+
+    def mortal(num_envs: int, backend: str) -> VectorEnv:
+        env = make(num_envs, backend)
+        assert isinstance(env, ScriptedEnv)
+        reset = env.reset
+
+        def heal(**options: Any) -> Any:  # dies in its first episode only
+            env._dies = next(deaths, False)
+            return reset(**options)
+
+        env.reset = heal  # type: ignore[method-assign]
+        return env
+
+    task.make = mortal  # type: ignore[method-assign]
+    assert evaluate(task, diarists, "slow", SEEDS, 13).tolist() == WANTED
+    assert next(deaths, None) is None
+
+
+class Counted:
+    """Policies for chunks of seeds; gives up before chunk ``until``."""
+
+    def __init__(self, until: int = 1000) -> None:
+        self.chunks: list[list[int]] = []
+        self._until = until
+
+    def __call__(self, seeds: Sequence[int]) -> Diarist:
+        if len(self.chunks) == self._until:
+            raise KeyboardInterrupt
+        self.chunks.append(list(seeds))
+        return Diarist()
+
+
+def test_an_evaluation_that_was_cut_short_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    partial = tmp_path / "partial.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Scripted(), Counted(until=2), "slow", SEEDS, 4, partial=partial, identity="A")
+    rest = Counted()
+    found = evaluate(Scripted(), rest, "slow", SEEDS, 4, partial=partial, identity="A")
+    assert found.tolist() == WANTED and rest.chunks == [SEEDS[8:12], SEEDS[12:]]
+    again = Counted()
+    assert evaluate(Scripted(), again, "slow", SEEDS, 4, partial=partial, identity="A").tolist() == WANTED
+    assert again.chunks == []
+
+
+def test_more_episodes_use_those_that_are_there_and_fewer_are_a_part_of_them(tmp_path: Path) -> None:
+    partial = tmp_path / "partial.json"
+    evaluate(Scripted(), Counted(), "slow", SEEDS[:8], 4, partial=partial)
+    more = Counted()
+    assert evaluate(Scripted(), more, "slow", SEEDS, 10, partial=partial).tolist() == WANTED
+    assert more.chunks == [SEEDS[8:]]
+    assert evaluate(Scripted(), Counted(), "slow", SEEDS[:3], 4, partial=partial).tolist() == WANTED[:3]
+
+
+@pytest.mark.parametrize(("seeds", "identity"), [(SEEDS, "B"), (SEEDS[::-1], "A")])
+def test_what_another_policy_or_other_seeds_left_is_not_used(tmp_path: Path, seeds: list[int], identity: str) -> None:
+    partial = tmp_path / "partial.json"
+    evaluate(Scripted(), Counted(), "slow", SEEDS[:8], 4, partial=partial, identity="A")
+    policies = Counted()
+    evaluate(Scripted(), policies, "slow", seeds, 4, partial=partial, identity=identity)
+    assert [seed for chunk in policies.chunks for seed in chunk] == seeds
+
+
+def test_shorter_episodes_are_cut_at_their_limit() -> None:
+    found = evaluate(Scripted(), diarists, "slow", SEEDS, 13, steps=2)
+    assert found.tolist() == [reward_at(seed, 0) + reward_at(seed, 1) for seed in SEEDS]
+    assert evaluate(Scripted(), diarists, "slow", SEEDS, 13, steps=MAX_STEPS).tolist() == WANTED
