@@ -19,7 +19,7 @@ class Policy(Protocol):
 
 
 class Observer(Protocol):
-    """Sees every transition, in order."""
+    """Sees every transition, in order. Observations may be overwritten by the next step: copy what is kept."""
 
     def start(self, observations: np.ndarray) -> None:
         """The reset observations (N, ...) of all rows."""
