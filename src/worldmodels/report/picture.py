@@ -64,8 +64,7 @@ def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
 
 def visible(task: Task, picture: np.ndarray) -> np.ndarray:
     """The rows of a picture (H, W, 3) that frames keep, so that all panels show the same part of the world."""
-    share = float(getattr(task, "seen_rows", 1.0))
-    return picture[: round(len(picture) * share)]
+    return picture[: round(len(picture) * task.seen_rows)]
 
 
 class Composer:
@@ -78,8 +77,7 @@ class Composer:
         )
         self._ranges = list(zip(low.tolist(), high.tolist(), strict=True))
         self.latent_size = latent_size
-        names = tuple(getattr(task, "action_names", ()))
-        self._names = names or tuple(f"action {index + 1}" for index in range(task.action_size))
+        self._names = task.action_names
         width, height = _PANEL
         self._left = [_MARGIN + index * (width + _MARGIN) for index in range(3)]
         self.size = (3 * width + 4 * _MARGIN, _HEAD + height + _FOOT)

@@ -45,6 +45,10 @@ class Task(ABC):
     """Backends that can build this world, fastest first."""
     reference_backend: str
     """The backend on which scores count."""
+    action_names: tuple[str, ...]
+    """What each of the A action numbers does, for captions."""
+    seen_rows: float = 1.0
+    """Share of the picture's rows, from the top, that frames keep."""
     frames_per_second: int = 50
     """Speed at which people watch and play."""
 

@@ -27,6 +27,8 @@ class CarRacing(Task):
     observation_shape = (96, 96, 3)
     action_size = 3
     control_size = 3
+    action_names = ("steer", "gas", "brake")
+    seen_rows = 84 / 96
     max_steps = 1000
     solved = 900.0
     backends = ("envpool", "gymnasium")

@@ -1,0 +1,220 @@
+"""Play a world yourself in a window, watch the agent take over, and keep the episodes as data.
+
+The game loop takes its events from pygame and draws to pygame's window, so that it also runs without a screen
+(SDL_VIDEODRIVER=dummy), where tests press the keys.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worldmodels.errors import UserError
+from worldmodels.progress import say
+from worldmodels.report.picture import ACCENT, BACKGROUND, QUIET, TEXT, stock_env
+from worldmodels.seeds import episode_seeds
+from worldmodels.storage.episodes import Episode, EpisodeStore
+from worldmodels.tasks import Task
+
+if TYPE_CHECKING:
+    from worldmodels.agent import AgentPolicy
+
+_WORLD = (900, 600)
+_FOOT = 84
+_HELP = "arrow keys drive    a agent    p pause    enter new track    esc quit"
+_KEYS = ("left", "right", "up", "down")
+
+
+def play(
+    task: Task,
+    seed: int,
+    save: Path | None = None,
+    agent: str | None = None,
+    tick: Callable[["Game"], None] | None = None,
+) -> list[float]:
+    """Open the window and play until it is closed; returns the score of every finished episode.
+
+    seed: of the first track; save: directory in which finished episodes are kept as an episode store; agent: who drives
+    on the key "a" (None: the shipped agent); tick: called before every frame (tests press keys there).
+    Raises :class:`UserError` when pygame or a screen is missing.
+    """
+    pygame = _pygame()
+    if save is not None and save.exists() and not save.is_dir():
+        raise UserError(f"{save} is a file; --save expects a directory")
+    try:
+        pygame.display.init()
+        pygame.font.init()
+        screen = pygame.display.set_mode((_WORLD[0], _WORLD[1] + _FOOT))
+    except pygame.error as error:
+        raise UserError(f"no window can be opened ({error}); play on a machine with a screen") from None
+    pygame.display.set_caption(f"worldmodels: {task.title}")
+    try:
+        with contextlib.closing(Game(task, seed, save, agent)) as game:
+            clock = pygame.time.Clock()
+            while game.running:
+                if tick is not None:
+                    tick(game)
+                game.handle(pygame.event.get(), pygame)
+                game.advance()
+                game.draw(screen, pygame)
+                pygame.display.flip()
+                if tick is None:
+                    clock.tick(task.frames_per_second)
+            return game.scores
+    finally:
+        pygame.quit()
+
+
+class Game:
+    """One person, one world: what the keys do, the score, and the recording of the episode."""
+
+    def __init__(self, task: Task, seed: int, save: Path | None, agent: str | None) -> None:
+        self.task, self.running, self.paused = task, True, False
+        self.scores: list[float] = []
+        self._env = stock_env(task)
+        self._seed, self._track = seed, -1
+        self._store = EpisodeStore(save) if save is not None else None
+        self._agent_name, self._policy = agent, None
+        self.agent_drives, self.note = False, ""
+        self.held: set[str] = set()
+        self.new_track()
+
+    def new_track(self) -> None:
+        """Start the next episode."""
+        self._track += 1
+        self.seed = episode_seeds("play", self._seed, 1, self._track)[0]
+        self.observation, _ = self._env.reset(seed=self.seed)
+        self.score, self.step, self.over = 0.0, 0, False
+        self._frames = [self._frame()]
+        self._actions: list[np.ndarray] = []
+        self._rewards: list[float] = []
+        if self._policy is not None:
+            self._policy.reset()
+
+    def _frame(self) -> np.ndarray:
+        return self.task.frames(self.observation[None])[0]
+
+    def handle(self, events: list[Any], pygame: Any) -> None:
+        """Act on key presses and the closing of the window."""
+        names = {getattr(pygame, f"K_{name.upper()}"): name for name in _KEYS}
+        for event in events:
+            if event.type == pygame.QUIT:
+                self.running = False
+            elif event.type == pygame.KEYUP and event.key in names:
+                self.held.discard(names[event.key])
+            elif event.type == pygame.KEYDOWN and event.key in names:
+                self.held.add(names[event.key])
+            elif event.type == pygame.KEYDOWN:
+                self._command(event.key, pygame)
+
+    def _command(self, key: int, pygame: Any) -> None:
+        if key in (pygame.K_ESCAPE, pygame.K_q):
+            self.running = False
+        elif key in (pygame.K_RETURN, pygame.K_KP_ENTER):
+            self.new_track()
+        elif key == pygame.K_p:
+            self.paused = not self.paused
+        elif key == pygame.K_a:
+            self._toggle_agent()
+
+    def _toggle_agent(self) -> None:
+        if self._policy is None:
+            try:
+                self._policy = self._load_policy()
+            except UserError as error:
+                self.note = str(error)
+                say(self.note)
+                return
+        self.agent_drives = not self.agent_drives
+
+    def _load_policy(self) -> "AgentPolicy":
+        from worldmodels.agent import load_agent
+
+        agent = load_agent(self._agent_name or self.task.name)
+        if agent.task.name != self.task.name:
+            raise UserError(f"{self._agent_name} is an agent for {agent.task.name}, not for {self.task.name}")
+        return agent.policy(1)
+
+    def advance(self) -> None:
+        """One step of the world, unless it is paused or over."""
+        if self.paused or self.over:
+            return
+        action = self.task.key_action(frozenset(self.held))
+        if self._policy is not None:
+            # The agent watches even when a person drives, so that it knows the track when it takes over.
+            chosen = self._policy.act(self.observation[None])[0]
+            action = chosen if self.agent_drives else action
+        self.observation, reward, terminated, truncated, _ = self._env.step(action)
+        self.score += float(reward)
+        self.step += 1
+        self._actions.append(self.task.memory_action(np.asarray(action)[None])[0])
+        self._rewards.append(float(reward))
+        self._frames.append(self._frame())
+        if terminated or truncated:
+            self._finish(bool(terminated))
+
+    def _finish(self, terminated: bool) -> None:
+        self.over = True
+        self.scores.append(self.score)
+        say(f"episode {len(self.scores)}: score {self.score:.1f} in {self.step} steps")
+        if self._store is None:
+            return
+        episode = Episode(
+            np.stack(self._frames),
+            np.stack(self._actions).astype(np.float32),
+            np.array(self._rewards, dtype=np.float32),
+            terminated,
+            self.seed,
+            "gymnasium",
+        )
+        self._store.write(_next_index(self._store.directory), [episode])
+        self.note = f"saved to {self._store.directory}"
+
+    def draw(self, screen: Any, pygame: Any) -> None:
+        """The world, and beneath it score, step, speed of play and who drives."""
+        picture: np.ndarray = np.asarray(self._env.render())
+        world = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
+        screen.fill(BACKGROUND)
+        screen.blit(pygame.transform.smoothscale(world, _WORLD), (0, 0))
+        top = _WORLD[1] + 12
+        driver = "agent" if self.agent_drives else "you"
+        seconds = self.step / self.task.frames_per_second
+        left = 20
+        for name, value in (("score", f"{self.score:.0f}"), ("time", f"{seconds:.1f} s"), ("driver", driver)):
+            left = self._write(screen, pygame, name, (left, top + 6), 20, QUIET) + 10
+            left = self._write(screen, pygame, value, (left, top), 28, TEXT) + 34
+        state = "finished: enter for a new track" if self.over else "paused" if self.paused else ""
+        self._write(screen, pygame, state, (left, top), 26, ACCENT)
+        self._write(screen, pygame, self.note or _HELP, (20, top + 40), 19, QUIET)
+
+    def _write(self, screen: Any, pygame: Any, text: str, place: tuple[int, int], size: int, color: str) -> int:
+        """Draw ``text`` and return where it ends."""
+        image = pygame.font.Font(None, round(size * 1.25)).render(text, True, color)
+        screen.blit(image, place)
+        return place[0] + int(image.get_width())
+
+    def close(self) -> None:
+        """Close the world."""
+        self._env.close()
+
+
+def _next_index(directory: Path) -> int:
+    taken = [int(match[1]) for path in directory.glob("flush-*.zarr") if (match := re.match(r"flush-(\d+)", path.name))]
+    return max(taken, default=-1) + 1
+
+
+def _pygame() -> Any:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        import pygame
+    except ImportError:
+        raise UserError('playing needs pygame: pip install "worldmodels[play]"') from None
+    screenless = not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and screenless and "SDL_VIDEODRIVER" not in os.environ:
+        raise UserError("no screen: DISPLAY is not set; play on a machine with a screen")
+    return pygame
