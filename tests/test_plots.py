@@ -1,0 +1,52 @@
+"""Plots are drawn from whatever a run has, and show what its files say."""
+
+import json
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+
+from worldmodels.evaluation import report
+from worldmodels.report.plots import bar_of_scores, training_curves
+
+
+def write_metrics(run: Path, stage: str, text: str) -> None:
+    folder = run / "round-1" / stage
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(text)
+
+
+def drawn(path: Path) -> np.ndarray:
+    """The picture, which must not be blank."""
+    picture = np.asarray(imageio.imread(path))
+    assert picture.shape[0] > 200 and picture.std() > 5
+    return picture
+
+
+def test_curves_of_a_whole_run_are_drawn(tmp_path: Path) -> None:
+    write_metrics(
+        tmp_path, "vision", "step,reconstruction,kl,loss,lr,vision_per_s\n20,90,17,107,1e-4,900\n40,50,16,66,1e-4,900\n"
+    )
+    write_metrics(
+        tmp_path, "memory", "step,nll,reward,end,loss,lr,memory_per_s\n20,1.4,1,.1,2.5,1e-3,9\n40,1.3,1,.1,2.4,1e-3,9\n"
+    )
+    header = "step,mean,best,sd,horizon,steps_per_s,sigma,validation,validation_sd\n"
+    write_metrics(tmp_path, "controller", header + "1,5,9,2,250,900,.1,,\n2,8,12,2,265,900,.1,50,10\n")
+    result = report("car-racing", "me", "gymnasium", [1, 2, 3], np.array([1.0, 5.0, 9.0]))
+    (tmp_path / "summary.json").write_text(json.dumps({"evaluation": result}))
+    training_curves(tmp_path, tmp_path / "curves.png")
+    drawn(tmp_path / "curves.png")
+
+
+def test_curves_are_drawn_when_stages_are_missing(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "memory", "step,nll,loss\n20,1.4,1.4\n40,1.3,1.3\n")
+    training_curves(tmp_path, tmp_path / "curves.png")
+    drawn(tmp_path / "curves.png")
+
+
+def test_a_higher_score_gives_another_picture(tmp_path: Path) -> None:
+    for name, mean in (("low", 10.0), ("high", 800.0)):
+        rows = [("random", report("t", "r", "b", [1, 2], np.array([-50.0, -60.0])))]
+        rows.append(("agent", report("t", "a", "b", [1, 2], np.array([mean, mean + 10]))))
+        bar_of_scores(rows, tmp_path / f"{name}.png")
+    assert not np.array_equal(drawn(tmp_path / "low.png"), drawn(tmp_path / "high.png"))

@@ -1,0 +1,73 @@
+"""Videos and sheets of an agent: what is shown beside which frame, and files that are whole or absent."""
+
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.agent import Agent
+from worldmodels.errors import UserError
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.report.picture import Moment
+from worldmodels.report.video import record, watch, watched_env
+from worldmodels.tasks import get_task
+from worldmodels.vision.vae import ConvVAE
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    torch.manual_seed(0)
+    return Agent(get_task("car-racing"), ConvVAE(), MDNRNN(32, 3, 256, 5, True, True), torch.zeros(867))
+
+
+def test_the_expectation_shown_beside_a_frame_was_made_one_step_before(agent: Agent) -> None:
+    moments: list[Moment] = []
+    env = watched_env(agent.task, "envpool")
+    watch(agent, env, seed=3, max_steps=4, show=moments.append)
+    env.close()
+    assert [moment.step for moment in moments] == [0, 1, 2, 3, 4]
+    assert moments[0].expected is None and moments[-1].action is None
+    policy, score, expected = agent.policy(1), 0.0, None
+    env = agent.task.make(1, "envpool")
+    observations, _ = env.reset(seed=[3])
+    for moment in moments[:-1]:
+        assert moment.score == pytest.approx(score)
+        action = policy.act(observations)
+        assert (moment.seen == agent.decode(policy.latents)[0]).all()
+        if moment.expected is not None:
+            assert (moment.expected == expected).all()
+        expected = agent.decode(policy.expected_latents())[0]
+        assert moment.action is not None and (moment.action == action[0]).all()
+        observations, rewards, *_ = env.step(action)
+        score += float(rewards[0])
+    env.close()
+
+
+@pytest.mark.parametrize(("name", "frames"), [("a.mp4", 11), ("a.gif", 3)])
+def test_a_film_has_the_frames_that_its_kind_shows(agent: Agent, tmp_path: Path, name: str, frames: int) -> None:
+    result = record(agent, tmp_path / name, seed=1, backend="envpool", max_steps=10)
+    assert result["steps"] == 10 and result["frames"] == frames
+    pictures = imageio.mimread(tmp_path / name, memtest=False)
+    assert len(pictures) >= frames  # the last one is held for a moment
+    assert len({picture.tobytes() for picture in pictures}) >= frames - 1
+    assert pictures[0].shape[0] % 2 == pictures[0].shape[1] % 2 == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # no temporary file is left
+
+
+def test_a_sheet_shows_three_rows_that_differ(agent: Agent, tmp_path: Path) -> None:
+    record(agent, tmp_path / "sheet.png", seed=1, backend="envpool", max_steps=30)
+    sheet = imageio.imread(tmp_path / "sheet.png")
+    third = sheet.shape[0] // 3
+    assert not np.array_equal(sheet[:third], sheet[third : 2 * third])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.avi", "expected a name that ends in"), ("none/a.mp4", "does not exist"), ("", "format")]
+)
+def test_a_target_that_will_not_do_is_refused_before_any_work(
+    agent: Agent, tmp_path: Path, name: str, text: str
+) -> None:
+    with pytest.raises(UserError, match=text):
+        record(agent, tmp_path / name, seed=1)
