@@ -20,7 +20,7 @@ LESS = {
     "train": TINY_RUN,
     "evaluate": "--episodes 2 --steps 40",
     "record": "--steps 20",
-    "bench": "--repeats 1",
+    "bench": "--repeats 1 --steps 5",
     "doctor": "",
 }
 """What is added to a command so that it takes seconds."""

@@ -274,6 +274,8 @@ class BenchOptions:
     """The world."""
     repeats: int = 5
     """Repeats of every measurement."""
+    steps: int = 250
+    """Lockstep steps of one measurement of acting."""
     json: Path | None = None
     """Also write the figures to this file."""
 
@@ -281,11 +283,11 @@ class BenchOptions:
 def bench(verb: str, arguments: list[str]) -> int:
     """Measure speed."""
     options = _parse(BenchOptions, verb, arguments)
-    if options.repeats < 1:
-        raise UserError(f"--repeats must be positive, got {options.repeats}")
+    if min(options.repeats, options.steps) < 1:
+        raise UserError(f"--repeats and --steps must be positive, got {options.repeats} and {options.steps}")
     from worldmodels.bench import run_bench
 
-    figures = run_bench(options.what, options.task, options.repeats)
+    figures = run_bench(options.what, options.task, options.repeats, options.steps)
     if options.json is not None:
         write_json(options.json, figures)
     return 0

@@ -7,10 +7,11 @@ from worldmodels.errors import UserError
 BENCHMARKS = ("acting", "vision")
 
 
-def run_bench(what: str, task_name: str, repeats: int) -> dict[str, Any]:
+def run_bench(what: str, task_name: str, repeats: int, steps: int = 250) -> dict[str, Any]:
     """Measure ``what`` ("acting" or "vision"), print a table, and return the figures as JSON-able values.
 
-    Every measurement is repeated ``repeats`` times, in turns with the others. An unknown name or task, or fewer than
+    Every measurement is repeated ``repeats`` times, in turns with the others; ``steps``: lockstep steps of
+    one measurement of acting. An unknown name or task, or fewer than
     one repeat, is a :class:`UserError`.
     """
     if what not in BENCHMARKS:
@@ -21,4 +22,4 @@ def run_bench(what: str, task_name: str, repeats: int) -> dict[str, Any]:
     from worldmodels.tasks import get_task
 
     task = get_task(task_name)
-    return acting.bench(task, repeats) if what == "acting" else vision.bench(task, repeats)
+    return acting.bench(task, repeats, steps) if what == "acting" else vision.bench(task, repeats)

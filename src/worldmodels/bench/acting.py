@@ -41,11 +41,11 @@ class Sizes:
 SIZES = Sizes()
 
 
-def bench(task: Task, repeats: int) -> dict[str, Any]:
-    """Measure, print a table and return the figures."""
+def bench(task: Task, repeats: int, steps: int = SIZES.steps) -> dict[str, Any]:
+    """Measure with ``steps`` lockstep steps a time, print a table and return the figures."""
     agent = agent_for(task)
     about = machine(agent.device)
-    measured = _Acting(agent, SIZES)
+    measured = _Acting(agent, replace(SIZES, steps=steps))
     notes = measured.notes + busy_note(about["load"], about["cores"])
     spreads = measured.run(repeats)
     result = figures(spreads, measured.sizes.environments)
