@@ -274,8 +274,8 @@ class BenchOptions:
     """The world."""
     repeats: int = 5
     """Repeats of every measurement."""
-    steps: int = 250
-    """Lockstep steps of one measurement of acting."""
+    steps: int | None = None
+    """Lockstep steps of one measurement of acting (default: 250)."""
     json: Path | None = None
     """Also write the figures to this file."""
 
@@ -283,7 +283,7 @@ class BenchOptions:
 def bench(verb: str, arguments: list[str]) -> int:
     """Measure speed."""
     options = _parse(BenchOptions, verb, arguments)
-    if min(options.repeats, options.steps) < 1:
+    if options.repeats < 1 or (options.steps is not None and options.steps < 1):
         raise UserError(f"--repeats and --steps must be positive, got {options.repeats} and {options.steps}")
     from worldmodels.bench import run_bench
 

@@ -7,12 +7,11 @@ from worldmodels.errors import UserError
 BENCHMARKS = ("acting", "vision")
 
 
-def run_bench(what: str, task_name: str, repeats: int, steps: int = 250) -> dict[str, Any]:
+def run_bench(what: str, task_name: str, repeats: int, steps: int | None = None) -> dict[str, Any]:
     """Measure ``what`` ("acting" or "vision"), print a table, and return the figures as JSON-able values.
 
-    Every measurement is repeated ``repeats`` times, in turns with the others; ``steps``: lockstep steps of
-    one measurement of acting. An unknown name or task, or fewer than
-    one repeat, is a :class:`UserError`.
+    Every measurement is repeated ``repeats`` times, in turns with the others; ``steps``: lockstep steps of one
+    measurement of acting (None: 250). An unknown name or task, or fewer than one repeat, is a :class:`UserError`.
     """
     if what not in BENCHMARKS:
         raise UserError(f"unknown benchmark {what!r}; choose from {', '.join(BENCHMARKS)}")

@@ -41,11 +41,11 @@ class Sizes:
 SIZES = Sizes()
 
 
-def bench(task: Task, repeats: int, steps: int = SIZES.steps) -> dict[str, Any]:
-    """Measure with ``steps`` lockstep steps a time, print a table and return the figures."""
+def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
+    """Measure with ``steps`` lockstep steps a time (None: 250), print a table and return the figures."""
     agent = agent_for(task)
     about = machine(agent.device)
-    measured = _Acting(agent, replace(SIZES, steps=steps))
+    measured = _Acting(agent, replace(SIZES, steps=steps or SIZES.steps))
     notes = measured.notes + busy_note(about["load"], about["cores"])
     spreads = measured.run(repeats)
     result = figures(spreads, measured.sizes.environments)
