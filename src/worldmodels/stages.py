@@ -166,15 +166,19 @@ class Pipeline:
         policy = self._collecting_policy()
         log = MetricsLog(directory, ("mean_return", "mean_length", "episodes_per_s"), done)
         with Progress(total, "collect", "episodes", done) as bar, contextlib.closing(log):
+            seen = 0
             for index, (backend, chunk) in enumerate(flushes):
-                if store.has(index):
+                seen += len(chunk)
+                fresh = not store.has(index)
+                if fresh:
+                    store.write(index, record_episodes(task, backend, policy, chunk, config.steps or task.max_steps))
+                if log.has(seen):
                     continue
-                episodes = record_episodes(task, backend, policy, chunk, config.steps or task.max_steps)
-                store.write(index, episodes)
-                mean_return = float(np.mean([one.rewards.sum() for one in episodes]))
-                bar.advance(len(chunk), **{"return": mean_return})
-                mean_length = float(np.mean([len(one.actions) for one in episodes]))
-                log.log(bar.done, mean_return=mean_return, mean_length=mean_length, episodes_per_s=bar.rate)
+                # Read back, since a process may have been killed between writing a flush and noting it.
+                flush = Flush(store.flush_path(index))
+                mean_return, mean_length = float(flush.returns().mean()), float(flush.lengths.mean())
+                bar.advance(fresh * len(chunk), **{"return": mean_return})
+                log.log(seen, mean_return=mean_return, mean_length=mean_length, episodes_per_s=bar.rate)
         stored = [Flush(path) for path in self._outputs("collect")]
         lengths = np.concatenate([flush.lengths for flush in stored])
         returns = np.concatenate([flush.returns() for flush in stored])
@@ -229,27 +233,16 @@ class Pipeline:
         done = sum(flush.num_frames for index, flush in enumerate(flushes) if latents_path(directory, index).exists())
         log = MetricsLog(directory, ("mu_sd", "logvar_mean", "frames_per_s"), done)
         with Progress(frames, "encode", "frames", done) as bar, contextlib.closing(log):
+            seen = 0
             for index, flush in enumerate(flushes):
-                if latents_path(directory, index).exists():
-                    continue
-                mu, logvar = [], []
-                for start in range(0, flush.num_frames, _ENCODE_BATCH):
-                    interrupt.check()
-                    coded = agent.encode(flush.frames(start, min(start + _ENCODE_BATCH, flush.num_frames)))
-                    mu.append(coded[0].half().cpu())
-                    logvar.append(coded[1].half().cpu())
-                    bar.advance(len(mu[-1]))
-                latents = Latents(
-                    torch.cat(mu),
-                    torch.cat(logvar),
-                    torch.from_numpy(flush.actions),
-                    torch.from_numpy(flush.rewards),
-                    torch.from_numpy(flush.terminated),
-                    torch.from_numpy(flush.lengths),
-                )
-                save_latents(directory, index, latents, digest)
-                spread, logvar_mean = latents.mu.float().std().item(), latents.logvar.float().mean().item()
-                log.log(bar.done, mu_sd=spread, logvar_mean=logvar_mean, frames_per_s=bar.rate)
+                path = latents_path(directory, index)
+                seen += flush.num_frames
+                if not path.exists():
+                    save_latents(directory, index, _encoded(agent, flush, bar), digest)
+                if not log.has(seen):
+                    tensors, _ = load_tensors(path)
+                    mu_sd, logvar_mean = tensors["mu"].float().std().item(), tensors["logvar"].float().mean().item()
+                    log.log(seen, mu_sd=mu_sd, logvar_mean=logvar_mean, frames_per_s=bar.rate)
         return {"frames": float(frames)}
 
     def memory(self) -> dict[str, Any]:
@@ -351,6 +344,19 @@ class Pipeline:
         write_json(directory / _FILES["evaluate"], result)
         metrics = {key: result[key] for key in ("mean", "sd", "median")}
         return metrics | {"episodes": float(len(returns))}
+
+
+def _encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
+    """The latents of a flush, a batch of frames at a time."""
+    mu, logvar = [], []
+    for start in range(0, flush.num_frames, _ENCODE_BATCH):
+        interrupt.check()
+        coded = agent.encode(flush.frames(start, min(start + _ENCODE_BATCH, flush.num_frames)))
+        mu.append(coded[0].half().cpu())
+        logvar.append(coded[1].half().cpu())
+        bar.advance(len(mu[-1]))
+    small = (torch.from_numpy(one) for one in (flush.actions, flush.rewards, flush.terminated, flush.lengths))
+    return Latents(torch.cat(mu), torch.cat(logvar), *small)
 
 
 def _load_module(path: Path, module: torch.nn.Module) -> None:

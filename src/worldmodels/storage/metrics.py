@@ -26,6 +26,10 @@ class MetricsLog:
         self._events: _Events | None = None
         self._flush()
 
+    def has(self, step: int) -> bool:
+        """Whether there is a row of this step."""
+        return any(row["step"] == str(step) for row in self._rows)
+
     def log(self, step: int, **numbers: float) -> None:
         """Add one row; columns that are not given stay empty."""
         row = {"step": str(step)} | {name: repr(float(value)) for name, value in numbers.items()}
