@@ -111,6 +111,57 @@ def test_enter_starts_a_new_track_and_p_pauses() -> None:
     assert len(set(seeds)) == 2 and steps[8] == 1  # a new track, and its first step
 
 
+def test_the_key_a_lets_the_agent_drive_and_gives_the_wheel_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Turns:
+        """Always half left."""
+
+        def reset(self) -> None: ...
+
+        def act(self, observations: np.ndarray) -> np.ndarray:
+            return np.array([[-0.5, 0.25, 0.0]], np.float32)
+
+    task = get_task("car-racing")
+    monkeypatch.setattr(type(task), "max_steps", 9)
+    monkeypatch.setattr(Game, "_load_policy", lambda game: Turns())
+    toggle = [(0, lambda: press(pygame.K_UP)), (3, lambda: press(pygame.K_a)), (6, lambda: press(pygame.K_a))]
+    play(task, 5, tmp_path, tick=script(toggle, last=10))
+    (episode,) = EpisodeStore(tmp_path).flushes()[0].episodes()
+    mine, its = [0.0, 1.0, 0.0], [-0.5, 0.25, 0.0]
+    assert episode.actions.tolist() == [mine] * 3 + [its] * 3 + [mine] * 3
+
+
+def test_the_readings_are_those_of_the_world() -> None:
+    readings: list[dict[str, str]] = []
+
+    def tick(game: Game) -> None:
+        readings.append({name: value for name, value, _ in game.readings()})
+        press(pygame.K_UP)
+        if len(readings) == 26:
+            press(pygame.K_ESCAPE)
+
+    play(get_task("car-racing"), seed=1, tick=tick)
+    assert readings[0] == {"score": "0", "step": "0", "time": "0.0 / 20 s", "speed": "0", "driver": "you"}
+    assert readings[25]["time"] == "0.5 / 20 s" and int(readings[25]["speed"]) > 5
+
+
+def test_a_window_that_loses_the_focus_pauses_and_lets_go_of_the_keys() -> None:
+    states: list[tuple[bool, bool]] = []
+
+    def tick(game: Game) -> None:
+        states.append((game.paused, bool(game.held)))
+        if len(states) == 1:
+            press(pygame.K_UP)
+        if len(states) == 2:
+            pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+        if len(states) == 3:
+            press(pygame.K_ESCAPE)
+
+    play(get_task("car-racing"), seed=1, tick=tick)
+    assert states == [(False, False), (False, True), (True, False)]
+
+
 def test_an_agent_that_cannot_be_loaded_is_said_in_the_window(tmp_path: Path) -> None:
     notes: list[str] = []
 

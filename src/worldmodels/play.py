@@ -9,14 +9,16 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from worldmodels import interrupt
 from worldmodels.errors import UserError
 from worldmodels.progress import say
-from worldmodels.report.picture import ACCENT, BACKGROUND, QUIET, TEXT, stock_env
+from worldmodels.report.picture import ACCENT, BACKGROUND, QUIET, TEXT, stock_env, visible
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.episodes import Episode, EpisodeStore
 from worldmodels.tasks import Task
@@ -24,8 +26,8 @@ from worldmodels.tasks import Task
 if TYPE_CHECKING:
     from worldmodels.agent import AgentPolicy
 
-_WORLD = (900, 600)
-_FOOT = 84
+_WORLD = (900, 630)
+_FOOT = 92
 _HELP = "arrow keys drive    a agent    p pause    enter new track    esc quit"
 _KEYS = ("left", "right", "up", "down")
 
@@ -57,6 +59,7 @@ def play(
         with contextlib.closing(Game(task, seed, save, agent)) as game:
             clock = pygame.time.Clock()
             while game.running:
+                interrupt.check()
                 if tick is not None:
                     tick(game)
                 game.handle(pygame.event.get(), pygame)
@@ -67,6 +70,7 @@ def play(
                     clock.tick(task.frames_per_second)
             return game.scores
     finally:
+        _font.cache_clear()
         pygame.quit()
 
 
@@ -79,8 +83,9 @@ class Game:
         self._env = stock_env(task)
         self._seed, self._track = seed, -1
         self._store = EpisodeStore(save) if save is not None else None
-        self._agent_name, self._policy = agent, None
-        self.agent_drives, self.note = False, ""
+        self._agent_name = agent
+        self._policy: AgentPolicy | None = None
+        self.agent_drives = False
         self.held: set[str] = set()
         self.new_track()
 
@@ -89,7 +94,7 @@ class Game:
         self._track += 1
         self.seed = episode_seeds("play", self._seed, 1, self._track)[0]
         self.observation, _ = self._env.reset(seed=self.seed)
-        self.score, self.step, self.over = 0.0, 0, False
+        self.score, self.step, self.over, self.note = 0.0, 0, False, ""
         self._frames = [self._frame()]
         self._actions: list[np.ndarray] = []
         self._rewards: list[float] = []
@@ -97,7 +102,8 @@ class Game:
             self._policy.reset()
 
     def _frame(self) -> np.ndarray:
-        return self.task.frames(self.observation[None])[0]
+        frame: np.ndarray = self.task.frames(self.observation[None])[0]
+        return frame
 
     def handle(self, events: list[Any], pygame: Any) -> None:
         """Act on key presses and the closing of the window."""
@@ -105,6 +111,10 @@ class Game:
         for event in events:
             if event.type == pygame.QUIT:
                 self.running = False
+            elif event.type == pygame.WINDOWFOCUSLOST:
+                # A key that is released over another window is never reported; do not drive on with it.
+                self.held.clear()
+                self.paused = True
             elif event.type == pygame.KEYUP and event.key in names:
                 self.held.discard(names[event.key])
             elif event.type == pygame.KEYDOWN and event.key in names:
@@ -176,31 +186,61 @@ class Game:
         self.note = f"saved to {self._store.directory}"
 
     def draw(self, screen: Any, pygame: Any) -> None:
-        """The world, and beneath it score, step, speed of play and who drives."""
-        picture: np.ndarray = np.asarray(self._env.render())
+        """The part of the world that agents see too, and beneath it score, time, speed and who drives."""
+        picture = visible(self.task, np.asarray(self._env.render()))
         world = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         screen.fill(BACKGROUND)
         screen.blit(pygame.transform.smoothscale(world, _WORLD), (0, 0))
-        top = _WORLD[1] + 12
-        driver = "agent" if self.agent_drives else "you"
-        seconds = self.step / self.task.frames_per_second
-        left = 20
-        for name, value in (("score", f"{self.score:.0f}"), ("time", f"{seconds:.1f} s"), ("driver", driver)):
-            left = self._write(screen, pygame, name, (left, top + 6), 20, QUIET) + 10
-            left = self._write(screen, pygame, value, (left, top), 28, TEXT) + 34
-        state = "finished: enter for a new track" if self.over else "paused" if self.paused else ""
-        self._write(screen, pygame, state, (left, top), 26, ACCENT)
-        self._write(screen, pygame, self.note or _HELP, (20, top + 40), 19, QUIET)
+        base, left = _WORLD[1] + 42, 24
+        for name, value, width in self.readings():
+            after = self._write(screen, name, (left, base), 18, QUIET)
+            self._write(screen, value, (after + 8, base), 28, TEXT)
+            left += width
+        self._write(screen, self.note or _HELP, (24, base + 34), 17, QUIET)
+        state = "finished: enter for a new track" if self.over else "paused: p to go on" if self.paused else ""
+        if state:
+            self._banner(screen, pygame, state)
 
-    def _write(self, screen: Any, pygame: Any, text: str, place: tuple[int, int], size: int, color: str) -> int:
-        """Draw ``text`` and return where it ends."""
-        image = pygame.font.Font(None, round(size * 1.25)).render(text, True, color)
-        screen.blit(image, place)
+    def readings(self) -> list[tuple[str, str, int]]:
+        """Name, value and room in pixels of what is shown beneath the world."""
+        rate = self.task.frames_per_second
+        time = f"{self.step / rate:.1f} / {self.task.max_steps / rate:.0f} s"
+        shown = [("score", f"{self.score:.0f}", 160), ("step", f"{self.step}", 150), ("time", time, 230)]
+        speed = _speed(self._env)
+        shown += [] if speed is None else [("speed", f"{speed:.0f}", 150)]
+        return [*shown, ("driver", "agent" if self.agent_drives else "you", 150)]
+
+    def _banner(self, screen: Any, pygame: Any, text: str) -> None:
+        middle = _WORLD[1] // 3
+        band = pygame.Surface((_WORLD[0], 72), pygame.SRCALPHA)
+        band.fill((20, 23, 28, 215))
+        screen.blit(band, (0, middle - 36))
+        image = _font(34).render(text, True, ACCENT)
+        screen.blit(image, image.get_rect(center=(_WORLD[0] // 2, middle)))
+
+    def _write(self, screen: Any, text: str, place: tuple[int, int], size: int, color: str) -> int:
+        """Draw ``text`` on the base line at ``place`` and return where it ends."""
+        face = _font(size)
+        image = face.render(text, True, color)
+        screen.blit(image, (place[0], place[1] - face.get_ascent()))
         return place[0] + int(image.get_width())
 
     def close(self) -> None:
         """Close the world."""
         self._env.close()
+
+
+@cache
+def _font(size: int) -> Any:
+    import pygame
+
+    return pygame.font.Font(None, round(size * 1.25))
+
+
+def _speed(env: Any) -> float | None:
+    """The car's speed in the world's units per second, in worlds that have a car."""
+    hull = getattr(getattr(env.unwrapped, "car", None), "hull", None)
+    return float(np.hypot(*hull.linearVelocity)) if hull is not None else None
 
 
 def _next_index(directory: Path) -> int:
