@@ -5,9 +5,11 @@ from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
+import pytest
 
+from worldmodels.errors import UserError
 from worldmodels.evaluation import report
-from worldmodels.report.plots import bar_of_scores, training_curves
+from worldmodels.report.plots import bar_of_scores, read_metrics, training_curves
 
 
 def write_metrics(run: Path, stage: str, text: str) -> None:
@@ -50,3 +52,28 @@ def test_a_higher_score_gives_another_picture(tmp_path: Path) -> None:
         rows.append(("agent", report("t", "a", "b", [1, 2], np.array([mean, mean + 10]))))
         bar_of_scores(rows, tmp_path / f"{name}.png")
     assert not np.array_equal(drawn(tmp_path / "low.png"), drawn(tmp_path / "high.png"))
+
+
+def test_empty_cells_are_gaps_and_an_unfinished_line_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,mean,validation\n1,5,\n2,8,50\n3,9")
+    data = read_metrics(tmp_path / "metrics.csv")
+    assert data["step"].tolist() == [1, 2] and data["mean"].tolist() == [5, 8]
+    assert np.isnan(data["validation"][0]) and data["validation"][1] == 50
+    assert read_metrics(tmp_path / "absent.csv") == {}
+
+
+def test_a_damaged_evaluation_does_not_keep_the_curves_from_being_drawn(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "vision", "step,reconstruction,kl\n20,90,17\n40,50,16\n")
+    (tmp_path / "summary.json").write_text('{"evaluation": {"returns": [1,')
+    training_curves(tmp_path, tmp_path / "curves.png")
+    drawn(tmp_path / "curves.png")
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected the directory of a run"):
+        training_curves(tmp_path, tmp_path / "curves.png")
+
+
+def test_no_scores_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no scores to draw"):
+        bar_of_scores([], tmp_path / "scores.png")

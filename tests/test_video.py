@@ -1,14 +1,19 @@
 """Videos and sheets of an agent: what is shown beside which frame, and files that are whole or absent."""
 
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 
 from worldmodels.agent import Agent
 from worldmodels.errors import UserError
+from worldmodels.interrupt import Interrupted
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.report.picture import Moment
 from worldmodels.report.video import record, watch, watched_env
@@ -71,3 +76,44 @@ def test_a_target_that_will_not_do_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(UserError, match=text):
         record(agent, tmp_path / name, seed=1)
+
+
+def test_a_recording_that_breaks_off_leaves_the_old_film_alone(agent: Agent, tmp_path: Path) -> None:
+    class Breaks(Agent):
+        left = 4
+
+        def decode(self, z: torch.Tensor) -> np.ndarray:
+            self.left -= 1
+            if self.left < 0:
+                raise Interrupted(signal.SIGINT)
+            return super().decode(z)
+
+    broken = Breaks(agent.task, agent.vision, agent.memory, agent.controller)
+    for name in ("old.mp4", "old.gif"):
+        (tmp_path / name).write_bytes(b"old")
+        with pytest.raises(Interrupted):
+            record(broken, tmp_path / name, seed=1, backend="envpool", max_steps=10, every=1)
+        broken.left = 4
+        assert (tmp_path / name).read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.gif", "old.mp4"]
+
+
+def test_an_ffmpeg_that_dies_is_said_in_one_line(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imageio_ffmpeg, "write_frames", died_after_two)
+    with pytest.raises(UserError, match=r"could not write .*a\.mp4") as caught:
+        record(agent, tmp_path / "a.mp4", seed=1, backend="envpool", max_steps=5)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def died_after_two(*args: object, **options: object) -> Iterator[None]:
+    for _ in range(3):
+        yield
+    raise OSError("Broken pipe\n\nFFMPEG COMMAND:\nffmpeg")
+
+
+def test_without_ffmpeg_one_line_says_what_to_install(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(UserError, match="pip install imageio-ffmpeg"):
+        record(agent, tmp_path / "a.mp4", seed=1)
