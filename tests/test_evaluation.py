@@ -9,12 +9,12 @@ import pytest
 from gymnasium.vector import VectorEnv
 
 from worldmodels.evaluation import evaluate, print_scores, report, statistics
-from worldmodels.seeds import episode_seeds
+from worldmodels.seeds import _PURPOSES, episode_seeds
 from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
 
 # --- seeds ---------------------------------------------------------------------------------------------------
 
-OTHERS = ("collect", "fitness", "validation", "exploration")
+OTHERS = sorted(set(_PURPOSES) - {"evaluation"})
 
 
 def test_no_score_is_ever_taken_on_a_track_that_training_or_selection_has_seen() -> None:
