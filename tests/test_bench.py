@@ -62,20 +62,24 @@ def test_the_bound_adds_the_times_of_simulator_and_encoder_and_figures_come_from
         plain_steps_per_s=[180.0],
         acting_with_reset_steps_per_s=[2500.0],
         reset_seconds=[0.5],
-        ms_policy=[11.0],
+        ms_simulator=[32.0],
+        ms_policy=[14.0],
+        ms_frames=[1.0],
+        ms_loop=[0.5],
     )
     figures = acting.figures(spreads, environments=120)
     assert figures["bound_steps_per_s"] == pytest.approx(3000.0)
     assert figures["share_of_bound"] == pytest.approx(0.9)
     assert figures["speedup"] == pytest.approx(15.0)
-    assert figures["milliseconds_per_lockstep"] == pytest.approx(
-        {"simulator_alone": 30.0, "encoder_alone": 10.0, "policy": 11.0}
-    )
+    parts = figures["milliseconds_per_lockstep"]
+    assert (parts["simulator_alone"], parts["encoder_alone"]) == pytest.approx((30.0, 10.0))
+    assert parts["memory_and_controllers"] == pytest.approx(14.0 - 10.0 - 1.0)
 
 
 def test_without_a_plain_loop_there_is_no_speedup() -> None:
-    names = ("env_steps_per_s", "encoder_frames_per_s", "acting_steps_per_s", "acting_with_reset_steps_per_s")
-    figures = acting.figures(_spreads(**{name: [100.0] for name in names}, reset_seconds=[1.0]), 10)
+    rates = ("env_steps_per_s", "encoder_frames_per_s", "acting_steps_per_s", "acting_with_reset_steps_per_s")
+    times = ("reset_seconds", "ms_simulator", "ms_policy", "ms_frames", "ms_loop")
+    figures = acting.figures(_spreads(**{name: [100.0] for name in (*rates, *times)}), 10)
     assert figures["plain_steps_per_s"] is None and figures["speedup"] is None
 
 

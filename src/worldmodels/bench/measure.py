@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from worldmodels import interrupt
+from worldmodels import __version__, interrupt
 from worldmodels.agent import Agent, controller_size, load_agent, shipped_agents
 from worldmodels.config import preset
 from worldmodels.device import choose_device, fast_bfloat16
@@ -25,7 +25,8 @@ from worldmodels.workers.cores import usable_cores
 Measure = Callable[[], Mapping[str, float]]
 """Measures once, after a short warm-up of its own, and returns numbers by name."""
 
-_PACKAGES = ("worldmodels", "torch", "numpy", "gymnasium", "envpool", "box2d", "pygame-ce")
+_PACKAGES = ("torch", "numpy", "gymnasium", "envpool", "box2d", "pygame-ce")
+_OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,17 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """cpu, cores, torch_threads, gpu, dtype, load (runnable processes of others before the start), and versions."""
+    """cpu, cores, torch_threads, gpu, dtype, openmp (its variables), load (average before the start), and versions."""
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "dtype": dtype_name(dtype_of(device)),
+        # How long idle threads of PyTorch spin decides what they take away from the simulator's.
+        "openmp": {name: os.environ[name] for name in _OPENMP if name in os.environ},
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"worldmodels": __version__, "python": platform.python_version()} | _versions(),
     }
 
 
@@ -142,4 +145,4 @@ def busy_note(load: float | None, cores: int) -> list[str]:
     """What to say when other work took part of the machine."""
     if load is None or load < 0.25 * cores:
         return []
-    return [f"other work was running (load average {load:.1f} on {cores} cores): the figures are too low"]
+    return [f"other work was running (load average {load:.1f} on {cores} cores): do not trust these figures"]
