@@ -29,9 +29,7 @@ Maker = Callable[..., ProcessVectorEnv]
 def make() -> Iterator[Maker]:
     made: list[ProcessVectorEnv] = []
 
-    def maker(
-        count: int = len(SEEDS), processes: int = 2, timeout: float = 60.0, **options: Any
-    ) -> ProcessVectorEnv:
+    def maker(count: int = len(SEEDS), processes: int = 2, timeout: float = 60.0, **options: Any) -> ProcessVectorEnv:
         env = ProcessVectorEnv(ENV_ID, count, OBSERVATION, ACTION, (), processes, timeout, options)
         made.append(env)
         return env
@@ -67,7 +65,7 @@ class Recorder:
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, seen: np.ndarray
     ) -> None:
         for place, row in enumerate(rows.tolist()):
-            self.transitions.append((row, self.seen[row], actions[place], rewards[place], seen[place]))
+            self.transitions.append((row, self.seen[row], actions[place], rewards[place], seen[place].copy()))
             self.seen[row] = seen[place].copy()
 
 
@@ -77,8 +75,7 @@ def undisturbed(make: Maker) -> Rollouts:
 
 def same(left: Rollouts, right: Rollouts) -> bool:
     return all(
-        np.array_equal(getattr(left, name), getattr(right, name))
-        for name in ("returns", "lengths", "terminated")
+        np.array_equal(getattr(left, name), getattr(right, name)) for name in ("returns", "lengths", "terminated")
     )
 
 
@@ -198,9 +195,7 @@ def test_observations_of_another_shape_are_refused(make: Maker) -> None:
         make(shape=1).reset(seed=SEEDS)
 
 
-def test_ctrl_c_in_the_middle_of_a_step_leaves_no_answer_for_the_next_command(
-    make: Maker, tmp_path: Path
-) -> None:
+def test_ctrl_c_in_the_middle_of_a_step_leaves_no_answer_for_the_next_command(make: Maker, tmp_path: Path) -> None:
     struck = tmp_path / "struck"
     env = make(trouble="hang", once=str(struck))
     env.reset(seed=SEEDS)

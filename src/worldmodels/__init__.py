@@ -1,6 +1,12 @@
 """World Models: learn a model of a world from pixels, act in its dreams, act in the world (Ha & Schmidhuber 2018)."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Idle OpenMP threads of torch spin for milliseconds by default and take the cores from the simulator's threads; this
+# must be said before torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 __all__ = ["UserError", "__version__", "load_agent"]

@@ -14,9 +14,6 @@ from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
 from worldmodels.storage.latents import Latents
 from worldmodels.training import Loss, Schedule, fit
 
-_AT_START = 0.1
-"""Share of the sequences that begin with the episode, so that M knows how worlds begin."""
-
 
 class SequenceSampler:
     """Random sequences of ``length`` transitions, with z drawn anew from N(mu, exp(logvar)) every time.
@@ -40,9 +37,11 @@ class SequenceSampler:
         """z (B, T, Z), actions (B, T, A) and the targets of training step ``step``."""
         rng = np.random.default_rng([self._seed, 21, step])
         episodes = rng.choice(len(self._lengths), self._batch, p=self._chance)
-        room = np.maximum(self._lengths[episodes] - self.length, 0)
-        start = np.floor(rng.random(self._batch) * (room + 1)).astype(np.int64)
-        start[rng.random(self._batch) < _AT_START] = 0
+        # Starts reach over both edges of the episode and are moved inside: so its first and last transitions, deaths
+        # among them, have the same chance as those in the middle.
+        lengths = self._lengths[episodes]
+        start = np.floor(rng.random(self._batch) * (lengths + self.length - 1)).astype(np.int64) - (self.length - 1)
+        start = np.clip(start, 0, np.maximum(lengths - self.length, 0))
         offset = start[:, None] + np.arange(self.length + 1)  # (B, T+1) frames inside the episode
         exists = offset[:, :-1] < self._lengths[episodes, None]  # transition t needs frame t+1
         frames = self._frame_start[episodes, None] + np.minimum(offset, self._lengths[episodes, None])

@@ -160,7 +160,7 @@ class _Sheet:
         count = min(_SHEET, len(self._kept))
         places = (np.arange(count) + 0.5) * len(self._kept) / count
         chosen = [self._kept[int(place)] for place in places]
-        Image.fromarray(contact_sheet(chosen, self._latent_size)).save(self._path, optimize=True)
+        Image.fromarray(contact_sheet(chosen, self._latent_size)).save(self._path)
 
     def close(self) -> None:
         self._kept.clear()

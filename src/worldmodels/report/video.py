@@ -1,11 +1,12 @@
 """Record an agent: the world, what V sees of it and what M expected, as a video, a GIF or a contact sheet."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -89,9 +90,21 @@ def watch(
     Moments that ``stride`` skips come without decoded pictures (zeros), which would take most of the time.
     """
     watcher = _Watcher(agent, env, show, stride)
-    result = rollout(env, watcher, [seed], max_steps, observer=watcher)
-    watcher.finish()
+    with _one_thread():
+        result = rollout(env, watcher, [seed], max_steps, observer=watcher)
+        watcher.finish()
     return result
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One frame at a time gains nothing from more threads, and waits for them where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Watcher:
