@@ -143,11 +143,15 @@ class Game:
         self.agent_drives = not self.agent_drives
 
     def _load_policy(self) -> "AgentPolicy":
+        import torch
+
         from worldmodels.agent import load_agent
 
         agent = load_agent(self._agent_name or self.task.name)
         if agent.task.name != self.task.name:
             raise UserError(f"{self._agent_name} is an agent for {agent.task.name}, not for {self.task.name}")
+        # One frame at a time gains nothing from more threads, and stutters where the cores are busy.
+        torch.set_num_threads(1)
         return agent.policy(1)
 
     def advance(self) -> None:
