@@ -151,18 +151,18 @@ def test_sequences_are_aligned_to_the_step(stored: Latents, length: int) -> None
     assert seen == wanted, "some transitions, perhaps final ones, are never trained on"
 
 
-def test_first_and_last_transitions_are_seen_as_often_as_those_in_the_middle(stored: Latents) -> None:
+def test_first_and_last_transitions_are_as_common_as_others(stored: Latents) -> None:
     sampler = SequenceSampler(stored, batch=6000, length=3, seed=1)
-    z, _, targets = sampler.batch(0)
     longest = max((length_of(seed), seed) for seed in (*range(3, 11), *range(20, 26)))
     counts = np.zeros(longest[0])
-    for b, t in targets.mask.nonzero().tolist():
-        seed, now = z[b, t].round().int().tolist()
-        if seed == longest[1]:
-            counts[now] += 1
-    share = counts / counts.mean()
-    assert share[0] == pytest.approx(1, abs=0.2) and share[-1] == pytest.approx(1, abs=0.2)
-    assert share == pytest.approx(np.ones(longest[0]), abs=0.3)
+    for step in range(10):
+        z, _, targets = sampler.batch(step)
+        seeds, now = z.round().long().unbind(-1)
+        chosen = now[(targets.mask > 0) & (seeds == longest[1])]
+        counts += np.bincount(chosen.numpy(), minlength=longest[0])
+    # Sequences moved inside cover what lies near an edge up to twice; the edges themselves are as common as the middle.
+    assert counts.max() < 2.2 * counts.min()
+    assert min(counts[0], counts[-1]) > 0.7 * counts.mean()
 
 
 def test_a_batch_depends_on_the_seed_and_the_step_alone(stored: Latents) -> None:

@@ -38,7 +38,7 @@ class SequenceSampler:
         rng = np.random.default_rng([self._seed, 21, step])
         episodes = rng.choice(len(self._lengths), self._batch, p=self._chance)
         # Starts reach over both edges of the episode and are moved inside: so its first and last transitions, deaths
-        # among them, have the same chance as those in the middle.
+        # among them, are as common as those in the middle.
         lengths = self._lengths[episodes]
         start = np.floor(rng.random(self._batch) * (lengths + self.length - 1)).astype(np.int64) - (self.length - 1)
         start = np.clip(start, 0, np.maximum(lengths - self.length, 0))
