@@ -134,9 +134,11 @@ def _memory(axes: Axes, data: Columns, prefix: str) -> None:
     axes.set(xlabel="training step", ylabel="negative log-likelihood")
     _focus(axes, data["nll"])
     handles, labels = axes.get_legend_handles_labels()
+    twins = [axes]
     others = [name for name in ("reward", "end") if name in data and np.isfinite(data[name]).any()]
     if others:
         right = axes.twinx()
+        twins.append(right)
         right.grid(visible=False)
         texts = {"reward": ("reward (squared error)", ORANGE), "end": ("end (cross-entropy)", GREEN)}
         for name in others:
@@ -146,6 +148,7 @@ def _memory(axes: Axes, data: Columns, prefix: str) -> None:
         more, names = right.get_legend_handles_labels()
         handles, labels = handles + more, labels + names
     axes.legend(handles, labels, loc="upper right")
+    _headroom(*twins)
 
 
 def _controller(axes: Axes, data: Columns, prefix: str) -> None:
@@ -163,16 +166,19 @@ def _controller(axes: Axes, data: Columns, prefix: str) -> None:
         axes.plot(steps, score, "o-", color=ORANGE, markersize=4, label="validation ± sd")
     axes.set(xlabel="generation", ylabel="return")
     handles, labels = axes.get_legend_handles_labels()
+    twins = [axes]
     horizon = data.get("horizon", np.array([np.nan]))
     if np.isfinite(horizon).any() and np.nanmin(horizon) < np.nanmax(horizon):
         right = axes.twinx()
+        twins.append(right)
         right.grid(visible=False)
         _line(right, data, "horizon", "horizon", GREEN, width=1.0, style=":")
         right.set(ylabel="longest episode (steps)", ylim=(0, 1.05 * float(np.nanmax(horizon))))
         more, names = right.get_legend_handles_labels()
         handles, labels = handles + more, labels + names
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(handles, labels, loc="lower right")
+    axes.legend(handles, labels, loc="upper left", ncols=2)
+    _headroom(*twins)
 
 
 def _evaluation(axes: Axes, scores: Mapping[str, Any] | None, prefix: str) -> None:
@@ -220,9 +226,9 @@ def _line(axes: Axes, data: Columns, name: str, label: str, colour: str, width: 
         return
     known = np.isfinite(data[name])
     steps, values = data["step"][known], data[name][known]
-    if len(values) > 120 and style != ":":
+    if len(values) >= 40 and style != ":":
         axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
-        half = len(values) // 60
+        half = max(2, len(values) // 60)
         windows = [values[max(0, index - half) : index + half + 1] for index in range(len(values))]
         values = np.array([np.median(window) for window in windows])
     axes.plot(steps, values, style, color=colour, linewidth=width, label=label)
@@ -233,7 +239,14 @@ def _focus(axes: Axes, values: np.ndarray, zero: bool = False) -> None:
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(np.quantile(finite, 0.98))
     room = 0.08 * (high - low) or 0.1
-    axes.set_ylim(min(0.0, low) if zero else low - room, high + 4 * room)
+    axes.set_ylim(min(0.0, low) if zero else low - room, high + room)
+
+
+def _headroom(*axes: Axes) -> None:
+    """Leave the upper quarter to the legend."""
+    for one in axes:
+        low, high = one.get_ylim()
+        one.set_ylim(low, low + (high - low) * 4 / 3)
 
 
 def _has(axes: Axes, data: Columns, name: str) -> bool:
