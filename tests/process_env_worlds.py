@@ -23,9 +23,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
     observation_space = OBSERVATION
     action_space = ACTION
 
-    def __init__(
-        self, trouble: str = "", victim: int = 1, at: int = 2, once: str = "", shape: int = 4
-    ) -> None:
+    def __init__(self, trouble: str = "", victim: int = 1, at: int = 2, once: str = "", shape: int = 4) -> None:
         if trouble == "unmakable":
             raise RuntimeError("no licence\nfor this world")
         self._trouble, self._victim, self._at, self._once, self._shape = trouble, victim, at, once, shape

@@ -68,9 +68,7 @@ def test_every_extra_has_a_comment_that_explains_it(project: dict[str, Any]) -> 
         assert lines[at - 1].startswith("# "), f"explain the extra {extra!r}"
 
 
-def test_every_requirement_is_pinned_at_a_version_that_it_admits(
-    project: dict[str, Any], pins: dict[str, str]
-) -> None:
+def test_every_requirement_is_pinned_at_a_version_that_it_admits(project: dict[str, Any], pins: dict[str, str]) -> None:
     for requirement in declared(project):
         pin = pins.get(canonicalize_name(requirement.name))
         assert pin is not None, f"{requirement.name} is not in constraints.txt"
@@ -122,9 +120,7 @@ def test_the_wheel_holds_the_code_the_types_and_the_shipped_agents(tmp_path: Pat
     assert wheel.name.startswith(f"worldmodels-{worldmodels.__version__}-py3-none-any")
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-        entry_points = archive.read(
-            f"worldmodels-{worldmodels.__version__}.dist-info/entry_points.txt"
-        ).decode()
+        entry_points = archive.read(f"worldmodels-{worldmodels.__version__}.dist-info/entry_points.txt").decode()
     wanted = {str(path.relative_to(source / "src")) for path in (source / "src").rglob("*") if path.is_file()}
     assert wanted <= held
     assert {"worldmodels/py.typed", "worldmodels/agents/a-test-agent/vision.safetensors"} <= held

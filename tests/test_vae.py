@@ -60,9 +60,7 @@ def test_parameters_have_the_shapes_and_layout_of_ordinary_convolutions() -> Non
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-def test_outputs_and_all_gradients_are_those_of_the_plain_layers(
-    dtype: torch.dtype, tolerance: float
-) -> None:
+def test_outputs_and_all_gradients_are_those_of_the_plain_layers(dtype: torch.dtype, tolerance: float) -> None:
     vae, plain = _pair(dtype)
     images, noise = torch.rand(3, 3, 64, 64, dtype=dtype), torch.randn(3, 32, dtype=dtype)
     results = []
@@ -89,9 +87,7 @@ def test_bfloat16_is_close_to_float32() -> None:
             output = vae(images, noise)
         total, _ = vae_loss(output.reconstruction, images, output.mu, output.logvar)
         total.backward()
-        gradients.append(
-            [output.reconstruction.float(), *(p.grad for p in vae.parameters() if p.grad is not None)]
-        )
+        gradients.append([output.reconstruction.float(), *(p.grad for p in vae.parameters() if p.grad is not None)])
         assert output.mu.dtype == output.logvar.dtype == torch.float32
         assert all(p.grad is None or p.grad.dtype == torch.float32 for p in vae.parameters())
     for exact, rounded in zip(*gradients, strict=True):
