@@ -1,0 +1,174 @@
+"""What the tests of resuming, failures and security share: a tiny run, ways to break it, and what must hold then."""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults import main
+from worldmodels import cli
+
+ROOT = Path(__file__).parents[1]
+_TINY = """
+--collect.episodes 4 --collect.reference-episodes 1 --collect.lockstep 2
+--vision.latent-size 8 --vision.epochs 0.3 --vision.batch 16 --vision.window 2
+--memory.hidden-size 16 --memory.mixtures 2 --memory.steps 5 --memory.batch 4 --memory.length 20
+--controller.generations 3 --controller.population 4 --controller.episodes 1 --controller.horizon 8
+--controller.validate-every 2 --controller.validation-episodes 1
+--evaluate.episodes 2 --evaluate.lockstep 1
+"""
+TINY = _TINY.split()
+"""Settings of a run that goes through every stage in seconds; with them V takes 6 steps."""
+
+STAGES = {
+    "collect": "episodes",
+    "vision": "vision",
+    "encode": "latents",
+    "memory": "memory",
+    "controller": "controller",
+    "evaluate": "evaluation",
+}
+"""Folders of the stages by their verbs, in order."""
+
+_VOLATILE = {"lock", "metrics.csv", "elapsed.json", "begun.json"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it wrote to stderr."""
+
+    code: int
+    err: str
+
+
+class Launched:
+    """A command line in a process and process group of its own, with faults (see faults.py)."""
+
+    def __init__(self, *arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_limit: int = 0) -> None:
+        # Forked from a server that has imported everything, which saves seconds each time.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["faults"])
+        self._err = Path(tempfile.mkstemp(prefix="stderr-")[1])
+        words = [str(one) for one in arguments]
+        self._process = context.Process(target=main, args=(words, str(self._err), list(faults), file_limit))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def wait_until_stopped(self) -> None:
+        """Return when the process has stopped itself (SIGSTOP)."""
+        while self._process.is_alive():
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "T":
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"it ended: {self._err.read_text()}")
+
+    def finish(self) -> Outcome:
+        """Wait for the end."""
+        self._process.join(900)
+        assert self._process.exitcode is not None, "the command hangs"
+        err = self._err.read_text()
+        self._err.unlink()
+        return Outcome(self._process.exitcode, err)
+
+
+def command(*arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_limit: int = 0) -> Outcome:
+    """Run a command line in a process of its own, with faults (see faults.py)."""
+    return Launched(*arguments, faults=faults, file_limit=file_limit).finish()
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Outcome:
+    """Run a command line in this process."""
+    capsys.readouterr()
+    code = cli.main([str(one) for one in arguments])
+    return Outcome(code, capsys.readouterr().err)
+
+
+def refused(outcome: Outcome, *words: str) -> str:
+    """Check that a command failed with one clear line that holds all ``words``; progress lines may come before."""
+    assert "Traceback" not in outcome.err and "unexpected" not in outcome.err, outcome.err
+    lines = outcome.err.strip().splitlines()
+    complaints = [line for line in lines if line.startswith("worldmodels: ")]
+    assert outcome.code > 0, f"exit status {outcome.code}: {outcome.err}"
+    assert len(complaints) == 1 and complaints == lines[-1:], outcome.err
+    for word in words:
+        assert word in complaints[0], f"expected {word!r} in: {complaints[0]}"
+    return complaints[0]
+
+
+def copy_of(run: Path, target: Path, until: str = "") -> Path:
+    """Copy a run; with ``until``, that stage and all after it are as if never begun."""
+    shutil.copytree(run, target)
+    if until:
+        stages = list(STAGES)
+        for name in stages[stages.index(until) :]:
+            shutil.rmtree(target / "round-1" / STAGES[name])
+        for path in (target / "agent", target / "summary.json", target / "curves.png"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return target
+
+
+def digests(run: Path, stages: Iterable[str] = STAGES) -> dict[str, str]:
+    """What finished stages said of the bytes that they wrote, checked against the bytes that are there now."""
+    found = {}
+    for name in stages:
+        folder = run / "round-1" / STAGES[name]
+        done = json.loads((folder / "done.json").read_bytes())
+        for file, digest in done["files"].items():
+            assert _digest(folder / file) == digest, folder / file
+        found[name] = done["digest"]
+    return found
+
+
+def _digest(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for file in files:
+        total.update(str(file.relative_to(path.parent)).encode() + file.read_bytes())
+    return total.hexdigest()
+
+
+def snapshot(run: Path) -> dict[str, str]:
+    """Digest of every artefact of a run."""
+    return {
+        str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in run.rglob("*")
+        if file.is_file() and file.name not in _VOLATILE and "tensorboard" not in file.parts
+    }
+
+
+def litter(run: Path) -> list[str]:
+    """Files that only an unfinished stage may leave."""
+    names = {"begun.json", "elapsed.json", "checkpoint.safetensors", "partial.json"}
+    return [str(path) for path in run.rglob("*") if path.name in names or path.name.endswith(".tmp")]
+
+
+def truncate(path: Path) -> None:
+    """Cut a file in half."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """Flip one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    """Leave nothing of a file but its name."""
+    path.write_bytes(b"")
+
+
+def garble(path: Path) -> None:
+    """Replace the content of a file by something of the same size."""
+    path.write_bytes(bytes(i % 251 for i in range(path.stat().st_size)))

@@ -1,0 +1,24 @@
+"""Fixtures that several modules share."""
+
+from pathlib import Path
+
+import pytest
+
+import cases
+from faults import MAX_STEPS
+from worldmodels.tasks.car_racing import CarRacing
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run that nothing has disturbed. Copy it before changing it."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    outcome = cases.command("train", "car-racing", "--run", run, *cases.TINY)
+    assert outcome.code == 0, outcome.err
+    return run
+
+
+@pytest.fixture
+def short_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world of the tiny run, in this process."""
+    monkeypatch.setattr(CarRacing, "max_steps", MAX_STEPS)
