@@ -27,7 +27,7 @@ from worldmodels.progress import Progress, say
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.atomic import load_tensors, read_json, save_tensors, write_json
 from worldmodels.storage.episodes import EpisodeStore, Flush
-from worldmodels.storage.latents import Latents, latents_path, load_latents, save_latents
+from worldmodels.storage.latents import Latents, latents_path, load_latents, load_part, save_latents
 from worldmodels.storage.metrics import MetricsLog
 from worldmodels.storage.run import Run
 from worldmodels.storage.stage import Stage, digests
@@ -240,7 +240,7 @@ class Pipeline:
                 if not path.exists():
                     save_latents(directory, index, _encoded(agent, flush, bar), digest)
                 if not log.has(seen):
-                    tensors, _ = load_tensors(path)
+                    tensors = load_part(directory, index, digest)
                     mu_sd, logvar_mean = tensors["mu"].float().std().item(), tensors["logvar"].float().mean().item()
                     log.log(seen, mu_sd=mu_sd, logvar_mean=logvar_mean, frames_per_s=bar.rate)
         return {"frames": float(frames)}

@@ -39,14 +39,20 @@ def save_latents(directory: Path, index: int, latents: Latents, vision_digest: s
     save_tensors(latents_path(directory, index), tensors, {"vision": vision_digest})
 
 
+def load_part(directory: Path, index: int, vision_digest: str) -> dict[str, Tensor]:
+    """The latents of flush ``index`` by name; those of another V, and other tensors, are refused."""
+    path = latents_path(directory, index)
+    tensors, meta = load_tensors(path)
+    if meta.get("vision") != vision_digest or set(tensors) != set(_NAMES):
+        raise UserError(f"{path} was encoded by another V; delete {directory} and run the encode stage again")
+    return tensors
+
+
 def load_latents(directory: Path, count: int, vision_digest: str) -> Latents:
     """Load the latents of ``count`` flushes; those of another V are refused."""
     parts: dict[str, list[Tensor]] = {name: [] for name in _NAMES}
     for index in range(count):
-        path = latents_path(directory, index)
-        tensors, meta = load_tensors(path)
-        if meta.get("vision") != vision_digest or set(tensors) != set(_NAMES):
-            raise UserError(f"{path} was encoded by another V; delete {directory} and run the encode stage again")
+        tensors = load_part(directory, index, vision_digest)
         for name in _NAMES:
             parts[name].append(tensors[name])
     return Latents(**{name: torch.cat(tensors) for name, tensors in parts.items()})
