@@ -3,11 +3,15 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +53,21 @@ class Outcome:
     err: str
 
 
+def _server() -> ForkServerContext:
+    """Processes are forked from a server that has imported everything, which saves seconds each time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faults"])
+    with pytest.MonkeyPatch.context() as patch:  # the server finds modules by its environment alone
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in (str(ROOT / "tests"), *sys.path) if path))
+        forkserver.ensure_running()
+    return context
+
+
 class Launched:
     """A command line in a process and process group of its own, with faults (see faults.py)."""
 
     def __init__(self, *arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_limit: int = 0) -> None:
-        # Forked from a server that has imported everything, which saves seconds each time.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["faults"])
+        context = _server()
         self._err = Path(tempfile.mkstemp(prefix="stderr-")[1])
         words = [str(one) for one in arguments]
         self._process = context.Process(target=main, args=(words, str(self._err), list(faults), file_limit))

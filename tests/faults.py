@@ -17,8 +17,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import worldmodels.train  # noqa: F401  heavy, and so imported before processes fork
-from worldmodels import cli, commands  # noqa: F401
+from worldmodels import cli
+
+# Heavy, and imported by every process sooner or later: so before processes fork.
+for _module in ("cma", "envpool", "tensorboard.compat.proto.event_pb2", "torch._dynamo", "worldmodels.train"):
+    importlib.import_module(_module)
 
 MAX_STEPS = 64
 
