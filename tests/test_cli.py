@@ -142,7 +142,7 @@ def raises(error: BaseException) -> object:
         (interrupt.Interrupted(2), 130, "the same command continues"),
         (interrupt.Interrupted(15), 143, "the same command continues"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (OSError(28, "No space left on device"), 1, "the disk is full"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
         (PermissionError(13, "Permission denied", "/data/x"), 1, "/data/x"),
         (MemoryError(), 1, "out of memory"),
         (RuntimeError("inner detail\nmore"), 1, "unexpected RuntimeError: inner detail; this is a bug"),

@@ -92,8 +92,8 @@ def _unexpected(error: Exception) -> int:
     import errno
 
     text = str(error).strip() or "no message"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return _fail("the disk is full; free space and run the same command again", 1)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return _fail(f"could not write: {error.strerror}; free space and run the same command again", 1)
     if isinstance(error, OSError) and error.filename is not None:
         return _fail(f"cannot use {error.filename}: {error.strerror}; repair that and run the same command again", 1)
     # What NumPy, PyTorch on the processor and PyTorch on a GPU say.

@@ -225,4 +225,5 @@ def from_json(content: dict[str, Any]) -> Config:
         check(config)
         return config
     except (TypeError, AttributeError, UserError) as error:
-        raise UserError(f"the run's configuration does not fit this version of worldmodels: {error}") from None
+        detail = str(error).replace("__init__() got an unexpected keyword argument", "has no setting")
+        raise UserError(f"the run's configuration does not fit this version of worldmodels: {detail}") from None
