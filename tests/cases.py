@@ -129,11 +129,11 @@ def copy_of(run: Path, target: Path, until: str = "") -> Path:
     return target
 
 
-def digests(run: Path, stages: Iterable[str] = STAGES) -> dict[str, str]:
+def digests(run: Path, stages: Iterable[str] = STAGES, round_number: int = 1) -> dict[str, str]:
     """What finished stages said of the bytes that they wrote, checked against the bytes that are there now."""
     found = {}
     for name in stages:
-        folder = run / "round-1" / STAGES[name]
+        folder = run / f"round-{round_number}" / STAGES[name]
         done = json.loads((folder / "done.json").read_bytes())
         for file, digest in done["files"].items():
             assert _digest(folder / file) == digest, folder / file

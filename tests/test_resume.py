@@ -206,6 +206,38 @@ def test_more_generations_go_on_from_where_the_evolution_stood(finished: Path, t
     refused(fewer, "evolution.safetensors", "4 generations")
 
 
+def test_a_second_round_killed_now_and_then_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    whole, run = copy_of(finished, tmp_path / "whole"), copy_of(finished, tmp_path / "run")
+    assert command("train", "car-racing", "--run", whole, "--rounds", "2").code == 0
+    for fault in (
+        kill("os:replace", f"round-2/episodes/{FLUSH}$"),
+        kill("os:replace", "round-2/vision/checkpoint", nth=3, after=True),
+        kill("os:replace", "round-2/controller/evolution", nth=2, after=True),
+    ):
+        assert command("train", "car-racing", "--run", run, "--rounds", "2", faults=[fault]).code == KILLED
+    outcome = command("train", "car-racing", "--run", run, "--rounds", "2")
+    assert outcome.code == 0, outcome.err
+    made = [name for name in STAGES if name != "evaluate"]
+    assert digests(run, made, 2) == digests(whole, made, 2)
+    assert digests(run, made) == digests(finished, made)
+    assert litter(run) == []
+
+
+def test_ablations_go_on_after_a_kill(finished: Path, tmp_path: Path) -> None:
+    run = copy_of(finished, tmp_path / "run")
+    for fault in (
+        kill("os:replace", "controller-v-only/evolution", nth=2, after=True),
+        kill("os:replace", "evaluation-untrained-m/partial", after=True),
+    ):
+        assert command("ablate", "car-racing", "--run", run, faults=[fault]).code == KILLED
+    outcome = command("ablate", "car-racing", "--run", run)
+    assert outcome.code == 0, outcome.err
+    rows = json.loads((run / "ablation.json").read_bytes())
+    assert set(rows) == {"full", "v-only", "untrained-m", "random"} and rows["full"]["returns"]
+    assert len({tuple(row["seeds"]) for row in rows.values()}) == 1
+    assert litter(run) == []
+
+
 def test_another_number_of_scored_episodes_scores_anew(finished: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path / "run")
     outcome = command("evaluate", "car-racing", "--run", run, "--evaluate.episodes", "1")
