@@ -74,6 +74,8 @@ class ControllerConfig:
     """Candidates per generation."""
     episodes: int = 4
     """Tracks on which every candidate of a generation drives; new ones in each generation."""
+    components: int = 32
+    """Principal components of what C sees in which it is evolved; 0 means every one of its weights by itself."""
     sigma: float = 0.1
     """Initial step size."""
     diagonal: int = 0
@@ -165,7 +167,7 @@ def preset(name: str) -> Config:
     return PRESETS[name]
 
 
-_MAY_BE_ZERO = {"reference_episodes", "horizon_growth", "patience", "seed", "kl_tolerance", "diagonal"}
+_MAY_BE_ZERO = {"reference_episodes", "horizon_growth", "patience", "seed", "kl_tolerance", "diagonal", "components"}
 
 
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {

@@ -19,6 +19,7 @@ from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
 from worldmodels.collecting import record_episodes
 from worldmodels.config import Config
 from worldmodels.controller.evolve import evolve
+from worldmodels.controller.space import features_along
 from worldmodels.errors import UserError
 from worldmodels.evaluation import PolicyFor, agent_policy, evaluate, report
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -245,14 +246,18 @@ class Pipeline:
                     log.log(seen, mu_sd=mu_sd, logvar_mean=logvar_mean, frames_per_s=bar.rate)
         return {"frames": float(frames)}
 
+    def load_latents(self) -> Latents:
+        """The encoded episodes of this round and all before it."""
+        count = len(self.written("encode"))
+        return load_latents(self.stage("encode").directory, count, self.digest("vision"))
+
     def memory(self) -> dict[str, Any]:
         """Train M on the latents."""
         inputs = {"memory": dataclasses.asdict(self.config.memory), "latents": self.digest("encode")}
         return self._do("memory", inputs, self._memory)
 
     def _memory(self, directory: Path) -> Mapping[str, float]:
-        count = len(self.written("encode"))
-        latents = load_latents(self.stage("encode").directory, count, self.digest("vision"))
+        latents = self.load_latents()
         memory = self.before.load_memory() if self.before is not None else self.new_memory()
         metrics = train_memory(memory, latents, self.config.memory, self.seed, self.device, directory)
         save_tensors(directory / _FILES["memory"], memory.state_dict(), {})
@@ -284,6 +289,7 @@ class Pipeline:
             "controller": settings,
             "vision": self.digest("vision"),
             "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
+            "latents": self.digest("encode"),
         }
         return self._do("controller", inputs, self._controller, free=("controller.generations",))
 
@@ -292,7 +298,11 @@ class Pipeline:
         agent = self._untrained_controller(self.load_vision(), memory)
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
-        controller, metrics = evolve(agent, self.config.controller, self.seed, directory)
+
+        def seen() -> np.ndarray:
+            return features_along(agent, self.load_latents())
+
+        controller, metrics = evolve(agent, self.config.controller, self.seed, directory, seen=seen)
         info = {"preset": self.config.preset, "seed": self.config.seed}
         Agent(agent.task, agent.vision, agent.memory, controller, agent.features, info).save(directory)
         return metrics

@@ -13,6 +13,7 @@ import torch
 from worldmodels import interrupt
 from worldmodels.agent import Agent
 from worldmodels.config import ControllerConfig
+from worldmodels.controller.space import SearchSpace, component_space, whole_space
 from worldmodels.controller.strategy import CMAES
 from worldmodels.errors import UserError
 from worldmodels.progress import Progress
@@ -31,6 +32,7 @@ Returns = Callable[[np.ndarray, Sequence[int], int, int | None], tuple[np.ndarra
 
 @dataclass
 class _State:
+    space: SearchSpace
     fitness: list[np.ndarray]
     best: np.ndarray
     best_score: float
@@ -60,19 +62,23 @@ def real_returns(agent: Agent, backend: str) -> Returns:
 
 
 def evolve(
-    agent: Agent, config: ControllerConfig, seed: int, directory: Path, measure: Returns | None = None
+    agent: Agent,
+    config: ControllerConfig,
+    seed: int,
+    directory: Path,
+    measure: Returns | None = None,
+    seen: Callable[[], np.ndarray] | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Evolve controllers for the agent's V and M; return the best mean found, (P,), and its validation score.
 
-    Continues from the checkpoint in ``directory``: recorded fitness is told again to the seeded strategy, which then
-    stands exactly where it stood.
+    seen: gives a sample (n, F) of what C sees, for the components in which it is evolved. Continues from the checkpoint
+    in ``directory``: recorded fitness is told again to the seeded strategy, which then stands exactly where it stood.
     """
     measure = measure or real_returns(agent, config.backend)
-    size, limit = len(agent.controller), agent.task.max_steps
-    strategy = CMAES(array(agent.controller), config.population, config.sigma, config.diagonal, seed)
-    checkpoint = directory / "evolution.safetensors"
-    state = _load(checkpoint, size, config) if checkpoint.exists() else _State([], strategy.mean, -np.inf, 0)
-    start = len(state.fitness)
+    limit, checkpoint = agent.task.max_steps, directory / "evolution.safetensors"
+    state = _load(checkpoint, agent, config) if checkpoint.exists() else _fresh(agent, config, seen)
+    space, start = state.space, len(state.fitness)
+    strategy = CMAES(np.zeros(space.size), config.population, config.sigma, config.diagonal, seed)
     if start > config.generations:
         raise UserError(f"{checkpoint} has seen {start} generations; give at least --controller.generations {start}")
     for fitness in state.fitness:
@@ -84,7 +90,7 @@ def evolve(
         total_steps, began = 0, time.monotonic()
         for generation in range(start, config.generations):
             interrupt.check()
-            candidates = strategy.ask()
+            candidates = space.controllers(strategy.ask())
             tracks = episode_seeds("fitness", seed, config.episodes, generation)
             horizon = min(limit, config.horizon + config.horizon_growth * generation)
             returns, steps = measure(
@@ -108,11 +114,11 @@ def evolve(
             }
             shown = {"fitness": float(fitness.mean()), "steps/s": total_steps / (time.monotonic() - began)}
             if done % config.validate_every == 0 or done == config.generations:
-                mean = np.repeat(strategy.mean[None], len(validation_seeds), axis=0)
-                scores, _ = measure(mean, validation_seeds, limit, None)
+                mean = space.controllers(strategy.mean[None])
+                scores, _ = measure(np.repeat(mean, len(validation_seeds), axis=0), validation_seeds, limit, None)
                 numbers |= {"validation": scores.mean(), "validation_sd": scores.std()}
                 if scores.mean() > state.best_score:
-                    state.best, state.best_score = strategy.mean, float(scores.mean())
+                    state.best, state.best_score = mean[0], float(scores.mean())
                     state.best_generation = done
                 shown["validation"] = float(scores.mean())
             log.log(done, **{name: float(value) for name, value in numbers.items()})
@@ -126,22 +132,38 @@ def evolve(
     return torch.from_numpy(state.best).float(), metrics
 
 
+def _fresh(agent: Agent, config: ControllerConfig, seen: Callable[[], np.ndarray] | None) -> _State:
+    start, controls = array(agent.controller).astype(np.float64), agent.task.control_size
+    if seen is None or config.components == 0:
+        space = whole_space(start, controls)
+    else:
+        space = component_space(start, controls, seen(), config.components)
+    return _State(space, [], start, -np.inf, 0)
+
+
 def _save(path: Path, state: _State, config: ControllerConfig) -> None:
     tensors = {
         "fitness": torch.from_numpy(np.array(state.fitness)),
         "best": torch.from_numpy(state.best),
         "best_score": torch.tensor([state.best_score, state.best_generation], dtype=torch.float64),
+        "start": torch.from_numpy(state.space.start),
+        "centre": torch.from_numpy(state.space.centre),
+        "basis": torch.from_numpy(np.ascontiguousarray(state.space.basis)),
     }
     save_tensors(path, tensors, {"population": config.population})
 
 
-def _load(path: Path, size: int, config: ControllerConfig) -> _State:
+def _load(path: Path, agent: Agent, config: ControllerConfig) -> _State:
     tensors, _ = load_tensors(path)
+    size, controls = len(agent.controller), agent.task.control_size
     try:
         fitness, best = array(tensors["fitness"]), array(tensors["best"])
         score, generation = tensors["best_score"].tolist()
+        start, centre, basis = (array(tensors[name]) for name in ("start", "centre", "basis"))
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is not a state of evolution; delete it and run the same command again") from None
-    if fitness.ndim != 2 or fitness.shape[1] != config.population or best.shape != (size,):
+    fits = best.shape == start.shape == (size,) and centre.shape == (size // controls - 1,)
+    fits = fits and basis.ndim == 2 and len(basis) == len(centre)
+    if not fits or fitness.ndim != 2 or fitness.shape[1] != config.population:
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
-    return _State(list(fitness), best, score, int(generation))
+    return _State(SearchSpace(start, centre, basis, controls), list(fitness), best, score, int(generation))
