@@ -21,32 +21,36 @@ from worldmodels.config import (
 )
 from worldmodels.errors import UserError
 
+QUICK = PRESETS["car-racing"]["quick"]
+ALL = [(task, name) for task, presets in PRESETS.items() for name in presets]
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_configuration_survives_json(name: str) -> None:
-    text = json.dumps(to_json(PRESETS[name]), allow_nan=False)
-    assert from_json(json.loads(text)) == PRESETS[name]
+
+@pytest.mark.parametrize(("task", "name"), ALL)
+def test_a_configuration_survives_json(task: str, name: str) -> None:
+    text = json.dumps(to_json(PRESETS[task][name]), allow_nan=False)
+    assert from_json(json.loads(text)) == PRESETS[task][name]
 
 
 def test_changed_values_survive_json_with_their_types() -> None:
     config = replace(
-        PRESETS["quick"],
+        QUICK,
         seed=77,
-        vision=replace(PRESETS["quick"].vision, epochs=0.25),
-        controller=replace(PRESETS["quick"].controller, features=("z",), diagonal=-1),
+        vision=replace(QUICK.vision, epochs=0.25),
+        controller=replace(QUICK.controller, features=("z",), diagonal=-1),
     )
     again = from_json(json.loads(json.dumps(to_json(config))))
     assert again == config and isinstance(again.controller.features, tuple)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_named_after_themselves_and_make_sense(name: str) -> None:
-    assert preset(name).preset == name
-    check(preset(name))
+@pytest.mark.parametrize(("task", "name"), ALL)
+def test_presets_are_named_after_themselves_and_make_sense(task: str, name: str) -> None:
+    config = preset(name, task)
+    assert (config.task, config.preset) == (task, name)
+    check(config)
 
 
 def test_the_paper_preset_has_the_papers_sizes() -> None:
-    paper = PRESETS["paper"]
+    paper = PRESETS["car-racing"]["paper"]
     assert paper.collect.episodes + paper.collect.reference_episodes == 10_000
     assert (paper.vision.latent_size, paper.memory.hidden_size, paper.memory.mixtures) == (32, 256, 5)
     assert (paper.controller.population, paper.controller.episodes, paper.memory.length) == (64, 16, 999)
@@ -72,7 +76,7 @@ def test_an_unknown_preset_is_refused_with_a_hint() -> None:
 )
 def test_what_does_not_fit_is_refused_in_one_line(spoil: Any) -> None:
     with pytest.raises(UserError, match="does not fit this version of worldmodels") as refusal:
-        from_json(spoil(to_json(PRESETS["standard"])))
+        from_json(spoil(to_json(PRESETS["car-racing"]["standard"])))
     assert "\n" not in str(refusal.value)
 
 
@@ -125,7 +129,7 @@ def test_no_number_may_be_negative(path: str) -> None:
 
 def test_settings_cannot_be_changed_in_passing() -> None:
     with pytest.raises(FrozenInstanceError):
-        PRESETS["quick"].seed = 3  # type: ignore[misc]
+        QUICK.seed = 3  # type: ignore[misc]
 
 
 def test_importing_the_settings_imports_nothing_heavy() -> None:

@@ -180,7 +180,7 @@ def test_it_is_plain_pycma_maximising() -> None:
 SIZE, TARGET = 4, np.array([0.5, -0.5, 1.0, 0.0])
 CONFIG = ControllerConfig(
     generations=7, population=6, episodes=3, sigma=0.3, horizon=4, horizon_growth=2, patience=5, validate_every=2,
-    validation_episodes=5,
+    validation_episodes=5, episodes_growth=0.0,
 )  # fmt: skip
 
 
@@ -197,11 +197,10 @@ class Toy:
         if len(self.calls) == self._dies_at:
             raise KeyboardInterrupt
         self.calls.append((controllers.copy(), list(seeds), steps, patience))
-        assert len(controllers) == len(seeds)
         if patience is None and self._validations:
-            return np.full(len(seeds), self._validations.pop(0)), 1
-        luck = np.array([seed % 1000 / 10_000 for seed in seeds])
-        return luck - ((controllers - TARGET) ** 2).sum(axis=1), 10 * len(seeds)
+            return np.full((len(controllers), len(seeds)), self._validations.pop(0)), 1
+        luck = np.array([[seed % 1000 / 10_000 for seed in seeds]])
+        return luck - ((controllers - TARGET) ** 2).sum(axis=1, keepdims=True), 10 * len(seeds) * len(controllers)
 
     @property
     def fitness_calls(self) -> list[tuple[np.ndarray, list[int], int, int | None]]:
@@ -237,11 +236,9 @@ def test_all_candidates_of_a_generation_meet_the_same_new_tracks(tmp_path: Path)
     assert len(toy.fitness_calls) == 7
     tracks = []
     for controllers, seeds, _, _ in toy.fitness_calls:
-        assert seeds == seeds[:3] * 6 and len(set(seeds[:3])) == 3
-        by_candidate = controllers.reshape(6, 3, SIZE)
-        assert (by_candidate == by_candidate[:, :1]).all()
-        assert len(np.unique(by_candidate[:, 0], axis=0)) == 6
-        tracks += seeds[:3]
+        assert len(set(seeds)) == len(seeds) == 3
+        assert len(np.unique(controllers, axis=0)) == len(controllers) == 6
+        tracks += seeds
     assert len(set(tracks)) == 7 * 3, "a track was used in two generations"
 
 
@@ -261,7 +258,7 @@ def test_fitness_episodes_grow_and_validation_episodes_are_whole(tmp_path: Path)
     assert all(patience == 5 for _, _, _, patience in toy.fitness_calls)
     assert all(steps == MAX_STEPS for _, _, steps, _ in toy.validation_calls)
     for controllers, *_ in toy.validation_calls:
-        assert (controllers == controllers[0]).all(), "validation is of the mean, not of candidates"
+        assert len(controllers) == 1, "validation is of the mean, not of candidates"
 
 
 def test_the_mean_with_the_best_validation_is_returned_and_not_the_last(tmp_path: Path) -> None:
@@ -323,19 +320,29 @@ def test_real_returns_keep_their_order_over_several_batches_of_environments(
 ) -> None:
     monkeypatch.setattr(evolving, "_LOCKSTEP", 4)
     agent = toy_agent(task := Scripted(deaths=1), FirstParameter)
-    controllers = np.zeros((10, SIZE))
-    controllers[:, 0] = np.arange(10) / 16
-    seeds = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
-    returns, steps = real_returns(agent, "fast")(controllers, seeds, MAX_STEPS, None)
-    lengths = [length_of(seed) for seed in seeds]
+    controllers = np.zeros((5, SIZE))
+    controllers[:, 0] = np.arange(5) / 16
+    returns, steps = real_returns(agent, "fast")(controllers, [5, 13], MAX_STEPS, None)
     wanted = [
-        sum(seed + step / 8 + row / 16 for step in range(length))
-        for row, (seed, length) in enumerate(zip(seeds, lengths, strict=True))
+        [sum(seed + step / 8 + row / 16 for step in range(length_of(seed))) for seed in (5, 13)] for row in range(5)
     ]
-    assert returns.tolist() == wanted and steps == sum(lengths)
+    assert returns.tolist() == wanted and steps == 5 * (length_of(5) + length_of(13))
     assert task.made == [(4, "fast"), (4, "fast"), (4, "fast"), (2, "fast")]  # the first lost a worker
 
 
 def test_real_returns_stop_at_the_horizon() -> None:
     returns, steps = real_returns(toy_agent(None, FirstParameter), "fast")(np.zeros((2, SIZE)), [5, 6], 3, None)
-    assert returns.tolist() == [5 * 3 + 3 / 8, 6 * 3 + 3 / 8] and steps == 6
+    assert returns.tolist() == [[5 * 3 + 3 / 8, 6 * 3 + 3 / 8]] * 2 and steps == 12
+
+
+def test_the_step_size_is_held_and_then_decays() -> None:
+    plain, held = (CMAES(np.zeros(4), 6, 0.3, -1, 1, decay, 3) for decay in (1.0, 0.5))
+    ratios = []
+    for _ in range(6):
+        ratios.append(held.sigma / plain.sigma)
+        fitness = -(held.ask() ** 2).sum(axis=1)
+        for strategy in (plain, held):
+            strategy.ask()
+            strategy.tell(fitness)
+    assert ratios[:4] == [1.0] * 4
+    assert ratios[4] == pytest.approx(0.5) and ratios[5] < 0.5

@@ -1,6 +1,8 @@
 """Videos and sheets of an agent: what is shown beside which frame, and files that are whole or absent."""
 
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +98,17 @@ def test_a_recording_that_breaks_off_leaves_the_old_film_alone(agent: Agent, tmp
         broken.left = 4
         assert (tmp_path / name).read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.gif", "old.mp4"]
+
+
+def test_what_a_killed_recording_left_is_swept_by_the_next_and_that_of_a_running_one_is_not(
+    agent: Agent, tmp_path: Path
+) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    litter, other = tmp_path / f".film.{killed.pid}.tmp.gif", tmp_path / f".film.{os.getppid()}.tmp.gif"
+    litter.touch(), other.touch()
+    record(agent, tmp_path / "film.gif", 1, "envpool", 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "film.gif"]
 
 
 def test_an_ffmpeg_that_dies_is_said_in_one_line(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

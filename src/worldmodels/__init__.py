@@ -3,6 +3,9 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from worldmodels.dream import register_with_gymnasium
+from worldmodels.errors import UserError
+
 # Idle OpenMP threads of torch spin for milliseconds by default and take the cores from the simulator's threads; this
 # must be said before torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -11,7 +14,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 __version__ = "0.1.0"
 __all__ = ["UserError", "__version__", "load_agent"]
 
-from worldmodels.errors import UserError
+register_with_gymnasium()
 
 if TYPE_CHECKING:
     from worldmodels.agent import load_agent

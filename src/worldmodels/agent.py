@@ -26,7 +26,8 @@ class Agent:
     """V, M and C of one task.
 
     ``controller`` holds the flat parameters of C, (P,) float32; ``features`` says what C sees of z, h and c.
-    ``info`` is free JSON-able text about where the agent comes from.
+    ``info`` is free JSON-able text about where the agent comes from; ``starts`` (S, 2, Z) float16 holds mu and logvar
+    of recorded first frames, with which dreams begin.
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class Agent:
         controller: Tensor,
         features: Sequence[str] | None = None,
         info: dict[str, Any] | None = None,
+        starts: Tensor | None = None,
     ) -> None:
         self.task, self.vision, self.memory = task, vision.eval(), memory.eval()
         self.features = tuple(features or task.features)
         self.controller = controller.detach().float().cpu()
-        self.info = info or {}
+        self.info, self.starts = info or {}, starts
         self.device = next(vision.parameters()).device
         Controllers(self.controller[None], feature_size(vision, memory, self.features), task.control_size)
 
@@ -72,6 +74,8 @@ class Agent:
         tensors = {f"vision.{name}": value.half() for name, value in self.vision.state_dict().items()}
         tensors |= {f"memory.{name}": value.half() for name, value in self.memory.state_dict().items()}
         tensors["controller"] = self.controller
+        if self.starts is not None:
+            tensors["starts"] = self.starts.half()
         meta = {
             "format": _FORMAT,
             "task": self.task.name,
@@ -170,7 +174,12 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         _fill(memory, tensors, "memory.")
         _check_finite("controller", tensors["controller"])
         vision.to(chosen), memory.to(chosen)
-        return Agent(task, vision, memory, tensors["controller"], meta["features"], meta["info"])
+        starts = tensors.get("starts")
+        if starts is not None:
+            if not len(starts) or starts.shape[1:] != (2, latent):
+                raise ValueError(f"expected (S, 2, {latent}) as starts, got {tuple(starts.shape)}")
+            _check_finite("starts", starts)
+        return Agent(task, vision, memory, tensors["controller"], meta["features"], meta["info"], starts)
     except KeyError as error:
         raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None
     except (UserError, TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -14,6 +14,7 @@ from worldmodels.config import (
     CollectConfig,
     Config,
     ControllerConfig,
+    DreamConfig,
     EvaluateConfig,
     MemoryConfig,
     VisionConfig,
@@ -32,7 +33,7 @@ class RunOptions:
     """A run and its settings; what is not given comes from the run if it exists, else from the preset."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing."""
+    """The world: car-racing or take-cover."""
     preset: str = "standard"
     """quick, standard or paper."""
     run: Path | None = None
@@ -47,6 +48,7 @@ class RunOptions:
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    dream: DreamConfig = field(default_factory=DreamConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def config(self) -> Config:
@@ -96,11 +98,15 @@ def _run_options(verb: str, arguments: list[str]) -> RunOptions:
 
     given = {name: _value_of(f"--{name}", arguments) for name in ("preset", "run")}
     old = read_config(Path(given["run"])) if given["run"] else None
-    config = old if old is not None and given["preset"] is None else preset(given["preset"] or "standard")
+    from worldmodels.tasks import get_task, task_names
+
+    named = next((text for text in arguments if text in task_names()), old.task if old else "car-racing")
+    if old is not None and given["preset"] is None and old.task == named:
+        config = old
+    else:
+        config = preset(given["preset"] or "standard", named)
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
     options = _parse(RunOptions, verb, arguments, RunOptions(**values))
-    from worldmodels.tasks import get_task
-
     task = get_task(options.task)
     for backend in (options.collect.backend, options.controller.backend):
         if backend not in task.backends:
@@ -140,7 +146,7 @@ class EvaluateOptions:
     """Score an agent, or the random policy, on fresh episodes."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing."""
+    """The world: car-racing or take-cover."""
     agent: str | None = None
     """A saved agent or a run (default: the shipped agent)."""
     policy: str = "agent"
@@ -150,9 +156,9 @@ class EvaluateOptions:
     seed: int = 1
     """Seed of the episodes; none of them is ever used in training."""
     backend: str | None = None
-    """gymnasium (the reference, default) or envpool."""
-    lockstep: int = 50
-    """Environments that run together."""
+    """One of the world's backends (default: its reference, on which scores count)."""
+    lockstep: int | None = None
+    """Environments that run together (default: what suits the world)."""
     steps: int = 0
     """Longest episode, for trying things out; 0 means the task's limit, without which there is no score."""
     device: str = "auto"
@@ -166,7 +172,8 @@ def evaluate(verb: str, arguments: list[str]) -> int:
     if _value_of("--run", arguments) is not None:
         return stage(verb, arguments)
     options = _parse(EvaluateOptions, verb, arguments)
-    if options.episodes < 1 or options.lockstep < 1 or min(options.seed, options.steps) < 0:
+    few = options.lockstep is not None and options.lockstep < 1
+    if options.episodes < 1 or few or min(options.seed, options.steps) < 0:
         raise UserError("--episodes and --lockstep must be positive, --seed and --steps at least 0")
     if options.policy not in ("agent", "random"):
         raise UserError(f"unknown policy {options.policy!r}; choose agent or random")
@@ -181,7 +188,7 @@ def evaluate(verb: str, arguments: list[str]) -> int:
     if options.policy == "agent":
         name = options.agent or f"shipped {task.name}"
         policy = evaluation.agent_policy(_agent(task.name, options.agent, options.device))
-    returns = evaluation.evaluate(task, policy, backend, seeds, options.lockstep, options.steps)
+    returns = evaluation.evaluate(task, policy, backend, seeds, options.lockstep or task.lockstep, options.steps)
     result = evaluation.report(task.name, name, backend, seeds, returns)
     evaluation.print_scores({name: result})
     if options.json is not None:
@@ -203,7 +210,7 @@ class RecordOptions:
     """A video of one episode: the world, what V sees of it, and what M expected."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing."""
+    """The world: car-racing or take-cover."""
     out: Path = Path("drive.mp4")
     """The file: .mp4, .gif, or .png for some moments on one sheet."""
     agent: str | None = None
@@ -211,9 +218,11 @@ class RecordOptions:
     seed: int = 1
     """Seed of the episode."""
     backend: str | None = None
-    """gymnasium (the reference, default) or envpool."""
+    """One of the world's backends (default: its reference, on which scores count)."""
     steps: int | None = None
     """Longest episode (default: the task's limit)."""
+    every: int | None = None
+    """Show one step in so many (default: every step in an .mp4, every fifth elsewhere)."""
 
 
 def record(verb: str, arguments: list[str]) -> int:
@@ -221,10 +230,12 @@ def record(verb: str, arguments: list[str]) -> int:
     options = _parse(RecordOptions, verb, arguments)
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps must be positive, got {options.steps}")
+    if options.every is not None and options.every < 1:
+        raise UserError(f"--every must be positive, got {options.every}")
     agent = _agent(options.task, options.agent)
     from worldmodels.report.video import record as record_video
 
-    result = record_video(agent, options.out, options.seed, options.backend, options.steps)
+    result = record_video(agent, options.out, options.seed, options.backend, options.steps, options.every)
     print(f"{options.out}: return {result['return']:.1f} in {result['steps']} steps")
     return 0
 
@@ -245,7 +256,7 @@ class PlayOptions:
     """Drive yourself: arrow keys steer, give gas and brake; a lets the agent drive; Enter is a new track; Esc ends."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing."""
+    """The world: car-racing or take-cover."""
     seed: int = 1
     """Seed of the first track."""
     save: Path | None = None
@@ -271,7 +282,7 @@ class BenchOptions:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "acting"
     """acting or vision."""
     task: str = "car-racing"
-    """The world."""
+    """The world: car-racing or take-cover."""
     repeats: int = 5
     """Repeats of every measurement."""
     steps: int | None = None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worldmodels.errors import UserError
@@ -68,23 +68,29 @@ class MemoryConfig:
 class ControllerConfig:
     """C: a linear controller evolved by CMA-ES (Hansen's pycma)."""
 
-    generations: int = 60
+    generations: int = 90
     """Generations of the evolution."""
-    population: int = 32
+    population: int = 16
     """Candidates per generation."""
     episodes: int = 4
-    """Tracks on which every candidate of a generation drives; new ones in each generation."""
+    """Tracks on which every candidate of the first generation drives; new ones in each generation."""
+    episodes_growth: float = 0.02
+    """Tracks added per generation: the closer candidates come to each other, the finer they must be told apart."""
     components: int = 32
     """Principal components of what C sees in which it is evolved; 0 means every one of its weights by itself."""
     sigma: float = 0.1
     """Initial step size."""
-    diagonal: int = 0
+    sigma_decay: float = 0.96
+    """Factor of the step size after every generation, on top of CMA-ES's own adaptation."""
+    sigma_hold: int = 40
+    """Generations before that decay begins."""
+    diagonal: int = -1
     """Generations with a diagonal covariance (separable CMA-ES) before the full one; -1 means all."""
     horizon: int = 250
     """Steps of an episode in the first generation."""
-    horizon_growth: int = 15
+    horizon_growth: int = 10
     """Steps added per generation, up to the task's limit."""
-    patience: int = 100
+    patience: int = 60
     """A fitness episode ends after this many steps without a positive reward; 0 means never."""
     validate_every: int = 10
     """Generations between evaluations of the distribution's mean."""
@@ -94,6 +100,49 @@ class ControllerConfig:
     """Backend on which fitness and validation are measured."""
     features: tuple[str, ...] = ("z", "h")
     """What the controller sees."""
+    world: str = "real"
+    """Where it is evolved: real, dream, or dream,real (first in the dream, then on from there in the real world)."""
+
+
+@dataclass(frozen=True)
+class DreamConfig:
+    """Evolution of C inside the dream; validation is always in the real world."""
+
+    generations: int = 100
+    """Generations of the evolution."""
+    population: int = 32
+    """Candidates per generation."""
+    episodes: int = 32
+    """Dreams that every candidate of a generation dreams; new ones in each generation."""
+    steps: int = 0
+    """Longest dream; 0 means the task's limit."""
+    temperature: float = 1.15
+    """Uncertainty of the dream: logits are divided by it, noise is multiplied by its square root."""
+    ends: str = "sample"
+    """How a dream ends: sample (by chance, as M believes) or threshold (where M believes it more likely than not)."""
+    sigma: float = 0.1
+    """Initial step size."""
+    validate_every: int = 10
+    """Generations between evaluations of the distribution's mean in the real world."""
+    validation_episodes: int = 64
+    """Episodes of that evaluation."""
+
+
+def in_the_dream(controller: ControllerConfig, dream: DreamConfig, limit: int) -> ControllerConfig:
+    """The settings of an evolution in the dream, in the terms of one in the real world; ``limit``: the task's steps."""
+    return replace(
+        controller,
+        generations=dream.generations,
+        population=dream.population,
+        episodes=dream.episodes,
+        episodes_growth=0.0,
+        sigma=dream.sigma,
+        horizon=min(dream.steps or limit, limit),
+        horizon_growth=0,
+        patience=0,
+        validate_every=dream.validate_every,
+        validation_episodes=dream.validation_episodes,
+    )
 
 
 @dataclass(frozen=True)
@@ -124,17 +173,18 @@ class Config:
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    dream: DreamConfig = field(default_factory=DreamConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-PRESETS: dict[str, Config] = {
+_CAR_RACING = {
     "quick": Config(
         preset="quick",
         collect=CollectConfig(episodes=32, reference_episodes=4),
         vision=VisionConfig(epochs=5, batch=64, lr=8e-4),
         memory=MemoryConfig(steps=300, length=150),
         controller=ControllerConfig(
-            generations=20, population=24, episodes=3, horizon=200, horizon_growth=15, validation_episodes=16
+            generations=24, population=16, episodes=3, horizon=200, horizon_growth=12, validation_episodes=16
         ),
         evaluate=EvaluateConfig(episodes=30, lockstep=30),
     ),
@@ -148,6 +198,10 @@ PRESETS: dict[str, Config] = {
             generations=300,
             population=64,
             episodes=16,
+            episodes_growth=0.0,
+            components=0,
+            sigma_decay=1.0,
+            diagonal=0,
             horizon=1000,
             patience=0,
             validate_every=25,
@@ -157,18 +211,62 @@ PRESETS: dict[str, Config] = {
     ),
 }
 
+_DOOM = Config(
+    task="take-cover",
+    collect=CollectConfig(episodes=400, reference_episodes=0, lockstep=20, backend="vizdoom"),
+    vision=VisionConfig(latent_size=64, epochs=4),
+    memory=MemoryConfig(hidden_size=512, batch=48, length=300, steps=1500),
+    controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=0),
+    evaluate=EvaluateConfig(episodes=400, lockstep=20),
+)
+_TAKE_COVER = {
+    "quick": replace(
+        _DOOM,
+        preset="quick",
+        collect=replace(_DOOM.collect, episodes=120),
+        vision=replace(_DOOM.vision, epochs=3, batch=64, lr=8e-4),
+        memory=replace(_DOOM.memory, steps=300),
+        dream=DreamConfig(generations=30, population=16, episodes=16, validation_episodes=32),
+        evaluate=EvaluateConfig(episodes=100, lockstep=20),
+    ),
+    "standard": replace(_DOOM, preset="standard"),
+    "paper": replace(
+        _DOOM,
+        preset="paper",
+        collect=replace(_DOOM.collect, episodes=10_000),
+        vision=replace(_DOOM.vision, epochs=10, batch=100, lr=1e-4),
+        memory=replace(_DOOM.memory, steps=24_400, batch=100, length=500),
+        dream=DreamConfig(generations=2000, population=64, episodes=16, validate_every=25, validation_episodes=256),
+        evaluate=EvaluateConfig(episodes=1000, lockstep=20),
+    ),
+}
 
-def preset(name: str) -> Config:
-    """The preset called ``name``; an unknown one is a :class:`UserError`."""
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
+PRESETS: dict[str, dict[str, Config]] = {"car-racing": _CAR_RACING, "take-cover": _TAKE_COVER}
+"""By task, then by name."""
+
+
+def preset(name: str, task: str = "car-racing") -> Config:
+    """The preset called ``name`` of a task; an unknown one is a :class:`UserError`."""
+    known = PRESETS[task]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
-        raise UserError(f"unknown preset {name!r}; presets are {', '.join(PRESETS)}; {hint}")
-    return PRESETS[name]
+        raise UserError(f"unknown preset {name!r}; presets are {', '.join(known)}; {hint}")
+    return known[name]
 
 
-_MAY_BE_ZERO = {"reference_episodes", "horizon_growth", "patience", "seed", "kl_tolerance", "diagonal", "components"}
-
+_MAY_BE_ZERO = {
+    "reference_episodes",
+    "kl_tolerance",
+    "components",
+    "episodes_growth",
+    "diagonal",
+    "sigma_hold",
+    "horizon_growth",
+    "patience",
+    "seed",
+}
+_CHOICES = {"world": ("real", "dream", "dream,real"), "ends": ("sample", "threshold")}
 
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
@@ -189,6 +287,8 @@ def check(config: Any, where: str = "") -> None:
             check(value, f"{name}.")
         elif item.name == "features" and (not value or not set(value) <= {"z", "h", "c"}):
             raise UserError(f"--{name} must be some of z, h and c, got {' '.join(map(str, value)) or 'nothing'}")
+        elif item.name in _CHOICES and value not in _CHOICES[item.name]:
+            raise UserError(f"--{name} must be one of {', '.join(_CHOICES[item.name])}, got {value!r}")
         elif isinstance(value, int | float) and item.name != "diagonal":
             zero = item.name in _MAY_BE_ZERO or (item.name == "steps" and not isinstance(config, MemoryConfig))
             low = 0 if zero else None
@@ -217,6 +317,7 @@ def from_json(content: dict[str, Any]) -> Config:
         "vision": VisionConfig,
         "memory": MemoryConfig,
         "controller": ControllerConfig,
+        "dream": DreamConfig,
         "evaluate": EvaluateConfig,
     }
     try:

@@ -210,8 +210,7 @@ class Game:
         rate = self.task.frames_per_second
         time = f"{self.step / rate:.1f} / {self.task.max_steps / rate:.0f} s"
         shown = [("score", f"{self.score:.0f}", 160), ("step", f"{self.step}", 150), ("time", time, 230)]
-        speed = _speed(self._env)
-        shown += [] if speed is None else [("speed", f"{speed:.0f}", 150)]
+        shown += [(name, f"{value:.0f}", 150) for name, value in self.task.readings(self._env).items()]
         return [*shown, ("driver", "agent" if self.agent_drives else "you", 150)]
 
     def _banner(self, screen: Any, pygame: Any, text: str) -> None:
@@ -239,12 +238,6 @@ def _font(size: int) -> Any:
     import pygame
 
     return pygame.font.Font(None, round(size * 1.25))
-
-
-def _speed(env: Any) -> float | None:
-    """The car's speed in the world's units per second, in worlds that have a car."""
-    hull = getattr(getattr(env.unwrapped, "car", None), "hull", None)
-    return float(np.hypot(*hull.linearVelocity)) if hull is not None else None
 
 
 def _next_index(directory: Path) -> int:

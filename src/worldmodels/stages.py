@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodels import interrupt
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
 from worldmodels.collecting import record_episodes
-from worldmodels.config import Config
-from worldmodels.controller.evolve import evolve
+from worldmodels.config import Config, in_the_dream
+from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along
+from worldmodels.dream.returns import DreamReturns
+from worldmodels.encoding import encoded, first_frames
 from worldmodels.errors import UserError
 from worldmodels.evaluation import PolicyFor, agent_policy, evaluate, report
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -51,7 +52,6 @@ _FILES = {
     "controller": AGENT_FILE,
     "evaluate": "evaluation.json",
 }
-_ENCODE_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Pipeline:
                 path = latents_path(directory, index)
                 seen += flush.num_frames
                 if not path.exists():
-                    save_latents(directory, index, _encoded(agent, flush, bar), digest)
+                    save_latents(directory, index, encoded(agent, flush, bar), digest)
                 if not log.has(seen):
                     tensors = load_part(directory, index, digest)
                     mu_sd, logvar_mean = tensors["mu"].float().std().item(), tensors["logvar"].float().mean().item()
@@ -283,28 +283,43 @@ class Pipeline:
         return memory.to(self.device)
 
     def controller(self) -> dict[str, Any]:
-        """Evolve C in the real environment; more generations continue a finished evolution."""
+        """Evolve C in the real world or the dream; more generations continue a finished evolution."""
         settings = dataclasses.asdict(self.config.controller) | {"features": list(self._features)}
+        dreamt = "dream" in self.config.controller.world
         inputs = {
             "controller": settings,
+            **({"dream": dataclasses.asdict(self.config.dream)} if dreamt else {}),
             "vision": self.digest("vision"),
             "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
             "latents": self.digest("encode"),
         }
-        return self._do("controller", inputs, self._controller, free=("controller.generations",))
+        return self._do("controller", inputs, self._controller, free=("controller.generations", "dream.generations"))
 
     def _controller(self, directory: Path) -> Mapping[str, float]:
         memory = self.new_memory() if self.variant == "untrained-m" else self.load_memory()
+        latents = self.load_latents()
         agent = self._untrained_controller(self.load_vision(), memory)
+        agent.starts = first_frames(latents)
+        agent.info = {"preset": self.config.preset, "seed": self.config.seed}
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
+        settings, dream = self.config.controller, self.config.dream
+        real, metrics = real_returns(agent, settings.backend), dict[str, float]()
 
         def seen() -> np.ndarray:
-            return features_along(agent, self.load_latents())
+            return features_along(agent, latents)
 
-        controller, metrics = evolve(agent, self.config.controller, self.seed, directory, seen=seen)
-        info = {"preset": self.config.preset, "seed": self.config.seed}
-        Agent(agent.task, agent.vision, agent.memory, controller, agent.features, info).save(directory)
+        if "dream" in settings.world:
+            folder = directory / "dream" if "real" in settings.world else directory
+            dreamt = in_the_dream(settings, dream, self.task.max_steps)
+            fitness = DreamReturns(agent, dream.temperature, dream.ends)
+            agent.controller, metrics = evolve(agent, dreamt, self.seed, folder, fitness, seen, real)
+            if "real" in settings.world:
+                metrics = {f"dream_{name}": value for name, value in metrics.items()}
+        if "real" in settings.world:
+            agent.controller, found = evolve(agent, settings, self.seed, directory, real, seen)
+            metrics |= found
+        agent.save(directory)
         return metrics
 
     @property
@@ -354,19 +369,6 @@ class Pipeline:
         write_json(directory / _FILES["evaluate"], result)
         metrics = {key: result[key] for key in ("mean", "sd", "median")}
         return metrics | {"episodes": float(len(returns))}
-
-
-def _encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
-    """The latents of a flush, a batch of frames at a time."""
-    mu, logvar = [], []
-    for start in range(0, flush.num_frames, _ENCODE_BATCH):
-        interrupt.check()
-        coded = agent.encode(flush.frames(start, min(start + _ENCODE_BATCH, flush.num_frames)))
-        mu.append(coded[0].half().cpu())
-        logvar.append(coded[1].half().cpu())
-        bar.advance(len(mu[-1]))
-    small = (torch.from_numpy(one) for one in (flush.actions, flush.rewards, flush.terminated, flush.lengths))
-    return Latents(torch.cat(mu), torch.cat(logvar), *small)
 
 
 def _load_module(path: Path, module: torch.nn.Module) -> None:

@@ -222,10 +222,10 @@ class _Acting:
 
     def _stock_environment(self) -> "gymnasium.Env[np.ndarray, np.ndarray] | None":
         try:
-            return gymnasium.make(self.agent.task.title)
+            return gymnasium.make(self.agent.task.gymnasium_id)
         except (gymnasium.error.Error, ImportError) as error:
             reason = " ".join(str(error).split())
-            self.notes.append(f"no plain loop: {self.agent.task.title} cannot be made here ({reason})")
+            self.notes.append(f"no plain loop: {self.agent.task.gymnasium_id} cannot be made here ({reason})")
             return None
 
 

@@ -1,6 +1,7 @@
 """Training V: frames per second against the peak of the matrix product and against stock layers in float32."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import tempfile
@@ -26,10 +27,10 @@ from worldmodels.bench.measure import (
 )
 from worldmodels.bench.plain import PlainVAE, plain_images
 from worldmodels.config import preset
-from worldmodels.device import noise, precision
 from worldmodels.tasks import Task
 from worldmodels.training import Loss, Schedule, fit
-from worldmodels.vision.vae import ConvVAE, images_from_frames, vae_loss
+from worldmodels.vision.train import vision_loss
+from worldmodels.vision.vae import ConvVAE, vae_loss
 
 _WARMUP = 3
 """Steps and batches before the clock starts."""
@@ -136,18 +137,16 @@ class _Vision:
     def training(self) -> dict[str, float]:
         """The loop and the loss of the vision stage, on frames that lie in memory."""
         torch.manual_seed(1)
-        config = preset("standard").vision
+        config = dataclasses.replace(preset("standard").vision, latent_size=self._latent_size)
         vision = ConvVAE(self._latent_size).to(self._device)
         clock: list[float] = []
+
+        trained = vision_loss(vision, config, 1, self._device)
 
         def loss(frames: Tensor, step: int) -> Loss:
             if step == _WARMUP:
                 clock.append(time.perf_counter())
-            images = images_from_frames(frames.to(self._device), torch.bfloat16)
-            eps = noise((len(frames), self._latent_size), 1, 13, step).to(self._device)
-            with precision(self._device):
-                output = vision(images, eps)
-            return vae_loss(output.reconstruction, images, output.mu, output.logvar, config.kl_tolerance)
+            return trained(frames, step)
 
         steps = self._sizes.steps
         schedule = Schedule(_WARMUP + steps, config.lr, final_fraction=0.1, checkpoint_seconds=float("inf"))

@@ -27,7 +27,7 @@ _LOCKSTEP = 256
 """Most environments stepped together; more would only take memory."""
 
 Returns = Callable[[np.ndarray, Sequence[int], int, int | None], tuple[np.ndarray, int]]
-"""(controllers (N, P), seeds (N), steps at most, patience) -> (returns (N,), environment steps)."""
+"""(controllers (N, P), seeds (E,), steps at most, patience) -> (returns (N, E) of everyone on every seed, steps)."""
 
 
 @dataclass
@@ -45,13 +45,14 @@ def real_returns(agent: Agent, backend: str) -> Returns:
     def measure(
         controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
     ) -> tuple[np.ndarray, int]:
-        returns, done = np.zeros(len(controllers)), 0
-        for start in range(0, len(controllers), _LOCKSTEP):
+        everyone, everywhere = np.repeat(controllers, len(seeds), axis=0), list(seeds) * len(controllers)
+        returns, done = np.zeros(len(everyone)), 0
+        for start in range(0, len(everyone), _LOCKSTEP):
             part = slice(start, start + _LOCKSTEP)
-            result = retrying(partial(play, controllers[part], seeds[part], steps, patience))
+            result = retrying(partial(play, everyone[part], everywhere[part], steps, patience))
             returns[part] = result.returns
             done += result.steps
-        return returns, done
+        return returns.reshape(len(controllers), len(seeds)), done
 
     def play(controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None) -> Rollouts:
         policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
@@ -68,17 +69,29 @@ def evolve(
     directory: Path,
     measure: Returns | None = None,
     seen: Callable[[], np.ndarray] | None = None,
+    validate: Returns | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Evolve controllers for the agent's V and M; return the best mean found, (P,), and its validation score.
 
-    seen: gives a sample (n, F) of what C sees, for the components in which it is evolved. Continues from the checkpoint
-    in ``directory``: recorded fitness is told again to the seeded strategy, which then stands exactly where it stood.
+    measure: gives candidates their fitness (None: in the real world); seen: gives a sample (n, F) of what C sees, for
+    the components in which it is evolved; validate: gives the mean its score (None: as ``measure``). Continues from the
+    checkpoint in ``directory``: recorded fitness is told again to the seeded strategy, which then stands exactly where
+    it stood.
     """
     measure = measure or real_returns(agent, config.backend)
+    validate = validate or measure
     limit, checkpoint = agent.task.max_steps, directory / "evolution.safetensors"
     state = _load(checkpoint, agent, config) if checkpoint.exists() else _fresh(agent, config, seen)
     space, start = state.space, len(state.fitness)
-    strategy = CMAES(np.zeros(space.size), config.population, config.sigma, config.diagonal, seed)
+    strategy = CMAES(
+        np.zeros(space.size),
+        config.population,
+        config.sigma,
+        config.diagonal,
+        seed,
+        config.sigma_decay,
+        config.sigma_hold,
+    )
     if start > config.generations:
         raise UserError(f"{checkpoint} has seen {start} generations; give at least --controller.generations {start}")
     for fitness in state.fitness:
@@ -91,15 +104,11 @@ def evolve(
         for generation in range(start, config.generations):
             interrupt.check()
             candidates = space.controllers(strategy.ask())
-            tracks = episode_seeds("fitness", seed, config.episodes, generation)
+            episodes = config.episodes + int(config.episodes_growth * generation)
+            tracks = episode_seeds("fitness", seed, episodes, generation)
             horizon = min(limit, config.horizon + config.horizon_growth * generation)
-            returns, steps = measure(
-                np.repeat(candidates, config.episodes, axis=0),
-                tracks * config.population,
-                horizon,
-                config.patience or None,
-            )
-            fitness = returns.reshape(config.population, config.episodes).mean(axis=1)
+            returns, steps = measure(candidates, tracks, horizon, config.patience or None)
+            fitness = returns.mean(axis=1)
             strategy.tell(fitness)
             state.fitness.append(fitness)
             total_steps += steps
@@ -115,7 +124,7 @@ def evolve(
             shown = {"fitness": float(fitness.mean()), "steps/s": total_steps / (time.monotonic() - began)}
             if done % config.validate_every == 0 or done == config.generations:
                 mean = space.controllers(strategy.mean[None])
-                scores, _ = measure(np.repeat(mean, len(validation_seeds), axis=0), validation_seeds, limit, None)
+                scores, _ = validate(mean, validation_seeds, limit, None)
                 numbers |= {"validation": scores.mean(), "validation_sd": scores.std()}
                 if scores.mean() > state.best_score:
                     state.best, state.best_score = mean[0], float(scores.mean())

@@ -10,10 +10,21 @@ class CMAES:
     """CMA-ES (Hansen's pycma), maximising. Exactly repeatable: ``tell`` everything again and it stands where it stood.
 
     start: (size,) first mean; diagonal: generations with a diagonal covariance (separable CMA-ES, Ros & Hansen
-    2008) before the full one, -1 for all.
+    2008) before the full one, -1 for all; decay: factor of the step size after every generation from
+    ``hold`` on, on top of what CMA-ES itself makes of it, which in some dozen generations of many parameters is little.
     """
 
-    def __init__(self, start: np.ndarray, population: int, sigma: float, diagonal: int, seed: int) -> None:
+    def __init__(
+        self,
+        start: np.ndarray,
+        population: int,
+        sigma: float,
+        diagonal: int,
+        seed: int,
+        decay: float = 1.0,
+        hold: int = 0,
+    ) -> None:
+        self._decay, self._hold = decay, hold
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pycma warns of optional packages
             import cma
@@ -47,6 +58,8 @@ class CMAES:
         low = fitness[known].min() if known.any() else 0.0
         cost = -np.where(known, fitness, low - max(1.0, abs(low)))
         self._strategy.tell(self._asked, cost.tolist())
+        if self._strategy.countiter > self._hold:
+            self._strategy.sigma *= self._decay
         self._asked = None
 
     @property

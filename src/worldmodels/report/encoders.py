@@ -1,6 +1,7 @@
 """Where recorded moments go: an H.264 video, an animated GIF or a contact sheet, each written as it comes."""
 
 import contextlib
+import glob
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ class Encoder(Protocol):
 @contextlib.contextmanager
 def whole_file(out: Path) -> Iterator[Path]:
     """A temporary file beside ``out`` that takes its name only when the block ends well."""
+    _sweep(out)
     temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp{out.suffix}")
     try:
         yield temporary
@@ -49,6 +51,24 @@ def whole_file(out: Path) -> Iterator[Path]:
         raise UserError(f"could not write {out}: {reason}; free space or choose another --out") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what recordings of ``out`` that were killed have left."""
+    for litter in out.parent.glob(f".{glob.escape(out.stem)}.*.tmp{out.suffix}"):
+        process = litter.name.removesuffix(f".tmp{out.suffix}").rpartition(".")[2]
+        if process.isdigit() and not _runs(int(process)):
+            litter.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def encoder(path: Path, suffix: str, composer: Composer, fps: float) -> Encoder:

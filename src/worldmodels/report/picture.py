@@ -6,7 +6,6 @@ from functools import cache
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from PIL import Image, ImageDraw, ImageFont
 
 from worldmodels.errors import UserError
@@ -54,28 +53,25 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
     """The stock Gymnasium environment of a task, which draws pictures for people."""
     try:
-        return gymnasium.make(task.title, render_mode="rgb_array", max_episode_steps=task.max_steps)
+        return gymnasium.make(task.gymnasium_id, render_mode="rgb_array", max_episode_steps=task.max_steps)
     except gymnasium.error.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"cannot open {task.title} as a window on the world: {reason}; run worldmodels doctor"
+            f"cannot open {task.gymnasium_id} as a window on the world: {reason}; run worldmodels doctor"
         ) from None
 
 
 def visible(task: Task, picture: np.ndarray) -> np.ndarray:
     """The rows of a picture (H, W, 3) that frames keep, so that all panels show the same part of the world."""
-    return picture[: round(len(picture) * task.seen_rows)]
+    top, bottom = (round(len(picture) * share) for share in task.seen_rows)
+    return picture[top:bottom]
 
 
 class Composer:
     """Draws moments of one task as (H, W, 3) uint8 images of even ``size`` (width, height)."""
 
-    def __init__(self, task: Task, action_space: spaces.Box, latent_size: int = 32) -> None:
-        low, high = (
-            np.broadcast_to(action_space.low, (task.action_size,)),
-            np.broadcast_to(action_space.high, (task.action_size,)),
-        )
-        self._ranges = list(zip(low.tolist(), high.tolist(), strict=True))
+    def __init__(self, task: Task, latent_size: int = 32) -> None:
+        self._ranges = task.action_ranges
         self.latent_size = latent_size
         self._names = task.action_names
         width, height = _PANEL

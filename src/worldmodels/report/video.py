@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from worldmodels.errors import UserError
@@ -46,7 +45,7 @@ def record(
     env = watched_env(task, chosen)
     shown = 0
     try:
-        composer = Composer(task, cast(spaces.Box, env.single_action_space), agent.vision.latent_size)
+        composer = Composer(task, agent.vision.latent_size)
         with whole_file(out) as temporary:
             writer = encoder(temporary, out.suffix.lower(), composer, task.frames_per_second / stride)
             with contextlib.closing(writer), Progress(limit, "record", "steps") as bar:

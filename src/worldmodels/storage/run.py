@@ -62,7 +62,8 @@ def _same(directory: Path, old: Config, new: Config) -> None:
         )
     # More generations, rounds or evaluation episodes continue a run; every other change would mix two experiments.
     controller = replace(old.controller, generations=new.controller.generations)
-    grown = replace(old, rounds=new.rounds, controller=controller, evaluate=new.evaluate)
+    dream = replace(old.dream, generations=new.dream.generations)
+    grown = replace(old, rounds=new.rounds, controller=controller, dream=dream, evaluate=new.evaluate)
     if grown != new:
         before, after = flat(to_json(grown)), flat(to_json(new))
         name = next(key for key in before if before[key] != after[key])

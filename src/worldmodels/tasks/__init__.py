@@ -8,7 +8,10 @@ from worldmodels.tasks.base import ExplorationPolicy, Task
 
 __all__ = ["ExplorationPolicy", "Task", "get_task", "task_names"]
 
-_REGISTRY = {"car-racing": "worldmodels.tasks.car_racing:CarRacing"}
+_REGISTRY = {
+    "car-racing": "worldmodels.tasks.car_racing:CarRacing",
+    "take-cover": "worldmodels.tasks.take_cover:TakeCover",
+}
 
 
 def task_names() -> list[str]:

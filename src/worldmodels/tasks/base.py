@@ -2,12 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from gymnasium import Env, spaces
 from gymnasium.vector import VectorEnv
 
 from worldmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ExplorationPolicy(Protocol):
@@ -25,6 +29,8 @@ class Task(ABC):
     """The name in commands and files."""
     title: str
     """The name for people."""
+    gymnasium_id: str
+    """The stock Gymnasium environment, which draws itself for people."""
     observation_shape: tuple[int, ...]
     """Shape of one raw observation, uint8."""
     action_size: int
@@ -41,14 +47,22 @@ class Task(ABC):
     """Whether M has a reward head."""
     predicts_end: bool = True
     """Whether M has an end head."""
+    alive_reward: float | None = None
+    """What every step is worth in a dream; None means what M predicts."""
+    action_space: spaces.Box | spaces.Discrete
+    """What one environment takes."""
+    lockstep: int = 50
+    """Environments that run together when nothing else is said."""
     backends: tuple[str, ...]
     """Backends that can build this world, fastest first."""
     reference_backend: str
     """The backend on which scores count."""
     action_names: tuple[str, ...]
     """What each of the A action numbers does, for captions."""
-    seen_rows: float = 1.0
-    """Share of the picture's rows, from the top, that frames keep."""
+    action_ranges: tuple[tuple[float, float], ...]
+    """Lowest and highest value of each of the A action numbers, for pictures."""
+    seen_rows: tuple[float, float] = (0.0, 1.0)
+    """The part of the picture's rows that frames keep, as shares of its height."""
     frames_per_second: int = 50
     """Speed at which people watch and play."""
 
@@ -75,6 +89,12 @@ class Task(ABC):
     def memory_action(self, actions: np.ndarray) -> np.ndarray:
         """Environment actions as the (N, A) float32 numbers that M sees."""
 
+    def dream_action(self, control: "Tensor") -> "Tensor":
+        """Controls (N, C) in [-1, 1] as the (N, A) numbers that M sees; a task may do it without leaving a GPU."""
+        import torch
+
+        return torch.from_numpy(self.memory_action(self.env_action(control.cpu().numpy()))).to(control.device)
+
     @abstractmethod
     def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
         """A policy for collecting the first episodes, one random stream per environment."""
@@ -90,3 +110,7 @@ class Task(ABC):
     @abstractmethod
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """One environment action from the names of the keys a person holds (left, right, up, down)."""
+
+    def readings(self, env: Env[Any, Any]) -> dict[str, float]:
+        """What a person who plays in the stock environment may want to read beside score and time."""
+        return {}

@@ -6,12 +6,14 @@ visited, -0.1 for every frame, -100 for leaving the playfield. An episode ends a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gymnasium import spaces
+from gymnasium import Env, spaces
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from worldmodels.tasks.base import ExplorationPolicy, Task
 
@@ -23,27 +25,29 @@ class CarRacing(Task):
     """Gymnasium's CarRacing-v3, or EnvPool's port of it, which is an order of magnitude faster."""
 
     name = "car-racing"
-    title = "CarRacing-v3"
+    title = "CarRacing"
+    gymnasium_id = "CarRacing-v3"
     observation_shape = (96, 96, 3)
     action_size = 3
     control_size = 3
     action_names = ("steer", "gas", "brake")
-    seen_rows = 84 / 96
+    action_ranges = ((-1.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+    seen_rows = (0.0, 84 / 96)
     max_steps = 1000
     solved = 900.0
+    action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     backends = ("envpool", "gymnasium")
     reference_backend = "gymnasium"
 
     def _make(self, num_envs: int, backend: str) -> VectorEnv:
         observation = spaces.Box(0, 255, self.observation_shape, np.uint8)
-        action = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
         if backend == "envpool":
             from worldmodels.workers.envpool_env import EnvPoolVectorEnv
 
-            return EnvPoolVectorEnv("CarRacing-v3", num_envs, observation, action, self.max_steps)
+            return EnvPoolVectorEnv("CarRacing-v3", num_envs, observation, self.action_space, self.max_steps)
         from worldmodels.workers.process_env import ProcessVectorEnv
 
-        return ProcessVectorEnv("CarRacing-v3", num_envs, observation, action, requires=("Box2D", "pygame"))
+        return ProcessVectorEnv("CarRacing-v3", num_envs, observation, self.action_space, requires=("Box2D", "pygame"))
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
         """Cut the bar away and shrink 84x96 to 64x64 with an antialiased bilinear filter.
@@ -64,6 +68,11 @@ class CarRacing(Task):
         """M sees the action as it is."""
         return np.asarray(actions, dtype=np.float32)
 
+    def dream_action(self, control: Tensor) -> Tensor:
+        """As :meth:`env_action`, without leaving the device."""
+        steer, gas, brake = control[:, 0], (control[:, 1] + 1) / 2, control[:, 2].clamp(0, 1)
+        return torch.stack([steer, gas, brake], dim=1)
+
     def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
         """Noisy drivers: some wander, most follow the road at a random pace."""
         return _Explorer(seeds)
@@ -80,6 +89,11 @@ class CarRacing(Task):
         """Arrow keys: left/right steer fully, up is full gas, down brakes at 0.8 (the original's keys)."""
         steer = float("right" in held) - float("left" in held)
         return np.array([steer, float("up" in held), 0.8 * float("down" in held)], dtype=np.float32)
+
+    def readings(self, env: Env[Any, Any]) -> dict[str, float]:
+        """The car's speed in the world's units per second."""
+        hull = env.unwrapped.car.hull  # type: ignore[attr-defined]
+        return {"speed": float(np.hypot(*hull.linearVelocity))}
 
 
 _LOW, _HIGH = np.array([-1.0, 0.0, 0.0]), np.ones(3)

@@ -1,6 +1,6 @@
 """Training V on frames streamed from the episode store."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +95,18 @@ def train_vision(
         vision.load_state_dict(dict(start))
     stream = FrameStream(flushes, config.batch, config.window, seed)
 
+    loss = vision_loss(vision, config, seed, device)
+    steps = max(1, round(config.epochs * stream.batches_per_epoch))
+    schedule = Schedule(steps, config.lr, final_fraction=0.1)
+    fit("vision", vision, stream.batches, loss, schedule, directory, ("reconstruction", "kl"), config.batch)
+    return vision, _held_out_loss(vision, stream, config, device)
+
+
+def vision_loss(
+    vision: ConvVAE, config: VisionConfig, seed: int, device: torch.device
+) -> Callable[[Tensor, int], Loss]:
+    """The loss of a batch of frames (B, 64, 64, 3) uint8 at a step; its noise depends on seed and step alone."""
+
     def loss(frames: Tensor, step: int) -> Loss:
         images = images_from_frames(frames.to(device), torch.bfloat16)
         eps = noise((len(frames), config.latent_size), seed, 13, step).to(device)
@@ -102,10 +114,7 @@ def train_vision(
             output = vision(images, eps)
         return vae_loss(output.reconstruction, images, output.mu, output.logvar, config.kl_tolerance)
 
-    steps = max(1, round(config.epochs * stream.batches_per_epoch))
-    schedule = Schedule(steps, config.lr, final_fraction=0.1)
-    fit("vision", vision, stream.batches, loss, schedule, directory, ("reconstruction", "kl"), config.batch)
-    return vision, _held_out_loss(vision, stream, config, device)
+    return loss
 
 
 @torch.no_grad()

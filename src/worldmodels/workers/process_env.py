@@ -8,7 +8,7 @@ import importlib.util
 import os
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -46,7 +46,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     in place. Workers start at the first ``reset``. When one dies, raises or makes no progress for ``timeout``
     seconds, all are ended and WorkerDied is raised; the next ``reset`` starts new ones. ``env_id`` may be
     ``module:Id-v0``; ``extra`` names this package's extra that brings what ``requires`` lists. Raises
-    UserError for a missing package and an unknown id.
+    UserError for a missing package and an unknown id. ``when_closed`` is called after the workers have ended.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
@@ -56,12 +56,13 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         env_id: str,
         num_envs: int,
         observation: spaces.Box,
-        action: spaces.Box,
+        action: spaces.Box | spaces.Discrete,
         requires: Sequence[str] = (),
         processes: int | None = None,
         timeout: float = 60.0,
         make_options: Mapping[str, Any] | None = None,
         extra: str = "car",
+        when_closed: Callable[[], None] | None = None,
     ) -> None:
         missing = [package for package in requires if importlib.util.find_spec(package) is None]
         if missing:
@@ -88,7 +89,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._alive = np.zeros(num_envs, dtype=bool)
         self._workers: list[Worker] = []
         # Also runs at the exit of the interpreter and when an environment is dropped without close().
-        self._finalizer = weakref.finalize(self, _dispose, self._workers, self._fd, os.getpid())
+        self._finalizer = weakref.finalize(self, _dispose, self._workers, self._fd, os.getpid(), when_closed)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -182,10 +183,12 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise
 
 
-def _dispose(workers: list[Worker], fd: int, owner: int) -> None:
+def _dispose(workers: list[Worker], fd: int, owner: int, when_closed: Callable[[], None] | None) -> None:
     if os.getpid() == owner:  # not in a process that was forked from the owner
         end_workers(workers, CLOSING_SECONDS)
         os.close(fd)
+        if when_closed is not None:
+            when_closed()
 
 
 def _check_id(env_id: str) -> None:

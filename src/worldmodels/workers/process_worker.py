@@ -13,6 +13,8 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -22,6 +24,7 @@ from gymnasium import spaces
 
 HANDLED_BY_PARENT = (signal.SIGINT, signal.SIGTERM)
 """Signals that a worker ignores; a terminal sends them to it as well, but its parent decides."""
+_orphaned: list[weakref.WeakMethod[Callable[[], None]]] = []
 _WATCH_SECONDS = 0.2
 """How often a worker looks whether its parent still lives."""
 
@@ -39,11 +42,11 @@ Layout = dict[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of every shared array."""
 
 
-def layout_of(observation: spaces.Box, action: spaces.Box, count: int, workers: int) -> Layout:
+def layout_of(observation: spaces.Box, action: spaces.Box | spaces.Discrete, count: int, workers: int) -> Layout:
     """What a vector environment with ``count`` rows shares with its workers."""
     return {
         "observations": ((count, *observation.shape), np.dtype(observation.dtype).str),
-        "actions": ((count, *action.shape), np.dtype(action.dtype).str),
+        "actions": ((count, *(action.shape or ())), np.dtype(action.dtype).str),
         "rewards": ((count,), "<f8"),
         "terminated": ((count,), "|b1"),
         "truncated": ((count,), "|b1"),
@@ -101,6 +104,7 @@ class Worker:
                 stdout=2,  # what environments print must not mix with the output of a command
                 env=os.environ | headless | {"OMP_NUM_THREADS": "1"},
                 pass_fds=(theirs.fileno(), fd),
+                start_new_session=True,  # so that what the environments start can be ended with the worker
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
@@ -125,7 +129,11 @@ class Worker:
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            pass
+        finally:
+            # All of its session: a simulator may run as a process of its own, and outlive a worker that was killed.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
 
@@ -189,7 +197,19 @@ def _follow(parent: int) -> None:
     """End this process, even in the middle of a step that hangs, soon after its parent is gone."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
+    for reference in _orphaned:
+        work = reference()
+        if work is not None:
+            with contextlib.suppress(Exception):
+                work()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(0)
+
+
+def when_orphaned(work: Callable[[], None]) -> None:
+    """Call ``work``, a method, before a worker whose parent has died ends itself and all that it started."""
+    _orphaned.append(weakref.WeakMethod(work))
 
 
 def one_line(error: BaseException) -> str:

@@ -1,0 +1,172 @@
+"""The dream as Gymnasium environments: ``make_vec("worldmodels/Dream-v0", num_envs=64, agent="car-racing")``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from worldmodels.agent import Agent, feature_size, load_agent
+from worldmodels.dream.dreams import Dreams
+from worldmodels.errors import UserError
+from worldmodels.workers.envpool_env import row_seeds
+
+OBSERVATIONS = ("latent", "frame")
+"""What is observed: what C sees (z and h, in Doom c too), or the frame that V decodes from z."""
+
+
+class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """N dreams of one agent, advanced in one batched step.
+
+    agent: a shipped agent's task, a path, or an :class:`Agent`; temperature: paper, section 4.2; ends: "sample" the end
+    or cut where its probability exceeds 0.5 ("threshold"); max_steps: a dream is truncated there (None: the task's
+    limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3) uint8; dtype: of the products (None: the
+    fastest). Actions are those of the real world. A row that has ended stays as it is, with reward 0, until it is reset
+    (``options={"reset_mask": mask}`` resets some); with autoreset_mode SAME_STEP it begins anew at once, and what it
+    ended with is in ``info["final_obs"]``. Rows have seeds of their own: what row 3 dreams does not depend on the rows
+    beside it.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        agent: "Agent | str | Path" = "car-racing",
+        temperature: float = 1.0,
+        ends: str = "sample",
+        max_steps: int | None = None,
+        observation: str = "latent",
+        device: str = "cpu",
+        autoreset_mode: AutoresetMode = AutoresetMode.DISABLED,
+        render_mode: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise UserError(f"expected at least 1 dream, got {num_envs}")
+        if observation not in OBSERVATIONS:
+            raise UserError(f"unknown observation {observation!r}; choose from {', '.join(OBSERVATIONS)}")
+        if max_steps is not None and max_steps < 1:
+            raise UserError(f"expected max_steps of at least 1, got {max_steps}")
+        if autoreset_mode not in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP):
+            raise UserError(f"expected autoreset_mode DISABLED or SAME_STEP, got {autoreset_mode}")
+        self.agent = agent if isinstance(agent, Agent) else load_agent(agent, device)
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 50}
+        self._mode, self._observation = autoreset_mode, observation
+        self._limit = max_steps or self.agent.task.max_steps
+        self._settings = (temperature, ends, dtype)
+        self._dreams = Dreams(self.agent, temperature, ends, dtype)
+        if observation == "frame":
+            self.single_observation_space: spaces.Space[Any] = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+        else:
+            size = feature_size(self.agent.vision, self.agent.memory, self.agent.features)
+            self.single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.single_action_space = self.agent.task.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._alive = np.zeros(num_envs, dtype=bool)
+        self._seeds = np.random.SeedSequence()
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """First observations of new dreams, and an empty info; a seed per row, or one for all."""
+        mask = (options or {}).get("reset_mask")
+        if mask is not None and self._lengths_known():
+            self._begin(np.flatnonzero(mask), row_seeds(seed, self.num_envs) if seed is not None else None)
+        else:
+            seeds = row_seeds(seed, self.num_envs) if seed is not None else self._fresh_seeds(self.num_envs)
+            if seed is not None:
+                self._seeds = np.random.SeedSequence(seeds)
+            self._dreams.reset(seeds)
+            self._lengths = np.zeros(self.num_envs, dtype=np.int64)
+            self._alive[:] = True
+        return self._observe(), {}
+
+    def _lengths_known(self) -> bool:
+        return hasattr(self, "_lengths")
+
+    def _fresh_seeds(self, count: int) -> list[int]:
+        return [int(word) >> 1 for word in self._seeds.spawn(1)[0].generate_state(count)]
+
+    def _begin(self, rows: np.ndarray, seeds: Sequence[int] | None) -> None:
+        """Begin new dreams in some rows."""
+        if not len(rows):
+            return
+        chosen = self._fresh_seeds(len(rows)) if seeds is None else [seeds[row] for row in rows.tolist()]
+        self._dreams.restart(torch.from_numpy(rows), chosen)
+        self._lengths[rows] = 0
+        self._alive[rows] = True
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step the rows that are still dreaming; ``actions`` (N, ...) are those of the real world."""
+        if not self._lengths_known():
+            raise UserError("expected reset before step: no dream has begun")
+        alive = self._alive.copy()
+        taken = self.agent.task.memory_action(np.asarray(actions))
+        reward, ended = self._dreams.step(
+            torch.from_numpy(taken).to(self.agent.device), frozen=torch.from_numpy(~alive).to(self.agent.device)
+        )
+        self._lengths[alive] += 1
+        rewards = np.where(alive, reward.double().cpu().numpy(), 0.0)
+        terminated = ended.cpu().numpy() & alive
+        truncated = alive & ~terminated & (self._lengths >= self._limit)
+        self._alive &= ~(terminated | truncated)
+        info: dict[str, Any] = {}
+        over = terminated | truncated
+        if self._mode == AutoresetMode.SAME_STEP and over.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            last = self._observe()
+            for row in np.flatnonzero(over):
+                final[row] = last[row]
+            info = {"final_obs": final, "_final_obs": over}
+            self._begin(np.flatnonzero(over), None)
+        return self._observe(), rewards, terminated, truncated, info
+
+    def _observe(self) -> np.ndarray:
+        if self._observation == "frame":
+            return self.frames()
+        return self._dreams.features().cpu().numpy()
+
+    def frames(self) -> np.ndarray:
+        """What the dreams look like, (N, 64, 64, 3) uint8."""
+        return self.agent.decode(self._dreams.z)
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The frames, one per dream, where the render_mode is rgb_array."""
+        return tuple(self.frames()) if self.render_mode == "rgb_array" else None
+
+
+class DreamEnv(gymnasium.Env[np.ndarray, Any]):
+    """One dream, for code that expects a single environment; options as in :class:`DreamVectorEnv`."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        self._dreams = DreamVectorEnv(1, render_mode=render_mode, **options)
+        self.render_mode = render_mode
+        self.observation_space = self._dreams.single_observation_space
+        self.action_space = self._dreams.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The first observation of a new dream."""
+        super().reset(seed=seed)
+        chosen = int(self.np_random.integers(1 << 31)) if seed is None else seed
+        observations, info = self._dreams.reset(seed=[chosen])
+        return observations[0], info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step; after the end the dream must be reset."""
+        observations, rewards, terminated, truncated, info = self._dreams.step(np.asarray(action)[None])
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> Any:
+        """The frame (64, 64, 3) uint8 that V decodes, where the render_mode is rgb_array."""
+        frames = self._dreams.render()
+        return None if frames is None else frames[0]
