@@ -1,5 +1,6 @@
 """An agent: V + M + C with its task, acting on batches of frames; saved as safetensors and JSON."""
 
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -52,6 +53,15 @@ class Agent:
         if num_envs < 1:
             raise UserError(f"expected at least 1 environment, got {num_envs}")
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
+
+    def digest(self) -> str:
+        """SHA-256 of all weights, by which results of another agent are told apart."""
+        total = hashlib.sha256()
+        for part in (self.vision.state_dict(), self.memory.state_dict(), {"controller": self.controller}):
+            for name, value in sorted(part.items()):
+                total.update(name.encode())
+                total.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        return total.hexdigest()
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:

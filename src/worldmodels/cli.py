@@ -16,6 +16,7 @@ _VERBS = {
     "ablate": "what V alone and an untrained M are worth: an evolution of their own for each",
     "record": "a video of the world, what V sees of it and what M expected",
     "play": "drive yourself, with the arrow keys",
+    "dream": "report, play or record: the world that M dreams",
     "bench": "how fast acting and training are, against a bound and a baseline",
     "doctor": "what this machine has, what works and what to install",
 }
@@ -28,7 +29,7 @@ def _help() -> str:
         "usage: worldmodels VERB [TASK] [OPTIONS]\n\n"
         "World Models: V sees, M dreams, C acts (Ha & Schmidhuber 2018).\n\n"
         f"verbs:\n{lines}\n\n"
-        "tasks:\n  car-racing\n\n"
+        "tasks:\n  car-racing, take-cover\n\n"
         "examples:\n"
         "  worldmodels train car-racing --preset quick --run runs/first\n"
         "  worldmodels evaluate car-racing --episodes 100 --seed 1\n"

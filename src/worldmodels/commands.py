@@ -15,6 +15,7 @@ from worldmodels.config import (
     Config,
     ControllerConfig,
     DreamConfig,
+    DreamReportConfig,
     EvaluateConfig,
     MemoryConfig,
     VisionConfig,
@@ -276,11 +277,66 @@ def play(verb: str, arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class DreamOptions:
+    """The dream: report on how true it is, play in it, or record the agent in it."""
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "play"
+    """report, play or record."""
+    task: TaskName = "car-racing"
+    """The world: car-racing or take-cover."""
+    agent: str | None = None
+    """A saved agent or a run (default: the shipped agent)."""
+    seed: int = 1
+    """Seed of the dreams."""
+    temperature: float = 1.0
+    """Uncertainty of the dream: 1 is what M believes."""
+    out: Path | None = None
+    """record: the file, .mp4 or .gif (default: dream.mp4); report: the folder (default: dream-report)."""
+    steps: int | None = None
+    """record: longest episode (default: the task's limit)."""
+    every: int | None = None
+    """record: show one step in so many (default: every step in an .mp4, every fifth in a .gif)."""
+    report: DreamReportConfig = field(default_factory=DreamReportConfig)
+
+
+def dream(verb: str, arguments: list[str]) -> int:
+    """Report on dreams, play in them or record them."""
+    options = _parse(DreamOptions, verb, arguments)
+    for name in ("steps", "every"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be positive, got {value}")
+    if options.what == "play":
+        from worldmodels.play_dream import play_dream
+        from worldmodels.tasks import get_task
+
+        play_dream(get_task(options.task), options.seed, options.agent, options.temperature)
+    elif options.what == "record":
+        from worldmodels.report.dream_video import record_dream
+
+        agent = _agent(options.task, options.agent)
+        out = options.out or Path("dream.mp4")
+        result = record_dream(agent, out, options.seed, options.temperature, options.steps, options.every)
+        real = "" if result["real_score"] is None else f", {result['real_score']:.1f} in the real world"
+        print(f"{out}: score {result['dream_score']:.1f} in the dream{real}, {result['steps']} steps")
+    elif options.what == "report":
+        from worldmodels.report.dream import DreamReport, print_report
+
+        check(options.report, "report.")
+        agent = _agent(options.task, options.agent)
+        folder = options.out or Path("dream-report")
+        print_report(DreamReport(agent, options.report, options.seed, folder).run(), folder)
+    else:
+        raise UserError(f"expected report, play or record, got {options.what!r}; see worldmodels dream --help")
+    return 0
+
+
+@dataclass(frozen=True)
 class BenchOptions:
     """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "acting"
-    """acting or vision."""
+    """acting, vision or dream."""
     task: str = "car-racing"
     """The world: car-racing or take-cover."""
     repeats: int = 5

@@ -128,6 +128,30 @@ class DreamConfig:
     """Episodes of that evaluation."""
 
 
+@dataclass(frozen=True)
+class DreamReportConfig:
+    """How much the report measures."""
+
+    episodes: int = 24
+    """Real episodes that dreams are held against."""
+    horizon: int = 200
+    """Longest prediction, in steps."""
+    starts: int = 8
+    """Moments of each episode from which it is dreamt on."""
+    controllers: int = 40
+    """Controllers of all strengths whose dream and real scores are compared."""
+    controller_episodes: int = 16
+    """Real episodes of each of them; four times as many dreams."""
+    temperatures: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
+    """Temperatures at each of which a controller is evolved in the dream."""
+    generations: int = 30
+    """Generations of each of those evolutions; 0 leaves them out."""
+    games: int = 100
+    """Real episodes and dreams on which their results are scored."""
+    steps: int = 0
+    """Longest episode and dream; 0 means the task's limit."""
+
+
 def in_the_dream(controller: ControllerConfig, dream: DreamConfig, limit: int) -> ControllerConfig:
     """The settings of an evolution in the dream, in the terms of one in the real world; ``limit``: the task's steps."""
     return replace(
@@ -287,10 +311,13 @@ def check(config: Any, where: str = "") -> None:
             check(value, f"{name}.")
         elif item.name == "features" and (not value or not set(value) <= {"z", "h", "c"}):
             raise UserError(f"--{name} must be some of z, h and c, got {' '.join(map(str, value)) or 'nothing'}")
+        elif item.name == "temperatures" and not (value and all(0 < one < float("inf") for one in value)):
+            raise UserError(f"--{name} must be positive numbers, got {' '.join(map(str, value)) or 'nothing'}")
         elif item.name in _CHOICES and value not in _CHOICES[item.name]:
             raise UserError(f"--{name} must be one of {', '.join(_CHOICES[item.name])}, got {value!r}")
         elif isinstance(value, int | float) and item.name != "diagonal":
             zero = item.name in _MAY_BE_ZERO or (item.name == "steps" and not isinstance(config, MemoryConfig))
+            zero = zero or (item.name == "generations" and isinstance(config, DreamReportConfig))
             low = 0 if zero else None
             if not (value > 0 or value == low) or value == float("inf"):
                 raise UserError(f"--{name} must be {'at least 0' if low == 0 else 'positive'}, got {value}")

@@ -45,18 +45,25 @@ def play(
     on the key "a" (None: the shipped agent); tick: called before every frame (tests press keys there).
     Raises :class:`UserError` when pygame or a screen is missing.
     """
-    pygame = _pygame()
     if save is not None and save.exists() and not save.is_dir():
         raise UserError(f"{save} is a file; --save expects a directory")
+    return play_game(task, lambda: Game(task, seed, save, agent), (_WORLD[0], _WORLD[1] + _FOOT), tick)
+
+
+def play_game(
+    task: Task, make: "Callable[[], Game]", size: tuple[int, int], tick: Callable[["Game"], None] | None
+) -> list[float]:
+    """Show the game that ``make`` makes in a window of ``size`` until it is closed; returns its scores."""
+    pygame = _pygame()
     try:
         pygame.display.init()
         pygame.font.init()
-        screen = pygame.display.set_mode((_WORLD[0], _WORLD[1] + _FOOT))
+        screen = pygame.display.set_mode(size)
     except pygame.error as error:
         raise UserError(f"no window can be opened ({error}); play on a machine with a screen") from None
     pygame.display.set_caption(f"worldmodels: {task.title}")
     try:
-        with contextlib.closing(Game(task, seed, save, agent)) as game:
+        with contextlib.closing(make()) as game:
             clock = pygame.time.Clock()
             while game.running:
                 interrupt.check()
@@ -214,12 +221,12 @@ class Game:
         return [*shown, ("driver", "agent" if self.agent_drives else "you", 150)]
 
     def _banner(self, screen: Any, pygame: Any, text: str) -> None:
-        middle = _WORLD[1] // 3
-        band = pygame.Surface((_WORLD[0], 72), pygame.SRCALPHA)
+        width, middle = screen.get_width(), screen.get_height() // 3
+        band = pygame.Surface((width, 72), pygame.SRCALPHA)
         band.fill((20, 23, 28, 215))
         screen.blit(band, (0, middle - 36))
         image = _font(34).render(text, True, ACCENT)
-        screen.blit(image, image.get_rect(center=(_WORLD[0] // 2, middle)))
+        screen.blit(image, image.get_rect(center=(width // 2, middle)))
 
     def _write(self, screen: Any, text: str, place: tuple[int, int], size: int, color: str) -> int:
         """Draw ``text`` on the base line at ``place`` and return where it ends."""

@@ -72,6 +72,14 @@ def seconds_of(work: Callable[[], Any], times: int, warmup: int, device: torch.d
     return time.perf_counter() - began
 
 
+def peak_gflops(device: torch.device, size: int = 2048, times: int = 24) -> float:
+    """Rate of the product of two square matrices in the fastest dtype of the device."""
+    a, b = (torch.randn(size, size).to(device, dtype_of(device)) for _ in range(2))
+    out = torch.empty_like(a)
+    seconds = seconds_of(lambda: torch.mm(a, b, out=out), times, 3, device)
+    return times * 2 * size**3 / seconds / 1e9
+
+
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -83,7 +91,7 @@ def agent_for(task: Task) -> Agent:
     if task.name in shipped_agents():
         return load_agent(task.name, device.type)
     torch.manual_seed(1)
-    standard = preset("standard")
+    standard = preset("standard", task.name)
     vision = ConvVAE(standard.vision.latent_size)
     memory = MDNRNN(
         standard.vision.latent_size,

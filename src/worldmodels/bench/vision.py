@@ -23,6 +23,7 @@ from worldmodels.bench.measure import (
     dtype_of,
     interleaved,
     machine,
+    peak_gflops,
     seconds_of,
 )
 from worldmodels.bench.plain import PlainVAE, plain_images
@@ -128,11 +129,7 @@ class _Vision:
 
     def peak(self) -> dict[str, float]:
         """The matrix product in V's dtype."""
-        size, times, dtype = self._sizes.product, self._sizes.products, dtype_of(self._device)
-        a, b = (torch.randn(size, size).to(self._device, dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        seconds = seconds_of(lambda: torch.mm(a, b, out=out), times, _WARMUP, self._device)
-        return {"peak_gflops": times * 2 * size**3 / seconds / 1e9}
+        return {"peak_gflops": peak_gflops(self._device, self._sizes.product, self._sizes.products)}
 
     def training(self) -> dict[str, float]:
         """The loop and the loss of the vision stage, on frames that lie in memory."""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from worldmodels.errors import UserError
-from worldmodels.report.picture import Composer, Moment, contact_sheet
+from worldmodels.report.picture import Moment, contact_sheet
 
 SUFFIXES = (".mp4", ".gif", ".png")
 EVERY = {".mp4": 1, ".gif": 5, ".png": 5}
@@ -71,7 +71,18 @@ def _runs(process: int) -> bool:
     return True
 
 
-def encoder(path: Path, suffix: str, composer: Composer, fps: float) -> Encoder:
+class Draws(Protocol):
+    """Draws moments as images of one ``size`` (width, height)."""
+
+    size: tuple[int, int]
+    latent_size: int
+
+    def draw(self, moment: Moment) -> np.ndarray:
+        """The picture, (H, W, 3) uint8."""
+        ...
+
+
+def encoder(path: Path, suffix: str, composer: Draws, fps: float) -> Encoder:
     """The encoder for ``suffix``; fps: frames per second of a video."""
     if suffix == ".mp4":
         return _Mp4(path, composer, fps)
@@ -81,7 +92,7 @@ def encoder(path: Path, suffix: str, composer: Composer, fps: float) -> Encoder:
 class _Mp4:
     """H.264 in yuv420p with the index in front, which every browser plays; the last frame stays for a second."""
 
-    def __init__(self, path: Path, composer: Composer, fps: float) -> None:
+    def __init__(self, path: Path, composer: "Draws", fps: float) -> None:
         import imageio_ffmpeg
 
         self._composer, self._path, self._fps = composer, path, fps
@@ -128,7 +139,7 @@ class _Mp4:
 class _Gif:
     """Half-size frames, each with the colours it needs, written one by one."""
 
-    def __init__(self, path: Path, composer: Composer) -> None:
+    def __init__(self, path: Path, composer: "Draws") -> None:
         self._composer = composer
         self._size = (round(composer.size[0] * _GIF_SCALE), round(composer.size[1] * _GIF_SCALE))
         self._file = open(path, "wb")  # noqa: SIM115 - closed by close()

@@ -20,7 +20,7 @@ from worldmodels.storage.atomic import write_bytes
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6b7280"
 """Okabe and Ito's colours, which colour-blind people can tell apart."""
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -66,7 +66,7 @@ def training_curves(run_dir: Path, out: Path) -> None:
     rounds = sorted(path for path in Path(run_dir).glob("round-*") if path.is_dir())
     if not rounds:
         raise UserError(f"{run_dir} holds no rounds to draw; expected the directory of a run")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 6.8 * len(rounds)), layout="constrained")
         panels = figure.subplots(2 * len(rounds), 2).reshape(len(rounds), 4)
         for row, directory in zip(panels, rounds, strict=True):
@@ -76,7 +76,7 @@ def training_curves(run_dir: Path, out: Path) -> None:
             _controller(row[2], read_metrics(directory / "controller" / "metrics.csv"), prefix)
             last = Path(run_dir) if directory == rounds[-1] else None
             _evaluation(row[3], _scores(directory, last), prefix)
-        _save(figure, out)
+        save_figure(figure, out)
 
 
 def bar_of_scores(rows: Sequence[tuple[str, Mapping[str, Any]]], out: Path) -> None:
@@ -86,7 +86,7 @@ def bar_of_scores(rows: Sequence[tuple[str, Mapping[str, Any]]], out: Path) -> N
     """
     if not rows:
         raise UserError("no scores to draw; evaluate at least one agent first")
-    with matplotlib.rc_context(_STYLE | {"axes.grid.axis": "x"}):
+    with matplotlib.rc_context(STYLE | {"axes.grid.axis": "x"}):
         figure = Figure(figsize=(8, 1.1 + 0.62 * len(rows)), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(rows))[::-1]
@@ -110,7 +110,7 @@ def bar_of_scores(rows: Sequence[tuple[str, Mapping[str, Any]]], out: Path) -> N
         counts = {len(row["returns"]) for _, row in rows if "returns" in row}
         episodes = f", {counts.pop():,} episodes each" if len(counts) == 1 else ""
         axes.set_xlabel(f"return: mean and its 95% interval{episodes}" + (" (dots)" if episodes else ""))
-        _save(figure, out)
+        save_figure(figure, out)
 
 
 def _vision(axes: Axes, data: Columns, prefix: str) -> None:
@@ -269,7 +269,8 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def _save(figure: Figure, out: Path) -> None:
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write the figure as PNG, whole or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI)
     write_bytes(Path(out), picture.getvalue())

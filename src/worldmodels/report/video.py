@@ -40,7 +40,7 @@ def record(
     limit = min(max_steps or task.max_steps, task.max_steps)
     if (max_steps is not None and max_steps < 1) or (every is not None and every < 1):
         raise UserError(f"expected at least 1 step and every at least 1, got {max_steps} and {every}")
-    _check_target(out)
+    check_target(out)
     stride = every or EVERY[out.suffix.lower()]
     env = watched_env(task, chosen)
     shown = 0
@@ -89,15 +89,15 @@ def watch(
     Moments that ``stride`` skips come without decoded pictures (zeros), which would take most of the time.
     """
     watcher = _Watcher(agent, env, show, stride)
-    with _one_thread():
+    with one_thread():
         result = rollout(env, watcher, [seed], max_steps, observer=watcher)
         watcher.finish()
     return result
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One frame at a time gains nothing from more threads, and waits for them where the cores are busy."""
+def one_thread() -> Iterator[None]:
+    """Inside, torch uses one thread: a single frame gains nothing from more, and waits where the cores are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -155,7 +155,8 @@ class _Watcher:
         return visible(self._agent.task, np.asarray(drawn[0]))
 
 
-def _check_target(out: Path) -> None:
+def check_target(out: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done."""
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"cannot tell the format of {out}: expected a name that ends in .mp4, .gif or .png")
     if not out.parent.is_dir():

@@ -1,0 +1,170 @@
+"""Dreaming: steps per second for one dream and for thousands, beside the matrix product and the plain loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodels.agent import Agent
+from worldmodels.bench.measure import (
+    Spread,
+    agent_for,
+    busy_note,
+    dtype_name,
+    dtype_of,
+    interleaved,
+    machine,
+    peak_gflops,
+    seconds_of,
+)
+from worldmodels.bench.plain import torch_threads
+from worldmodels.controller.policy import Controllers
+from worldmodels.dream.returns import DreamReturns
+from worldmodels.memory.mixture import sample
+from worldmodels.tasks import Task
+
+_WARMUP = 1
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much one measurement does."""
+
+    dreams: tuple[int, ...] = (1, 64, 1024, 4096)
+    """Dreams at once; from 64 on as candidates that dream 16 dreams each."""
+    seconds_steps: int = 200_000
+    """Dream steps of one measurement, at most."""
+    plain_steps: int = 600
+    """Steps of the plain loop."""
+
+
+SIZES = Sizes()
+
+
+def bench(task: Task, repeats: int) -> dict[str, Any]:
+    """Measure, print a table and return the figures."""
+    agent = _endless(agent_for(task))
+    about = machine(agent.device)
+    measured = _Dreaming(agent, SIZES)
+    spreads = interleaved([measured.peak, measured.dreaming, measured.plain], repeats)
+    result = figures(spreads, flops_per_step(agent)) | {
+        "what": "dream",
+        "task": task.name,
+        "dtype": dtype_name(dtype_of(agent.device)),
+        "repeats": {"count": repeats} | {name: spread.to_json() for name, spread in spreads.items()},
+        "machine": about,
+        "notes": busy_note(about["load"], about["cores"]),
+    }
+    _print(result, spreads)
+    return result
+
+
+def figures(spreads: Mapping[str, Spread], flops: float) -> dict[str, Any]:
+    """The figures that count, from the medians of what was measured; ``flops`` per dream step."""
+    median = {name: spread.median for name, spread in spreads.items()}
+    rates = {name.removeprefix("dreams_"): value for name, value in median.items() if name.startswith("dreams_")}
+    peak, plain = median["peak_gflops"], median["plain_steps_per_s"]
+    return {
+        "dream_steps_per_s": rates,
+        "peak_gflops": peak,
+        "mflop_per_step": flops / 1e6,
+        "share_of_peak": {name: rate * flops / (peak * 1e9) for name, rate in rates.items()},
+        "plain_steps_per_s": plain,
+        "speedup": {name: rate / plain for name, rate in rates.items()},
+    }
+
+
+def flops_per_step(agent: Agent) -> float:
+    """Operations of one dream step, two for a multiply-add: gates, heads and controller."""
+    memory = agent.memory
+    inputs = memory.lstm.input_size + memory.hidden_size
+    outputs = 3 * memory.latent_size * memory.mixtures
+    outputs += (memory.reward_head is not None) + (memory.end_head is not None)
+    return 2.0 * (inputs * 4 * memory.hidden_size + memory.hidden_size * outputs + len(agent.controller))
+
+
+def _endless(agent: Agent) -> Agent:
+    """Dreams that never end by themselves, so that as many are dreamt as the measurement says."""
+    if agent.memory.end_head is not None:
+        torch.nn.init.zeros_(agent.memory.end_head.weight)
+        torch.nn.init.constant_(agent.memory.end_head.bias, -100.0)
+    if agent.starts is None:
+        agent.starts = torch.zeros(1, 2, agent.memory.latent_size)
+    return agent
+
+
+class _Dreaming:
+    """The measurements."""
+
+    def __init__(self, agent: Agent, sizes: Sizes) -> None:
+        self._agent, self._sizes = agent, sizes
+        self._measure = DreamReturns(agent, 1.0, "sample")
+
+    def peak(self) -> dict[str, float]:
+        """The matrix product in the dream's dtype."""
+        return {"peak_gflops": peak_gflops(self._agent.device)}
+
+    def dreaming(self) -> dict[str, float]:
+        """Evolution's own measurement of controllers, for every number of dreams."""
+        rates = {}
+        for count in self._sizes.dreams:
+            episodes = min(16, count)
+            controllers = np.repeat(self._agent.controller.numpy()[None], count // episodes, axis=0)
+            steps = max(10, min(400, self._sizes.seconds_steps // count))
+            work = partial(self._measure, controllers, list(range(episodes)), steps)
+            rates[f"dreams_{count}"] = count * steps / seconds_of(work, 1, _WARMUP, self._agent.device)
+        return rates
+
+    def plain(self) -> dict[str, float]:
+        """One dream at a time through the same networks as everyone writes it, in float32."""
+        agent, count = self._agent, self._sizes.plain_steps
+        memory, task = agent.memory, agent.task
+        features = len(agent.controller) // task.control_size - 1
+        controller = Controllers(agent.controller[None].to(agent.device), features, task.control_size)
+
+        @torch.inference_mode()
+        def dream() -> None:
+            assert agent.starts is not None
+            z = agent.starts[:1, 0].float().to(agent.device)
+            h, c = memory.initial_state(1)
+            total = 0.0
+            for _ in range(count):
+                known = {"z": z, "h": h, "c": c}
+                control = controller(torch.cat([known[name] for name in agent.features], dim=1))
+                h, c = memory.step(z, task.dream_action(control), (h, c))
+                prediction = memory.heads(h)
+                z = sample(prediction.mixture)
+                if prediction.reward is not None:
+                    total += prediction.reward.item()
+                if prediction.end_logit is not None and torch.rand(()) < torch.sigmoid(prediction.end_logit).cpu():
+                    break
+
+        with torch_threads(1):
+            return {"plain_steps_per_s": count / seconds_of(dream, 1, _WARMUP, agent.device)}
+
+
+def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    about = result["machine"]
+    table = Table(title=f"dreaming {result['task']}, in {result['dtype']}", title_justify="left")
+    for column in ("measured", "per second", "lowest", "highest", "share of the peak", "times the plain loop"):
+        table.add_column(column, justify="left" if column == "measured" else "right")
+
+    def row(name: str, key: str, *more: str) -> None:
+        spread = spreads[key]
+        table.add_row(name, *(f"{one:,.0f}" for one in (spread.median, min(spread.values), max(spread.values))), *more)
+
+    row("matrix product 2048 x 2048, GFLOP", "peak_gflops")
+    row("the plain loop, steps", "plain_steps_per_s")
+    for count in result["dream_steps_per_s"]:
+        share, speedup = result["share_of_peak"][count], result["speedup"][count]
+        row(f"{int(count):,} dreams, steps", f"dreams_{count}", f"{share:.1%}", f"{speedup:,.1f}")
+    lines = [f"{about['cpu']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}"]
+    lines.append(f"{result['mflop_per_step']:.2f} MFLOP a step")
+    table.caption = "\n".join(lines + result["notes"])
+    Console().print(table)

@@ -1,0 +1,173 @@
+"""How true dreams are: predictions of M held against what really happened.
+
+Legend: E episodes, T steps, S starts, K steps ahead, Z latent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodels import interrupt
+from worldmodels.agent import Agent
+from worldmodels.dream.dreams import Dreams
+from worldmodels.memory.mdnrnn import State
+from worldmodels.storage.episodes import Episode
+
+FRAME_STEPS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 100, 150, 200)
+"""Steps ahead at which frames are decoded and compared; every one would take most of the time."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One real episode as V and M live it: mu (T+1, Z) and, before each step, the state of M, (T+1, H) each."""
+
+    episode: Episode
+    mu: Tensor
+    h: Tensor
+    c: Tensor
+
+
+@torch.inference_mode()
+def watch(agent: Agent, episode: Episode) -> Watched:
+    """Encode an episode and let M follow it."""
+    mu = torch.cat([agent.encode(part)[0] for part in np.array_split(episode.frames, -(-len(episode.frames) // 256))])
+    actions = torch.from_numpy(episode.actions).to(agent.device)
+    state: State = agent.memory.initial_state(1)
+    states = [state]
+    for step in range(len(actions)):
+        state = agent.memory.step(mu[step : step + 1], actions[step : step + 1], state)
+        states.append(state)
+    return Watched(episode, mu, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Root mean square errors 1 to K steps ahead, (K,): of the dream, of assuming that nothing changes, of a guess.
+
+    ``latent`` is in units of z; ``frame`` in grey levels (0 to 255), NaN where frames were not compared, beside what V
+    itself loses.
+    """
+
+    latent: np.ndarray
+    latent_still: np.ndarray
+    latent_guess: float
+    frame: np.ndarray
+    frame_still: np.ndarray
+    frame_floor: float
+    starts: int
+
+
+@torch.inference_mode()
+def open_loop(agent: Agent, watched: Sequence[Watched], horizon: int, starts: int, seed: int) -> OpenLoop:
+    """Dream on from moments of real episodes, with the actions that were really taken, up to ``horizon`` steps."""
+    rng = np.random.default_rng([seed, 51])
+    moments = [
+        (one, int(start))
+        for one in watched
+        if len(one.episode.actions) > horizon
+        for start in rng.integers(0, len(one.episode.actions) - horizon, starts)
+    ]
+    empty = np.full(horizon, np.nan)
+    if not moments:
+        return OpenLoop(empty, empty, float("nan"), empty, empty, float("nan"), 0)
+    dreams = Dreams(agent)
+    dreams.reset(rng.integers(1 << 31, size=len(moments)).tolist())
+    dreams.z = torch.stack([one.mu[start] for one, start in moments])
+    dreams.h = torch.stack([one.h[start] for one, start in moments])
+    dreams.c = torch.stack([one.c[start] for one, start in moments])
+    first = dreams.z.clone()
+    still = agent.decode(first).astype(np.float32)
+    latent, latent_still, frame, frame_still = (empty.copy() for _ in range(4))
+    floors = []
+    for ahead in range(1, horizon + 1):
+        interrupt.check()
+        actions = np.stack([one.episode.actions[start + ahead - 1] for one, start in moments])
+        dreams.step(torch.from_numpy(actions).to(agent.device))
+        real = torch.stack([one.mu[start + ahead] for one, start in moments])
+        latent[ahead - 1] = (dreams.z - real).square().mean().sqrt().item()
+        latent_still[ahead - 1] = (first - real).square().mean().sqrt().item()
+        if ahead in FRAME_STEPS:
+            seen = np.stack([one.episode.frames[start + ahead] for one, start in moments]).astype(np.float32)
+            frame[ahead - 1] = _rms(agent.decode(dreams.z) - seen)
+            frame_still[ahead - 1] = _rms(still - seen)
+            floors.append(_rms(agent.decode(real) - seen))
+    every = torch.cat([one.mu for one in watched])
+    guess = (2 * every.var(dim=0).mean()).sqrt().item()
+    return OpenLoop(latent, latent_still, guess, frame, frame_still, float(np.mean(floors)), len(moments))
+
+
+def _rms(difference: np.ndarray) -> float:
+    return float(np.sqrt((difference.astype(np.float64) ** 2).mean()))
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How well reward and end are foreseen one step ahead.
+
+    reward_correlation: of rewards summed over ``window`` steps; end_auc: chance that a step that ends is given a higher
+    probability than one that does not; end_recall and end_precision at probability 0.5. NaN where there is nothing to
+    tell apart.
+    """
+
+    reward_correlation: float
+    window: int
+    end_auc: float
+    end_recall: float
+    end_precision: float
+    ends: int
+    steps: int
+
+
+@torch.inference_mode()
+def predicted(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Predicted:
+    """Follow real episodes and compare what M predicted for each step with what came."""
+    rewards, foreseen, chances, ends = [], [], [], []
+    for one in watched:
+        prediction = agent.memory.heads(one.h[1:])
+        steps = len(one.episode.actions)
+        if prediction.reward is not None:
+            whole = steps // window * window
+            rewards.append(one.episode.rewards[:whole].reshape(-1, window).sum(axis=1))
+            foreseen.append(prediction.reward.cpu().numpy()[:whole].reshape(-1, window).sum(axis=1))
+        if prediction.end_logit is not None:
+            chances.append(torch.sigmoid(prediction.end_logit).cpu().numpy())
+            ends.append((np.arange(steps) == steps - 1) & one.episode.terminated)
+    correlation = float("nan")
+    if rewards and np.concatenate(rewards).std() > 0:
+        correlation = float(np.corrcoef(np.concatenate(rewards), np.concatenate(foreseen))[0, 1])
+    total = sum(len(one.episode.actions) for one in watched)
+    if not chances:
+        return Predicted(correlation, window, float("nan"), float("nan"), float("nan"), 0, total)
+    chance, end = np.concatenate(chances), np.concatenate(ends)
+    alarm = chance > 0.5
+    hits = float((alarm & end).sum())
+    return Predicted(
+        correlation,
+        window,
+        area_under_curve(chance, end),
+        hits / end.sum() if end.any() else float("nan"),
+        hits / alarm.sum() if alarm.any() else float("nan"),
+        int(end.sum()),
+        total,
+    )
+
+
+def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Chance that a true case (N,) bool has a higher score (N,) than a false one; ties count half."""
+    positive, negative = np.sort(scores[truth]), np.sort(scores[~truth])
+    if not len(positive) or not len(negative):
+        return float("nan")
+    below = np.searchsorted(negative, positive, side="left") + np.searchsorted(negative, positive, side="right")
+    return float(below.mean() / 2 / len(negative))
+
+
+def controllers_of_all_strengths(agent: Agent, count: int, seed: int) -> np.ndarray:
+    """The agent's controller faded out and disturbed to all degrees, (count, P): good ones, bad ones, and between."""
+    rng = np.random.default_rng([seed, 52])
+    best = agent.controller.double().numpy()
+    share = np.linspace(1.0, 0.0, count)[:, None]
+    size = np.sqrt((best**2).mean()) * rng.choice([0.0, 0.3, 0.6, 1.0], (count, 1))
+    return np.asarray(share * best + (1 - share) * size * rng.standard_normal((count, len(best))))

@@ -1,0 +1,194 @@
+"""The report on an agent's dreams: how long they stay true, what they foresee, and whether their scores mean anything.
+
+Every part is a CSV and a picture in one folder; a part that is there is not measured again.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.agent import Agent
+from worldmodels.collecting import record_episodes
+from worldmodels.config import ControllerConfig, DreamConfig, DreamReportConfig, in_the_dream
+from worldmodels.controller.evolve import evolve, real_returns
+from worldmodels.dream.returns import DreamReturns
+from worldmodels.dream.truth import (
+    FRAME_STEPS,
+    controllers_of_all_strengths,
+    open_loop,
+    predicted,
+    watch,
+)
+from worldmodels.evaluation import statistics
+from worldmodels.progress import say
+from worldmodels.report.dream_plots import open_loop_plot, scatter_plot, temperature_plot
+from worldmodels.seeds import episode_seeds
+from worldmodels.storage.atomic import read_json, write_bytes, write_json
+
+
+class DreamReport:
+    """Measures part by part into ``directory``."""
+
+    def __init__(self, agent: Agent, config: DreamReportConfig, seed: int, directory: Path) -> None:
+        self._agent, self._config, self._seed, self._directory = agent, config, seed, directory
+        self._task = agent.task
+        self._backend = agent.task.backends[0]
+        self._steps = config.steps or agent.task.max_steps
+
+    def run(self) -> dict[str, Any]:
+        """All parts; returns and writes ``report.json``."""
+        report: dict[str, Any] = {
+            "task": self._task.name,
+            "prediction": self._part("prediction", self._prediction),
+            "correlation": self._part("correlation", self._correlation),
+        }
+        if self._config.generations:
+            report["temperatures"] = [
+                self._part(f"temperature-{one:g}", lambda one=one: self._temperature(one))  # type: ignore[misc]
+                for one in self._config.temperatures
+            ]
+            self._table("temperatures.csv", report["temperatures"])
+            temperature_plot(report["temperatures"], self._directory / "temperatures.png")
+        write_json(self._directory / "report.json", report)
+        return report
+
+    def _part(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self._directory / "parts" / f"{name}.json"
+        identity = {"config": _plain(self._config), "seed": self._seed, "agent": self._agent.digest()}
+        if path.exists():
+            before = read_json(path, checksum=True)
+            if before["identity"] == identity:
+                return dict(before["result"])
+        say(f"measuring {name}")
+        result = measure()
+        write_json(path, {"identity": identity, "result": result}, checksum=True)
+        return result
+
+    def _table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_bytes(self._directory / name, text.getvalue().encode())
+
+    def _prediction(self) -> dict[str, Any]:
+        """How long the dream stays true, and how well reward and end are foreseen."""
+        config, task = self._config, self._task
+        seeds = episode_seeds("report", self._seed, config.episodes)
+        watched = []
+        for start in range(0, len(seeds), task.lockstep):
+            chunk = seeds[start : start + task.lockstep]
+            episodes = record_episodes(
+                task, self._backend, lambda some: task.noisy(self._agent.policy(len(some)), some), chunk, self._steps
+            )
+            watched += [watch(self._agent, episode) for episode in episodes]
+        horizon = min(config.horizon, self._steps)
+        opened = open_loop(self._agent, watched, horizon, config.starts, self._seed)
+        rows = [
+            {
+                "steps_ahead": ahead,
+                "latent_rmse": opened.latent[ahead - 1],
+                "latent_rmse_nothing_changes": opened.latent_still[ahead - 1],
+                "frame_rmse": opened.frame[ahead - 1] if ahead in FRAME_STEPS else "",
+                "frame_rmse_nothing_changes": opened.frame_still[ahead - 1] if ahead in FRAME_STEPS else "",
+            }
+            for ahead in range(1, horizon + 1)
+        ]
+        self._table("open_loop.csv", rows)
+        open_loop_plot(opened, self._directory / "open_loop.png")
+        foreseen = dataclasses.asdict(predicted(self._agent, watched))
+        self._table("prediction.csv", [foreseen])
+        # Up to here the dream says more about what comes than that nothing changes.
+        beats = np.flatnonzero(~(opened.latent < opened.latent_still))
+        return {
+            "starts": opened.starts,
+            "better_than_nothing_changes_for": int(beats[0]) if len(beats) else horizon,
+            "latent_guess": _number(opened.latent_guess),
+            "frame_floor": _number(opened.frame_floor),
+        } | {name: _number(value) for name, value in foreseen.items()}
+
+    def _correlation(self) -> dict[str, Any]:
+        """Dream against real score of the same controllers."""
+        config = self._config
+        controllers = controllers_of_all_strengths(self._agent, config.controllers, self._seed)
+        seeds = episode_seeds("report", self._seed, config.controller_episodes, 1)
+        dreams = episode_seeds("report", self._seed, 4 * config.controller_episodes, 2)
+        real, _ = real_returns(self._agent, self._backend)(controllers, seeds, self._steps, None)
+        dreamt, _ = DreamReturns(self._agent, 1.0, "sample")(controllers, dreams, self._steps)
+        x, y = dreamt.mean(axis=1), real.mean(axis=1)
+        pearson = float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else float("nan")
+        first, second = (np.argsort(np.argsort(one)).astype(np.float64) for one in (x, y))
+        spearman = float(np.corrcoef(first, second)[0, 1])
+        rows = [
+            {"controller": index, "dream_mean": a, "real_mean": b}
+            for index, (a, b) in enumerate(zip(x.tolist(), y.tolist(), strict=True))
+        ]
+        self._table("correlation.csv", rows)
+        scatter_plot(x, y, f"{len(x)} controllers: r = {pearson:.2f}", self._directory / "correlation.png")
+        return {"controllers": len(x), "pearson": _number(pearson), "spearman": _number(spearman)}
+
+    def _temperature(self, temperature: float) -> dict[str, Any]:
+        """Evolve in dreams of one temperature; score the result there and in the real world."""
+        config, agent = self._config, self._agent
+        dream = DreamConfig(generations=config.generations, temperature=temperature, steps=config.steps)
+        settings = in_the_dream(ControllerConfig(components=0), dream, self._steps)
+        settings = dataclasses.replace(settings, validate_every=config.generations)
+        fresh = Agent(agent.task, agent.vision, agent.memory, 0 * agent.controller, agent.features, starts=agent.starts)
+        measure = DreamReturns(fresh, temperature, dream.ends)
+        folder = self._directory / "parts" / f"temperature-{temperature:g}"
+        best, _ = evolve(fresh, settings, self._seed, folder, measure)
+        games = episode_seeds("report", self._seed, config.games, 3)
+        controller = best.double().numpy()[None]
+        row: dict[str, Any] = {"temperature": temperature}
+        for name, returns in (("dream", measure), ("real", real_returns(agent, self._backend))):
+            scores, _ = returns(controller, games, self._steps, None)
+            found = statistics(scores[0])
+            row |= {f"{name}_mean": found["mean"], f"{name}_sd": found["sd"], f"{name}_episodes": len(games)}
+        return row
+
+
+def print_report(report: Mapping[str, Any], directory: Path) -> None:
+    """The figures that count, and where the rest is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found, correlation = report["prediction"], report["correlation"]
+    steps = found["better_than_nothing_changes_for"]
+    say(f"a dream says more than that nothing changes for {steps} steps ({found['starts']} beginnings)")
+    if found["end_auc"] is not None:
+        recall, precision = (found[name] for name in ("end_recall", "end_precision"))
+        say(
+            f"ends: AUC {found['end_auc']:.3f}, recall {_text(recall)}, precision {_text(precision)} at probability 0.5"
+        )
+    if found["reward_correlation"] is not None:
+        say(f"rewards over {found['window']} steps: correlation {found['reward_correlation']:.3f}")
+    pearson = _text(correlation["pearson"])
+    say(f"dream and real score of {correlation['controllers']} controllers: correlation {pearson}")
+    if "temperatures" in report:
+        table = Table(title="controllers evolved in the dream", title_justify="left")
+        for column in ("temperature", "dream score", "real score"):
+            table.add_column(column, justify="right")
+        for row in report["temperatures"]:
+            scores = (f"{row[f'{world}_mean']:.0f} ± {row[f'{world}_sd']:.0f}" for world in ("dream", "real"))
+            table.add_row(f"{row['temperature']:g}", *scores)
+        Console().print(table)
+    say(f"tables and pictures: {directory}")
+
+
+def _text(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _plain(config: DreamReportConfig) -> dict[str, Any]:
+    content = dataclasses.asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
