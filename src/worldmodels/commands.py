@@ -283,7 +283,7 @@ class DreamOptions:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "play"
     """report, play or record."""
     task: TaskName = "car-racing"
-    """The world: car-racing or take-cover."""
+    """The world: car-racing or take-cover; --agent says it too."""
     agent: str | None = None
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = 1
@@ -306,15 +306,21 @@ def dream(verb: str, arguments: list[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be positive, got {value}")
+    from worldmodels.tasks import get_task, task_names
+
+    task = options.task
+    if options.agent is not None and not any(text in task_names() for text in arguments):
+        from worldmodels.agent import load_agent
+
+        task = load_agent(options.agent).task.name
     if options.what == "play":
         from worldmodels.play_dream import play_dream
-        from worldmodels.tasks import get_task
 
-        play_dream(get_task(options.task), options.seed, options.agent, options.temperature)
+        play_dream(get_task(task), options.seed, options.agent, options.temperature)
     elif options.what == "record":
         from worldmodels.report.dream_video import record_dream
 
-        agent = _agent(options.task, options.agent)
+        agent = _agent(task, options.agent)
         out = options.out or Path("dream.mp4")
         result = record_dream(agent, out, options.seed, options.temperature, options.steps, options.every)
         real = "" if result["real_score"] is None else f", {result['real_score']:.1f} in the real world"
@@ -323,7 +329,7 @@ def dream(verb: str, arguments: list[str]) -> int:
         from worldmodels.report.dream import DreamReport, print_report
 
         check(options.report, "report.")
-        agent = _agent(options.task, options.agent)
+        agent = _agent(task, options.agent)
         folder = options.out or Path("dream-report")
         print_report(DreamReport(agent, options.report, options.seed, folder).run(), folder)
     else:

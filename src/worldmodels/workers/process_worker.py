@@ -152,6 +152,9 @@ def serve(connection_fd: int, memory_fd: int, parent: int) -> None:
     for number in HANDLED_BY_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_BY_PARENT)
+    # What an environment starts must not hold the connection open when this process dies.
+    os.set_inheritable(connection_fd, False)
+    os.set_inheritable(memory_fd, False)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     connection = Connection(connection_fd)
     envs: dict[int, gymnasium.Env[Any, Any]] = {}
