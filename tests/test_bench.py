@@ -12,6 +12,7 @@ import torch
 from worldmodels import commands
 from worldmodels.agent import Agent
 from worldmodels.bench import acting, run_bench, vision
+from worldmodels.bench import dream as dream_bench
 from worldmodels.bench.measure import Spread, agent_for, interleaved
 from worldmodels.bench.plain import PlainAgent, PlainVAE, plain_images
 from worldmodels.errors import UserError
@@ -131,9 +132,28 @@ def test_vision_writes_its_figures(tiny: None, tmp_path: Path, capsys: pytest.Ca
     assert "vision:" not in shown.err, "the training inside the measurement reports its progress"
 
 
+@pytest.mark.parametrize("task", ["car-racing", "take-cover"])
+def test_dreaming_is_measured_beside_the_matrix_product_and_the_plain_loop(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dream_bench, "SIZES", dream_bench.Sizes((1, 64), 640, 5))
+    path = tmp_path / "figures.json"
+    options = ["dream", "--task", task, "--repeats", "1", "--json", str(path)]
+    assert commands.bench("bench", options) == 0
+    figures = json.loads(path.read_text())
+    assert figures["dream_steps_per_s"].keys() == figures["share_of_peak"].keys() == {"1", "64"}
+    for count, rate in figures["dream_steps_per_s"].items():
+        share = rate * figures["mflop_per_step"] / figures["peak_gflops"] / 1e3
+        assert figures["share_of_peak"][count] == pytest.approx(share)
+        assert figures["speedup"][count] == pytest.approx(rate / figures["plain_steps_per_s"])
+    # What the paper's sizes cost (parameters of the gates and heads, and of C), two operations each.
+    assert figures["mflop_per_step"] == pytest.approx({"car-racing": 0.844, "take-cover": 3.36}[task], rel=0.01)
+    assert "share of the peak" in capsys.readouterr().out
+
+
 def test_unknown_names_and_counts_are_one_line_that_says_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"unknown benchmark 'dream'; choose from acting, vision"):
-        run_bench("dream", "car-racing", 1)
+    with pytest.raises(UserError, match=r"unknown benchmark 'speed'; choose from acting, vision, dream"):
+        run_bench("speed", "car-racing", 1)
     with pytest.raises(UserError, match="car-racing"):
         run_bench("acting", "chess", 1)
     with pytest.raises(UserError, match="at least 1 repeat"):

@@ -9,6 +9,7 @@ import pytest
 
 import worldmodels
 from worldmodels import cli, commands, interrupt
+from worldmodels.config import preset
 from worldmodels.errors import UserError
 
 HEAVY = ("torch", "gymnasium", "tyro", "numpy", "zarr", "matplotlib", "rich", "tensorboard", "cma", "envpool")
@@ -182,4 +183,5 @@ def test_settings_come_from_the_preset_and_the_options_beside_them() -> None:
     options = commands._run_options("train", ["--preset", "quick", "--seed", "7", "--controller.features", "z"])
     config = options.config()
     assert (config.preset, config.seed, config.controller.features) == ("quick", 7, ("z",))
-    assert config.controller.generations == 20 and str(options.directory()) == "runs/car-racing-quick-seed7"
+    wanted = preset("quick").controller.generations
+    assert config.controller.generations == wanted and str(options.directory()) == "runs/car-racing-quick-seed7"

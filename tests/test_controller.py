@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -180,7 +181,7 @@ def test_it_is_plain_pycma_maximising() -> None:
 SIZE, TARGET = 4, np.array([0.5, -0.5, 1.0, 0.0])
 CONFIG = ControllerConfig(
     generations=7, population=6, episodes=3, sigma=0.3, horizon=4, horizon_growth=2, patience=5, validate_every=2,
-    validation_episodes=5, episodes_growth=0.0,
+    validation_episodes=5, episodes_growth=0.0, revisit=0,
 )  # fmt: skip
 
 
@@ -240,6 +241,27 @@ def test_all_candidates_of_a_generation_meet_the_same_new_tracks(tmp_path: Path)
         assert len(np.unique(controllers, axis=0)) == len(controllers) == 6
         tracks += seeds
     assert len(set(tracks)) == 7 * 3, "a track was used in two generations"
+
+
+def test_the_tracks_that_went_worst_are_met_again_in_the_next_generation(tmp_path: Path) -> None:
+    toy = Toy()
+    evolve(toy_agent(), replace(CONFIG, revisit=1), 1, tmp_path, toy)
+    tracks = [seeds for _, seeds, _, _ in toy.fitness_calls]
+    for before, after in pairwise(tracks):
+        assert len(set(after)) == 3 and after[0] == min(before, key=lambda seed: seed % 1000)
+        assert not set(after[1:]) & set(before)
+    killed = Toy(dies_at=5)
+    with pytest.raises(KeyboardInterrupt):
+        evolve(toy_agent(), replace(CONFIG, revisit=1), 1, tmp_path / "killed", killed)
+    evolve(toy_agent(), replace(CONFIG, revisit=1), 1, tmp_path / "killed", rest := Toy())
+    # The generation whose validation was cut off is measured again.
+    assert [seeds for _, seeds, _, _ in killed.fitness_calls[:-1] + rest.fitness_calls] == tracks
+
+
+def test_tracks_grow_with_the_generations(tmp_path: Path) -> None:
+    toy = Toy()
+    evolve(toy_agent(), replace(CONFIG, episodes_growth=0.5), 1, tmp_path, toy)
+    assert [len(seeds) for _, seeds, _, _ in toy.fitness_calls] == [3, 3, 4, 4, 5, 5, 6]
 
 
 def test_validation_has_tracks_of_its_own_the_same_every_time(tmp_path: Path) -> None:

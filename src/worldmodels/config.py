@@ -76,6 +76,8 @@ class ControllerConfig:
     """Tracks on which every candidate of the first generation drives; new ones in each generation."""
     episodes_growth: float = 0.02
     """Tracks added per generation: the closer candidates come to each other, the finer they must be told apart."""
+    revisit: int = 1
+    """How many of them (never all) are those on which the candidates of the generation before did worst."""
     components: int = 32
     """Principal components of what C sees in which it is evolved; 0 means every one of its weights by itself."""
     sigma: float = 0.1
@@ -160,6 +162,7 @@ def in_the_dream(controller: ControllerConfig, dream: DreamConfig, limit: int) -
         population=dream.population,
         episodes=dream.episodes,
         episodes_growth=0.0,
+        revisit=0,
         sigma=dream.sigma,
         horizon=min(dream.steps or limit, limit),
         horizon_growth=0,
@@ -208,7 +211,13 @@ _CAR_RACING = {
         vision=VisionConfig(epochs=5, batch=64, lr=8e-4),
         memory=MemoryConfig(steps=300, length=150),
         controller=ControllerConfig(
-            generations=24, population=16, episodes=3, horizon=200, horizon_growth=12, validation_episodes=16
+            generations=24,
+            population=16,
+            episodes=3,
+            sigma_hold=14,
+            horizon=200,
+            horizon_growth=12,
+            validation_episodes=16,
         ),
         evaluate=EvaluateConfig(episodes=30, lockstep=30),
     ),
@@ -223,6 +232,7 @@ _CAR_RACING = {
             population=64,
             episodes=16,
             episodes_growth=0.0,
+            revisit=0,
             components=0,
             sigma_decay=1.0,
             diagonal=0,
@@ -286,6 +296,7 @@ _MAY_BE_ZERO = {
     "episodes_growth",
     "diagonal",
     "sigma_hold",
+    "revisit",
     "horizon_growth",
     "patience",
     "seed",

@@ -37,6 +37,8 @@ class _State:
     best: np.ndarray
     best_score: float
     best_generation: int
+    revisit: list[int]
+    """Tracks on which the last generation did worst; the next one meets them again."""
 
 
 def real_returns(agent: Agent, backend: str) -> Returns:
@@ -105,12 +107,16 @@ def evolve(
             interrupt.check()
             candidates = space.controllers(strategy.ask())
             episodes = config.episodes + int(config.episodes_growth * generation)
-            tracks = episode_seeds("fitness", seed, episodes, generation)
+            fresh = episode_seeds("fitness", seed, episodes - len(state.revisit), generation)
+            tracks = state.revisit + fresh
             horizon = min(limit, config.horizon + config.horizon_growth * generation)
             returns, steps = measure(candidates, tracks, horizon, config.patience or None)
             fitness = returns.mean(axis=1)
             strategy.tell(fitness)
             state.fitness.append(fitness)
+            # The rare track that everyone fails on comes back until somebody masters it.
+            hardest = np.argsort(returns.mean(axis=0), kind="stable")[: min(config.revisit, config.episodes - 1)]
+            state.revisit = [tracks[index] for index in hardest.tolist()]
             total_steps += steps
             done = generation + 1
             numbers = {
@@ -147,7 +153,7 @@ def _fresh(agent: Agent, config: ControllerConfig, seen: Callable[[], np.ndarray
         space = whole_space(start, controls)
     else:
         space = component_space(start, controls, seen(), config.components)
-    return _State(space, [], start, -np.inf, 0)
+    return _State(space, [], start, -np.inf, 0, [])
 
 
 def _save(path: Path, state: _State, config: ControllerConfig) -> None:
@@ -155,6 +161,7 @@ def _save(path: Path, state: _State, config: ControllerConfig) -> None:
         "fitness": torch.from_numpy(np.array(state.fitness)),
         "best": torch.from_numpy(state.best),
         "best_score": torch.tensor([state.best_score, state.best_generation], dtype=torch.float64),
+        "revisit": torch.tensor(state.revisit, dtype=torch.int64),
         "start": torch.from_numpy(state.space.start),
         "centre": torch.from_numpy(state.space.centre),
         "basis": torch.from_numpy(np.ascontiguousarray(state.space.basis)),
@@ -168,6 +175,7 @@ def _load(path: Path, agent: Agent, config: ControllerConfig) -> _State:
     try:
         fitness, best = array(tensors["fitness"]), array(tensors["best"])
         score, generation = tensors["best_score"].tolist()
+        revisit = [int(one) for one in tensors["revisit"].tolist()]
         start, centre, basis = (array(tensors[name]) for name in ("start", "centre", "basis"))
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is not a state of evolution; delete it and run the same command again") from None
@@ -175,4 +183,4 @@ def _load(path: Path, agent: Agent, config: ControllerConfig) -> _State:
     fits = fits and basis.ndim == 2 and len(basis) == len(centre)
     if not fits or fitness.ndim != 2 or fitness.shape[1] != config.population:
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
-    return _State(SearchSpace(start, centre, basis, controls), list(fitness), best, score, int(generation))
+    return _State(SearchSpace(start, centre, basis, controls), list(fitness), best, score, int(generation), revisit)
