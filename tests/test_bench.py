@@ -148,7 +148,7 @@ def test_dreaming_is_measured_beside_the_matrix_product_and_the_plain_loop(
         assert figures["speedup"][count] == pytest.approx(rate / figures["plain_steps_per_s"])
     # What the paper's sizes cost (parameters of the gates and heads, and of C), two operations each.
     assert figures["mflop_per_step"] == pytest.approx({"car-racing": 0.844, "take-cover": 3.36}[task], rel=0.01)
-    assert "share of the peak" in capsys.readouterr().out
+    assert "of the peak" in capsys.readouterr().out
 
 
 def test_unknown_names_and_counts_are_one_line_that_says_what_there_is() -> None:

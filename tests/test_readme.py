@@ -22,6 +22,11 @@ LESS = {
     "record": "--steps 20",
     "bench": "--repeats 1 --steps 5",
     "doctor": "",
+    "dream record": "--steps 20",
+    "dream report": (
+        "--report.episodes 2 --report.horizon 5 --report.starts 1 --report.controllers 3 "
+        "--report.controller-episodes 1 --report.generations 0 --report.steps 20"
+    ),
 }
 """What is added to a command so that it takes seconds."""
 
@@ -51,10 +56,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", commands())
 def test_a_reader_can_run(command: str, folder: Path) -> None:
     words = shlex.split(command)[1:]
-    if words[0] == "play":  # a game waits for a person: test_play plays it
-        words = ["play", "--help"]
+    verb = " ".join(words[:2]) if words[0] == "dream" else words[0]
+    if verb in ("play", "dream play"):  # a game waits for a person: test_play and test_play_dream play it
+        words = [words[0], "--help"]
     else:
-        words += shlex.split(LESS[words[0]])
+        words += shlex.split(LESS[verb])
     result = run(["-m", "worldmodels", *words], folder)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "Traceback" not in result.stderr

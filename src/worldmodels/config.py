@@ -68,7 +68,7 @@ class MemoryConfig:
 class ControllerConfig:
     """C: a linear controller evolved by CMA-ES (Hansen's pycma)."""
 
-    generations: int = 90
+    generations: int = 60
     """Generations of the evolution."""
     population: int = 16
     """Candidates per generation."""
@@ -84,13 +84,13 @@ class ControllerConfig:
     """Initial step size."""
     sigma_decay: float = 0.96
     """Factor of the step size after every generation, on top of CMA-ES's own adaptation."""
-    sigma_hold: int = 40
+    sigma_hold: int = 14
     """Generations before that decay begins."""
     diagonal: int = -1
     """Generations with a diagonal covariance (separable CMA-ES) before the full one; -1 means all."""
     horizon: int = 250
     """Steps of an episode in the first generation."""
-    horizon_growth: int = 10
+    horizon_growth: int = 15
     """Steps added per generation, up to the task's limit."""
     patience: int = 60
     """A fitness episode ends after this many steps without a positive reward; 0 means never."""
@@ -214,7 +214,6 @@ _CAR_RACING = {
             generations=24,
             population=16,
             episodes=3,
-            sigma_hold=14,
             horizon=200,
             horizon_growth=12,
             validation_episodes=16,

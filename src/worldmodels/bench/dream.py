@@ -152,7 +152,7 @@ def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
 
     about = result["machine"]
     table = Table(title=f"dreaming {result['task']}, in {result['dtype']}", title_justify="left")
-    for column in ("measured", "per second", "lowest", "highest", "share of the peak", "times the plain loop"):
+    for column in ("measured", "per second", "lowest", "highest", "of the peak", "x plain"):
         table.add_column(column, justify="left" if column == "measured" else "right")
 
     def row(name: str, key: str, *more: str) -> None:
