@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def games() -> set[int]:
         if folder.name.isdigit() and b"+viz_instance_id" in world._command_line(folder):
             found.add(int(folder.name))
     return found
+
+
+def folders() -> set[Path]:
+    """Where games keep their settings."""
+    return set(Path(tempfile.gettempdir()).glob("worldmodels-doom-*"))
 
 
 def gone(before: set[str], running: set[int], seconds: float = 15.0) -> bool:
@@ -182,7 +188,7 @@ while True:
 
 @pytest.mark.parametrize("victim", ["parent", "worker"])
 def test_killing_leaves_no_game_and_no_shared_memory(victim: str, tmp_path: Path) -> None:
-    before, running, temporary = shared_memory(), games(), set(Path("/tmp").glob("worldmodels-doom-*"))
+    before, running, temporary = shared_memory(), games(), folders()
     parent = subprocess.Popen([sys.executable, "-c", _PLAY], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert parent.stdout is not None
     pids = parent.stdout.readline().split()[1:]
@@ -193,8 +199,10 @@ def test_killing_leaves_no_game_and_no_shared_memory(victim: str, tmp_path: Path
         time.sleep(11)  # young shared memory may belong to a game that is just starting
         world.sweep()
     assert gone(before, running)
-    if victim == "parent":
-        assert set(Path("/tmp").glob("worldmodels-doom-*")) <= temporary
+    deadline = time.monotonic() + 15
+    while not folders() <= temporary and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert folders() <= temporary
     assert list(tmp_path.iterdir()) == []
 
 

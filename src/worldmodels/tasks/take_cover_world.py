@@ -7,7 +7,9 @@ is removed by :func:`sweep`.
 
 import contextlib
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ STOCK_ID = "VizdoomTakeCover-v1"
 SCREEN = (240, 320, 3)
 _SHARED = Path("/dev/shm")
 _KINDS = ("ViZDoomSM", "ViZDoomMQCtr", "ViZDoomMQDoom")
+_FOLDER = "worldmodels-doom-"
+_STARTING_SECONDS = 10.0
 _EPISODES_PER_GAME = 200
 """The game is started anew after so many episodes, since its memory grows and it crashes after some thousands."""
 
@@ -61,7 +65,7 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
             return
         import vizdoom.gymnasium_wrapper  # noqa: F401
 
-        self._folder = tempfile.TemporaryDirectory(prefix="worldmodels-doom-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True)
         self._game = gymnasium.make(STOCK_ID, disable_env_checker=True).unwrapped
         self._episodes = 0
         with contextlib.chdir(self._folder.name):
@@ -100,19 +104,32 @@ def _unlink(instance: str) -> None:
 
 
 def sweep() -> None:
-    """Remove shared memory of games that no longer run (Linux; elsewhere the system does not show it)."""
+    """Remove shared memory and folders of games that no longer run (Linux; elsewhere the system does not show it)."""
     if not _SHARED.is_dir() or not Path("/proc/self/cmdline").exists():
         return
-    files = [path for path in _SHARED.glob("ViZDoom*") if path.stat().st_uid == os.getuid()]
-    if not files:
+    files = [path for path in _SHARED.glob("ViZDoom*") if _stale(path)]
+    folders = [path for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*") if _stale(path)]
+    if not files and not folders:
         return
-    running = b" ".join(_command_line(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+    processes = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    running = b" ".join(_command_line(process) for process in processes)
     for path in files:
         instance = path.name
         for kind in _KINDS:
             instance = instance.removeprefix(kind)
-        if instance.encode() not in running and _age(path) > 10:
+        if instance.encode() not in running:
             path.unlink(missing_ok=True)
+    lived_in = {_home(process) for process in processes}
+    for path in folders:
+        if path not in lived_in:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _home(process: Path) -> Path | None:
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return None
 
 
 def _command_line(folder: Path) -> bytes:
@@ -122,14 +139,13 @@ def _command_line(folder: Path) -> bytes:
         return b""
 
 
-def _age(path: Path) -> float:
-    """Seconds since the file was made; a game that is just starting has its memory before its process."""
-    import time
-
+def _stale(path: Path) -> bool:
+    """Ours, and older than a game that is just starting, which has its memory before its process."""
     try:
-        return time.time() - path.stat().st_mtime
+        found = path.stat()
     except OSError:
-        return 0.0
+        return False
+    return found.st_uid == os.getuid() and time.time() - found.st_mtime > _STARTING_SECONDS
 
 
 gymnasium.register(

@@ -200,6 +200,7 @@ def _follow(parent: int) -> None:
     """End this process, even in the middle of a step that hangs, soon after its parent is gone."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
+    _end_what_was_started()
     for reference in _orphaned:
         work = reference()
         if work is not None:
@@ -208,6 +209,17 @@ def _follow(parent: int) -> None:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
+
+
+def _end_what_was_started() -> None:
+    """Kill the other processes of this one's group, so that they write nothing any more (where /proc lists them)."""
+    if os.getpgrp() != os.getpid() or not os.path.isdir("/proc"):
+        return
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(ValueError, OSError):
+            if int(name) != os.getpid() and os.getpgid(int(name)) == os.getpgrp():
+                os.kill(int(name), signal.SIGKILL)
+    time.sleep(_WATCH_SECONDS)
 
 
 def when_orphaned(work: Callable[[], None]) -> None:
