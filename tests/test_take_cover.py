@@ -25,6 +25,12 @@ from worldmodels.workers.process_env import ProcessVectorEnv
 TASK = TakeCover()
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stock environment, unlike the task, leaves its settings in the folder where it is started."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
 def shared_memory() -> set[str]:
     """What ViZDoom has in shared memory now."""
     return {path.name for path in Path("/dev/shm").glob("ViZDoom*")}

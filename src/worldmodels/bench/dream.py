@@ -35,7 +35,7 @@ class Sizes:
 
     dreams: tuple[int, ...] = (1, 64, 1024, 4096)
     """Dreams at once; from 64 on as candidates that dream 16 dreams each."""
-    seconds_steps: int = 200_000
+    steps: int = 200_000
     """Dream steps of one measurement, at most."""
     plain_steps: int = 600
     """Steps of the plain loop."""
@@ -113,7 +113,7 @@ class _Dreaming:
         for count in self._sizes.dreams:
             episodes = min(16, count)
             controllers = np.repeat(self._agent.controller.numpy()[None], count // episodes, axis=0)
-            steps = max(10, min(400, self._sizes.seconds_steps // count))
+            steps = max(10, min(400, self._sizes.steps // count))
             work = partial(self._measure, controllers, list(range(episodes)), steps)
             rates[f"dreams_{count}"] = count * steps / seconds_of(work, 1, _WARMUP, self._agent.device)
         return rates
