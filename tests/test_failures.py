@@ -2,19 +2,16 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import faults
-from cases import STAGES, TINY, call, command, copy_of, digests, empty, flip, garble, refused, snapshot, truncate
+from cases import STAGES, TINY, call, copy_of, digests, empty, flip, garble, refused, snapshot, truncate
 from worldmodels.agent import AGENT_FILE
 from worldmodels.storage.atomic import load_tensors, save_tensors, write_json
 from worldmodels.training import Schedule
@@ -29,78 +26,6 @@ Patch = pytest.MonkeyPatch
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the tiny run, to break."""
     return copy_of(finished, tmp_path / "run")
-
-
-# Words that nobody knows, and numbers that make no sense. Each fails before anything is written.
-
-UNKNOWN = {
-    "verb": (["tarin", "car-racing"], ["unknown verb 'tarin'", "did you mean 'train'?"]),
-    "task": (["train", "car-racin"], ["unknown task 'car-racin'", "did you mean 'car-racing'?"]),
-    "another task": (["evaluate", "chess"], ["unknown task 'chess'", "known tasks: car-racing"]),
-    "task to record": (["record", "chess"], ["unknown task 'chess'"]),
-    "preset": (["train", "car-racing", "--preset", "qiuck"], ["unknown preset 'qiuck'", "did you mean 'quick'?"]),
-    "backend to collect on": (
-        ["collect", "car-racing", "--collect.backend", "bullet"],
-        ["unknown backend 'bullet'", "choose from envpool, gymnasium"],
-    ),
-    "backend to evolve on": (["train", "car-racing", "--controller.backend", "bullet"], ["unknown backend 'bullet'"]),
-    "backend to evaluate on": (
-        ["evaluate", "car-racing", "--policy", "random", "--episodes", "1", "--backend", "bullet"],
-        ["unknown backend 'bullet'"],
-    ),
-    "policy": (["evaluate", "car-racing", "--policy", "best"], ["unknown policy 'best'", "choose agent or random"]),
-    "device": (["train", "car-racing", "--device", "tpu"], ["unknown device 'tpu'", "choose auto, cpu or cuda"]),
-    "option": (["train", "car-racing", "--vision.epoch", "3"], ["--vision.epoch", "did you mean --vision.epochs?"]),
-    "word": (["train", "car-racing", "now"], ["now", "see worldmodels train --help"]),
-    "no number": (["collect", "car-racing", "--collect.episodes", "ten"], ["--collect.episodes", "'ten'"]),
-    "no value": (["train", "car-racing", "--seed"], ["--seed", "see worldmodels train --help"]),
-    "benchmark": (["bench", "sleeping"], ["sleeping"]),
-    "sight of the controller": (
-        ["train", "car-racing", "--controller.features", "z", "q"],
-        ["--controller.features must be some of z, h and c, got z q"],
-    ),
-    "agent": (["evaluate", "car-racing", "--agent", "no-such-agent"], ["no agent called 'no-such-agent'"]),
-    "stage whose input is missing": (["memory", "car-racing"], ["encode stage", "not finished", "worldmodels encode"]),
-}
-NUMBERS = [
-    *(
-        ["train", "car-racing", f"--{option}", value]
-        for option in ("collect.episodes", "vision.batch", "memory.steps", "controller.population", "evaluate.episodes")
-        for value in ("0", "-1")
-    ),
-    ["train", "car-racing", "--collect.reference-episodes", "-1"],
-    ["train", "car-racing", "--collect.lockstep", "0"],
-    ["train", "car-racing", "--controller.population", "1"],
-    ["train", "car-racing", "--vision.lr", "nan"],
-    ["train", "car-racing", "--vision.epochs", "inf"],
-    ["train", "car-racing", "--memory.lr", "-0.1"],
-    ["train", "car-racing", "--rounds", "0"],
-    ["train", "car-racing", "--seed", "-1"],
-    ["evaluate", "car-racing", "--episodes", "0"],
-    ["evaluate", "car-racing", "--lockstep", "-2"],
-    ["evaluate", "car-racing", "--seed", "-1"],
-    ["record", "car-racing", "--steps", "0"],
-    ["bench", "acting", "--repeats", "0"],
-]
-
-
-@pytest.mark.parametrize("case", UNKNOWN)
-def test_an_unknown_word_is_named_with_what_to_write_instead(
-    case: str, tmp_path: Path, capsys: Capture, monkeypatch: Patch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    arguments, words = UNKNOWN[case]
-    refused(call(capsys, *arguments), *words)
-    assert not list(tmp_path.rglob("round-*"))
-
-
-@pytest.mark.parametrize("arguments", NUMBERS, ids=" ".join)
-def test_a_number_that_makes_no_sense_is_named_with_what_it_must_be(
-    arguments: list[str], tmp_path: Path, capsys: Capture, monkeypatch: Patch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = refused(call(capsys, *arguments), arguments[-2].rpartition(".")[2])
-    assert "must be" in line and not list(tmp_path.iterdir())
 
 
 # A run that is not the one the command is about.
@@ -416,89 +341,3 @@ def checkpoint_every_step(monkeypatch: Patch, module: Any) -> None:
         return Schedule(*arguments, **named, checkpoint_seconds=0.0)
 
     monkeypatch.setattr(module, "Schedule", schedule)
-
-
-# Disks that are full, and places that are no directories.
-
-FULL = {
-    "collect": ["flush-00001.zarr.tmp", "episodes/.done.json"],
-    "vision": ["vision/.begun.json", "vision/.vision.safetensors", "vision/.checkpoint.safetensors"],
-    "encode": ["latents/.latents-00001.safetensors"],
-    "memory": ["memory/.memory.safetensors", "memory/.metrics.csv"],
-    "controller": ["controller/.evolution.safetensors", "controller/.agent.safetensors"],
-    "evaluate": ["evaluation/.partial.json", "evaluation/.evaluation.json"],
-    "train": ["agent/.agent.safetensors", ".summary.json", ".curves.png"],
-}
-
-
-@pytest.mark.parametrize(("verb", "match"), [(verb, match) for verb, every in FULL.items() for match in every])
-def test_a_full_disk_is_said_and_costs_nothing_that_was_there(
-    verb: str, match: str, finished: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    run = copy_of(finished, tmp_path / "run", until="" if verb == "train" else verb)
-    before = snapshot(run)
-    heal = faults.install("os:fsync", "ENOSPC", match=match)
-    try:
-        outcome = call(capsys, verb, "car-racing", "--run", run)
-    finally:
-        heal()
-    name = match.rpartition("/")[2].removeprefix(".").removesuffix(".tmp")
-    refused(outcome, "could not write", name, "No space left on device", "run again")
-    assert before.items() <= snapshot(run).items()
-    assert not [path for path in run.rglob(".*.tmp")]
-
-
-def test_after_a_full_disk_the_same_command_goes_on(finished: Path, tmp_path: Path) -> None:
-    """Files larger than 20 kB cannot be written, then those larger than 4 MB: no checkpoint of V fits."""
-    run = tmp_path / "run"
-    outcome = command("collect", "car-racing", "--run", run, *TINY, file_limit=20_000)
-    refused(outcome, "could not write", "flush-00000.zarr", "File too large")
-    run = copy_of(finished, tmp_path / "other", until="vision")
-    refused(command("vision", "car-racing", "--run", run, file_limit=4_000_000), "checkpoint.safetensors")
-    outcome = command("vision", "car-racing", "--run", run)
-    assert outcome.code == 0 and digests(run, ["vision"]) == digests(finished, ["vision"]), outcome.err
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 200 kB, where this user may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small disk needs root")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def test_a_disk_that_is_really_full_is_said(small_disk: Path, capsys: Capture) -> None:
-    run = small_disk / "run"
-    outcome = call(capsys, "collect", "car-racing", "--run", run, *TINY)
-    refused(outcome, "could not write", str(run), "No space left on device")
-    assert not list(run.rglob(".*.tmp"))
-
-
-@pytest.mark.parametrize("name", ["", "round-1", "round-1/episodes", "round-1/episodes/flush-00000.zarr"])
-def test_a_file_where_a_folder_must_be_is_said(name: str, tmp_path: Path, capsys: Capture) -> None:
-    run = tmp_path / "run"
-    if name:  # a run that is begun, but has no stages
-        refused(call(capsys, "memory", "car-racing", "--run", run, *TINY), "not finished")
-    path = run / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("in the way")
-    refused(call(capsys, "collect", "car-racing", "--run", run, *TINY), str(path))
-    assert path.read_text() == "in the way"
-
-
-@pytest.mark.parametrize("name", ["lock", "run.json"])
-def test_a_folder_where_a_file_must_be_is_said(name: str, tmp_path: Path, capsys: Capture) -> None:
-    run = tmp_path / "run"
-    (run / name).mkdir(parents=True)
-    refused(call(capsys, "collect", "car-racing", "--run", run, *TINY), str(run))
-
-
-def test_scores_that_cannot_be_written_are_said(finished: Path, tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "file").write_text("")
-    target = tmp_path / "file" / "scores.json"
-    options = ["--policy", "random", "--episodes", "1", "--backend", "envpool", "--json", target]
-    refused(call(capsys, "evaluate", "car-racing", *options), f"could not write {target}")

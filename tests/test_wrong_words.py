@@ -1,0 +1,87 @@
+"""Words that nobody knows and numbers that make no sense: one clear line, before anything is written."""
+
+from pathlib import Path
+
+import pytest
+
+from cases import call, refused
+
+pytestmark = pytest.mark.usefixtures("short_world")
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+
+UNKNOWN = {
+    "verb": (["tarin", "car-racing"], ["unknown verb 'tarin'", "did you mean 'train'?"]),
+    "task": (["train", "car-racin"], ["unknown task 'car-racin'", "did you mean 'car-racing'?"]),
+    "another task": (["evaluate", "chess"], ["unknown task 'chess'", "known tasks: car-racing"]),
+    "task to record": (["record", "chess"], ["unknown task 'chess'"]),
+    "preset": (["train", "car-racing", "--preset", "qiuck"], ["unknown preset 'qiuck'", "did you mean 'quick'?"]),
+    "backend to collect on": (
+        ["collect", "car-racing", "--collect.backend", "bullet"],
+        ["unknown backend 'bullet'", "choose from envpool, gymnasium"],
+    ),
+    "backend to evolve on": (["train", "car-racing", "--controller.backend", "bullet"], ["unknown backend 'bullet'"]),
+    "backend to evaluate on": (
+        ["evaluate", "car-racing", "--policy", "random", "--episodes", "1", "--backend", "bullet"],
+        ["unknown backend 'bullet'"],
+    ),
+    "policy": (["evaluate", "car-racing", "--policy", "best"], ["unknown policy 'best'", "choose agent or random"]),
+    "device": (["train", "car-racing", "--device", "tpu"], ["unknown device 'tpu'", "choose auto, cpu or cuda"]),
+    "option": (["train", "car-racing", "--vision.epoch", "3"], ["--vision.epoch", "did you mean --vision.epochs?"]),
+    "word": (["train", "car-racing", "now"], ["now", "see worldmodels train --help"]),
+    "no number": (["collect", "car-racing", "--collect.episodes", "ten"], ["--collect.episodes", "'ten'"]),
+    "no value": (["train", "car-racing", "--seed"], ["--seed", "see worldmodels train --help"]),
+    "benchmark": (["bench", "sleeping"], ["sleeping"]),
+    "sight of the controller": (
+        ["train", "car-racing", "--controller.features", "z", "q"],
+        ["--controller.features must be some of z, h and c, got z q"],
+    ),
+    "agent": (["evaluate", "car-racing", "--agent", "no-such-agent"], ["no agent called 'no-such-agent'"]),
+    "way to dream": (["dream", "sing"], ["expected report, play or record, got 'sing'"]),
+    "stage whose input is missing": (["memory", "car-racing"], ["encode stage", "not finished", "worldmodels encode"]),
+}
+NUMBERS = [
+    *(
+        ["train", "car-racing", f"--{option}", value]
+        for option in ("collect.episodes", "vision.batch", "memory.steps", "controller.population", "evaluate.episodes")
+        for value in ("0", "-1")
+    ),
+    ["train", "car-racing", "--collect.reference-episodes", "-1"],
+    ["train", "car-racing", "--collect.lockstep", "0"],
+    ["train", "car-racing", "--controller.population", "1"],
+    ["train", "car-racing", "--vision.lr", "nan"],
+    ["train", "car-racing", "--vision.epochs", "inf"],
+    ["train", "car-racing", "--memory.lr", "-0.1"],
+    ["train", "car-racing", "--rounds", "0"],
+    ["train", "car-racing", "--seed", "-1"],
+    ["evaluate", "car-racing", "--episodes", "0"],
+    ["evaluate", "car-racing", "--lockstep", "-2"],
+    ["evaluate", "car-racing", "--seed", "-1"],
+    ["record", "car-racing", "--steps", "0"],
+    ["bench", "acting", "--repeats", "0"],
+    ["dream", "record", "car-racing", "--steps", "0"],
+    ["dream", "report", "car-racing", "--report.horizon", "0"],
+    ["dream", "report", "car-racing", "--report.temperatures", "1", "-1"],
+    ["train", "take-cover", "--dream.temperature", "0"],
+]
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_an_unknown_word_is_named_with_what_to_write_instead(
+    case: str, tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, words = UNKNOWN[case]
+    refused(call(capsys, *arguments), *words)
+    assert not list(tmp_path.rglob("round-*"))
+
+
+@pytest.mark.parametrize("arguments", NUMBERS, ids=" ".join)
+def test_a_number_that_makes_no_sense_is_named_with_what_it_must_be(
+    arguments: list[str], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused(call(capsys, *arguments), arguments[-2].rpartition(".")[2])
+    assert "must be" in line and not list(tmp_path.iterdir())
