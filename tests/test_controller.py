@@ -181,7 +181,7 @@ def test_it_is_plain_pycma_maximising() -> None:
 SIZE, TARGET = 4, np.array([0.5, -0.5, 1.0, 0.0])
 CONFIG = ControllerConfig(
     generations=7, population=6, episodes=3, sigma=0.3, horizon=4, horizon_growth=2, patience=5, validate_every=2,
-    validation_episodes=5, episodes_growth=0.0, revisit=0,
+    validation_episodes=5, episodes_growth=0.0, revisit=0.0,
 )  # fmt: skip
 
 
@@ -245,15 +245,15 @@ def test_all_candidates_of_a_generation_meet_the_same_new_tracks(tmp_path: Path)
 
 def test_the_tracks_that_went_worst_are_met_again_in_the_next_generation(tmp_path: Path) -> None:
     toy = Toy()
-    evolve(toy_agent(), replace(CONFIG, revisit=1), 1, tmp_path, toy)
+    evolve(toy_agent(), replace(CONFIG, revisit=0.34), 1, tmp_path, toy)
     tracks = [seeds for _, seeds, _, _ in toy.fitness_calls]
     for before, after in pairwise(tracks):
         assert len(set(after)) == 3 and after[0] == min(before, key=lambda seed: seed % 1000)
         assert not set(after[1:]) & set(before)
     killed = Toy(dies_at=5)
     with pytest.raises(KeyboardInterrupt):
-        evolve(toy_agent(), replace(CONFIG, revisit=1), 1, tmp_path / "killed", killed)
-    evolve(toy_agent(), replace(CONFIG, revisit=1), 1, tmp_path / "killed", rest := Toy())
+        evolve(toy_agent(), replace(CONFIG, revisit=0.34), 1, tmp_path / "killed", killed)
+    evolve(toy_agent(), replace(CONFIG, revisit=0.34), 1, tmp_path / "killed", rest := Toy())
     # The generation whose validation was cut off is measured again.
     assert [seeds for _, seeds, _, _ in killed.fitness_calls[:-1] + rest.fitness_calls] == tracks
 

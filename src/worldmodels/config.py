@@ -14,8 +14,10 @@ class CollectConfig:
 
     episodes: int = 128
     """Episodes on the fast backend."""
-    reference_episodes: int = 12
+    reference_episodes: int = 48
     """Episodes on the reference backend, so that V sees its rendering too."""
+    reference_steps: int = 250
+    """Longest of those: many beginnings, where renderers differ most, tell V more; 0 means the task's limit."""
     lockstep: int = 32
     """Environments that run together; also the episodes of one flush."""
     backend: str = "envpool"
@@ -74,10 +76,10 @@ class ControllerConfig:
     """Candidates per generation."""
     episodes: int = 4
     """Tracks on which every candidate of the first generation drives; new ones in each generation."""
-    episodes_growth: float = 0.02
+    episodes_growth: float = 0.08
     """Tracks added per generation: the closer candidates come to each other, the finer they must be told apart."""
-    revisit: int = 1
-    """How many of them (never all) are those on which the candidates of the generation before did worst."""
+    revisit: float = 0.34
+    """Share of them (never all) on which the candidates of the generation before did worst."""
     components: int = 32
     """Principal components of what C sees in which it is evolved; 0 means every one of its weights by itself."""
     sigma: float = 0.1
@@ -162,7 +164,7 @@ def in_the_dream(controller: ControllerConfig, dream: DreamConfig, limit: int) -
         population=dream.population,
         episodes=dream.episodes,
         episodes_growth=0.0,
-        revisit=0,
+        revisit=0.0,
         sigma=dream.sigma,
         horizon=min(dream.steps or limit, limit),
         horizon_growth=0,
@@ -207,13 +209,14 @@ class Config:
 _CAR_RACING = {
     "quick": Config(
         preset="quick",
-        collect=CollectConfig(episodes=32, reference_episodes=4),
+        collect=CollectConfig(episodes=32, reference_episodes=16),
         vision=VisionConfig(epochs=5, batch=64, lr=8e-4),
         memory=MemoryConfig(steps=300, length=150),
         controller=ControllerConfig(
             generations=24,
             population=16,
             episodes=3,
+            episodes_growth=0.02,
             horizon=200,
             horizon_growth=12,
             validation_episodes=16,
@@ -223,7 +226,7 @@ _CAR_RACING = {
     "standard": Config(preset="standard"),
     "paper": Config(
         preset="paper",
-        collect=CollectConfig(episodes=9_900, reference_episodes=100),
+        collect=CollectConfig(episodes=9_900, reference_episodes=100, reference_steps=0),
         vision=VisionConfig(epochs=10, batch=100, lr=1e-4),
         memory=MemoryConfig(steps=4000, batch=100, length=999),
         controller=ControllerConfig(
@@ -231,7 +234,7 @@ _CAR_RACING = {
             population=64,
             episodes=16,
             episodes_growth=0.0,
-            revisit=0,
+            revisit=0.0,
             components=0,
             sigma_decay=1.0,
             diagonal=0,
@@ -290,6 +293,7 @@ def preset(name: str, task: str = "car-racing") -> Config:
 
 _MAY_BE_ZERO = {
     "reference_episodes",
+    "reference_steps",
     "kl_tolerance",
     "components",
     "episodes_growth",

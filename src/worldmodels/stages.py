@@ -172,7 +172,10 @@ class Pipeline:
                 seen += len(chunk)
                 fresh = not store.has(index)
                 if fresh:
-                    store.write(index, record_episodes(task, backend, policy, chunk, config.steps or task.max_steps))
+                    steps = config.steps or task.max_steps
+                    if seen > config.episodes:
+                        steps = min(steps, config.reference_steps or steps)
+                    store.write(index, record_episodes(task, backend, policy, chunk, steps))
                 if log.has(seen):
                     continue
                 # Read back, since a process may have been killed between writing a flush and noting it.

@@ -106,7 +106,7 @@ def evolve(
         for generation in range(start, config.generations):
             interrupt.check()
             candidates = space.controllers(strategy.ask())
-            episodes = config.episodes + int(config.episodes_growth * generation)
+            episodes = _episodes(config, generation)
             fresh = episode_seeds("fitness", seed, episodes - len(state.revisit), generation)
             tracks = state.revisit + fresh
             horizon = min(limit, config.horizon + config.horizon_growth * generation)
@@ -115,7 +115,8 @@ def evolve(
             strategy.tell(fitness)
             state.fitness.append(fitness)
             # The rare track that everyone fails on comes back until somebody masters it.
-            hardest = np.argsort(returns.mean(axis=0), kind="stable")[: min(config.revisit, config.episodes - 1)]
+            count = min(int(config.revisit * _episodes(config, generation + 1)), episodes - 1)
+            hardest = np.argsort(returns.mean(axis=0), kind="stable")[:count]
             state.revisit = [tracks[index] for index in hardest.tolist()]
             total_steps += steps
             done = generation + 1
@@ -145,6 +146,10 @@ def evolve(
         "best_generation": float(state.best_generation),
     }
     return torch.from_numpy(state.best).float(), metrics
+
+
+def _episodes(config: ControllerConfig, generation: int) -> int:
+    return config.episodes + int(config.episodes_growth * generation)
 
 
 def _fresh(agent: Agent, config: ControllerConfig, seen: Callable[[], np.ndarray] | None) -> _State:
