@@ -324,7 +324,7 @@ def test_an_agent_without_the_parts_of_a_dream_is_refused() -> None:
         with pytest.raises(UserError, match=message):
             DreamVectorEnv(1, other)
     agent.starts = None
-    with pytest.raises(UserError, match="no recorded first frames"):
+    with pytest.raises(UserError, match="no recorded frames"):
         DreamVectorEnv(1, agent)
 
 
@@ -333,8 +333,14 @@ def test_stepping_before_the_first_reset_is_refused() -> None:
         DreamVectorEnv(1, dreamer()).step(np.zeros((1, 3), np.float32))
 
 
-def test_the_first_frames_are_saved_with_the_agent(tmp_path: Any) -> None:
+def test_what_dreams_begin_with_is_saved_with_the_agent(tmp_path: Any) -> None:
     agent = dreamer()
+    agent.start_states = torch.randn(5, 2, 16).half()
     agent.save(tmp_path)
-    found = load_agent(tmp_path).starts
-    assert found is not None and agent.starts is not None and torch.equal(found, agent.starts)
+    found = load_agent(tmp_path)
+    assert found.starts is not None and agent.starts is not None and torch.equal(found.starts, agent.starts)
+    assert found.start_states is not None and torch.equal(found.start_states, agent.start_states)
+    agent.start_states = agent.start_states[:3]
+    agent.save(tmp_path)
+    with pytest.raises(UserError, match="start_states"):
+        load_agent(tmp_path)

@@ -61,7 +61,7 @@ def test_one_step_ahead_the_dream_errs_by_what_m_did_not_know() -> None:
         weights = mixture.log_weights.exp()
         mean = (weights * mixture.means).sum(-1)
         spread = (weights * (mixture.means**2 + (2 * mixture.log_scales).exp())).sum(-1) - mean**2
-        squares.append(spread + (mean - one.mu[1:]) ** 2)
+        squares.append(spread + (mean - one.z[1:]) ** 2)
     assert found.latent[0] == pytest.approx(float(torch.cat(squares).mean().sqrt()), rel=0.1)
     assert np.isfinite(found.frame[[0, 1, 2, 4]]).all() and np.isnan(found.frame[3])
     assert 0 < found.frame_floor < 255

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from worldmodels.controller.policy import Controllers, parameter_count
 from worldmodels.device import choose_device, precision
 from worldmodels.errors import UserError
-from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
 from worldmodels.storage.atomic import load_tensors, save_tensors
 from worldmodels.tasks import Task, get_task, task_names
@@ -28,7 +28,7 @@ class Agent:
 
     ``controller`` holds the flat parameters of C, (P,) float32; ``features`` says what C sees of z, h and c.
     ``info`` is free JSON-able text about where the agent comes from; ``starts`` (S, 2, Z) float16 holds mu and logvar
-    of recorded first frames, with which dreams begin.
+    of recorded frames with which dreams begin, ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros).
     """
 
     def __init__(
@@ -40,11 +40,12 @@ class Agent:
         features: Sequence[str] | None = None,
         info: dict[str, Any] | None = None,
         starts: Tensor | None = None,
+        start_states: Tensor | None = None,
     ) -> None:
         self.task, self.vision, self.memory = task, vision.eval(), memory.eval()
         self.features = tuple(features or task.features)
         self.controller = controller.detach().float().cpu()
-        self.info, self.starts = info or {}, starts
+        self.info, self.starts, self.start_states = info or {}, starts, start_states
         self.device = next(vision.parameters()).device
         Controllers(self.controller[None], feature_size(vision, memory, self.features), task.control_size)
 
@@ -86,6 +87,8 @@ class Agent:
         tensors["controller"] = self.controller
         if self.starts is not None:
             tensors["starts"] = self.starts.half()
+        if self.start_states is not None:
+            tensors["start_states"] = self.start_states.half()
         meta = {
             "format": _FORMAT,
             "task": self.task.name,
@@ -148,6 +151,11 @@ class AgentPolicy:
             self.latents[index] = z
         return action
 
+    @property
+    def state(self) -> State:
+        """h and c of every environment, (N, H) each."""
+        return self._h, self._c
+
     @torch.inference_mode()
     def expected_latents(self) -> Tensor:
         """What M expects to see next, (N, Z): the mean of its mixture after the last :meth:`act`."""
@@ -184,12 +192,14 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         _fill(memory, tensors, "memory.")
         _check_finite("controller", tensors["controller"])
         vision.to(chosen), memory.to(chosen)
-        starts = tensors.get("starts")
-        if starts is not None:
-            if not len(starts) or starts.shape[1:] != (2, latent):
-                raise ValueError(f"expected (S, 2, {latent}) as starts, got {tuple(starts.shape)}")
-            _check_finite("starts", starts)
-        return Agent(task, vision, memory, tensors["controller"], meta["features"], meta["info"], starts)
+        starts, states = tensors.get("starts"), tensors.get("start_states")
+        for name, values, size in (("starts", starts, latent), ("start_states", states, hidden)):
+            if values is not None:
+                rows = len(starts) if starts is not None else 0
+                if not rows or values.shape != (rows, 2, size):
+                    raise ValueError(f"expected (S, 2, {size}) as {name}, got {tuple(values.shape)}")
+                _check_finite(name, values)
+        return Agent(task, vision, memory, tensors["controller"], meta["features"], meta["info"], starts, states)
     except KeyError as error:
         raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None
     except (UserError, TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -11,7 +11,7 @@ from worldmodels.storage.latents import Latents
 
 _BATCH = 256
 _STARTS = 1000
-"""First frames that an agent keeps to begin dreams with (paper's code)."""
+"""Moments that an agent keeps to begin dreams with (paper's code)."""
 
 
 def encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
@@ -27,7 +27,27 @@ def encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
     return Latents(torch.cat(mu), torch.cat(logvar), *small)
 
 
-def first_frames(latents: Latents) -> Tensor:
-    """mu and logvar of the first frames of the last episodes, (S, 2, Z) float16."""
-    first = latents.lengths.cumsum(0) - latents.lengths + torch.arange(len(latents.lengths))
-    return torch.stack([latents.mu[first], latents.logvar[first]], dim=1)[-_STARTS:].half()
+@torch.inference_mode()
+def dream_starts(agent: Agent, latents: Latents) -> tuple[Tensor, Tensor]:
+    """What dreams of the task begin with, out of the last episodes.
+
+    mu and logvar of frames, (S, 2, Z) float16, and h and c of an M that has followed the episode so far, (S, 2, H)
+    float16: zeros for first frames.
+    """
+    begins = agent.task.dream_begins
+    chosen = torch.arange(len(latents.lengths))[-max(1, _STARTS // len(begins)) :]
+    lengths = latents.lengths[chosen]
+    actions = (latents.lengths.cumsum(0) - latents.lengths)[chosen]
+    frames = actions + chosen
+    h, c = agent.memory.initial_state(len(chosen))
+    codes, states = [], []
+    for step in range(max(begins) + 1):
+        if step in begins:
+            there = lengths >= step
+            here = frames[there] + step
+            codes.append(torch.stack([latents.mu[here], latents.logvar[here]], dim=1))
+            states.append(torch.stack([h, c], dim=1).cpu()[there])
+        now = (lengths - 1).clamp(max=step)
+        z, action = latents.mu[frames + now].float(), latents.actions[actions + now]
+        h, c = agent.memory.step(z.to(agent.device), action.to(agent.device), (h, c))
+    return torch.cat(codes).half(), torch.cat(states).half()

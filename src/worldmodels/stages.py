@@ -20,7 +20,7 @@ from worldmodels.config import Config, in_the_dream
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along
 from worldmodels.dream.returns import DreamReturns
-from worldmodels.encoding import encoded, first_frames
+from worldmodels.encoding import dream_starts, encoded
 from worldmodels.errors import UserError
 from worldmodels.evaluation import PolicyFor, agent_policy, evaluate, report
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -302,7 +302,7 @@ class Pipeline:
         memory = self.new_memory() if self.variant == "untrained-m" else self.load_memory()
         latents = self.load_latents()
         agent = self._untrained_controller(self.load_vision(), memory)
-        agent.starts = first_frames(latents)
+        agent.starts, agent.start_states = dream_starts(agent, latents)
         agent.info = {"preset": self.config.preset, "seed": self.config.seed}
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller

@@ -1,4 +1,7 @@
-"""One dream and the real world side by side: both begin with the same frame and live through the same actions."""
+"""One dream and the real world side by side: both begin with the same frame and live through the same actions.
+
+In worlds whose dreams begin later than with the first frame, the agent acts in the real world until then.
+"""
 
 from typing import Any
 
@@ -12,7 +15,7 @@ from worldmodels.dream.dreams import Dreams
 
 
 class Beside:
-    """A dream beside the stock environment ``env``; None: a dream alone, from a recorded first frame."""
+    """A dream beside the stock environment ``env``; None: a dream alone, from a recorded frame."""
 
     def __init__(self, agent: Agent, env: "gymnasium.Env[Any, Any] | None", temperature: float = 1.0) -> None:
         self.agent, self.env = agent, env
@@ -31,7 +34,11 @@ class Beside:
         self.dreams.reset([seed])
         if self.env is not None:
             self.observation, _ = self.env.reset(seed=seed)
+            policy = self.agent.policy(1)
+            for _ in range(min(self.agent.task.dream_begins)):
+                self.observation, *_ = self.env.step(policy.act(self.observation[None])[0])
             self.dreams.z = self.agent.encode(self.agent.task.frames(self.observation[None]))[0]
+            self.dreams.h, self.dreams.c = policy.state
 
     @property
     def over(self) -> bool:

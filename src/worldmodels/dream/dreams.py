@@ -31,6 +31,10 @@ class Dreams:
         fastest = torch.bfloat16 if fast_bfloat16(agent.device) else torch.float32
         self._memory = PackedMemory(agent.memory, dtype or fastest)
         self._starts = agent.starts.float().to(agent.device)
+        states = agent.start_states
+        if states is None:
+            states = torch.zeros(len(agent.starts), 2, agent.memory.hidden_size)
+        self._states = states.float().to(agent.device)
         self._alive_reward = agent.task.alive_reward
         self.z = self.h = self.c = torch.empty(0)
 
@@ -39,25 +43,26 @@ class Dreams:
 
     @torch.inference_mode()
     def reset(self, seeds: Sequence[int], shared: bool = False) -> None:
-        """Begin one dream per seed: a recorded first frame, drawn anew from its mu and logvar, and an empty memory.
+        """Begin one dream per seed: a recorded frame, drawn anew from its mu and logvar, and M's memory at that moment.
+
+        Worlds dream from first frames with an empty memory (paper), unless ``Task.dream_begins`` says otherwise.
 
         shared: rows with the same seed share their random numbers; such rows cannot be restarted one by one.
         """
         self._streams = Streams(seeds, self._memory.latent_size, self.agent.device, shared)
-        self.z = self._first(*self._streams.start(len(self._starts)))
-        self.h = self.z.new_zeros(len(seeds), self._memory.hidden_size)
-        self.c = torch.zeros_like(self.h)
+        self.z, self.h, self.c = self._first(*self._streams.start(len(self._starts)))
 
     @torch.inference_mode()
     def restart(self, rows: Tensor, seeds: Sequence[int]) -> None:
         """Begin new dreams in the rows ``rows`` (n,)."""
         self.z, self.h, self.c = self.z.clone(), self.h.clone(), self.c.clone()
-        self.z[rows] = self._first(*self._streams.replace(rows.tolist(), seeds, len(self._starts)))
-        self.h[rows], self.c[rows] = 0.0, 0.0
+        begun = self._first(*self._streams.replace(rows.tolist(), seeds, len(self._starts)))
+        self.z[rows], self.h[rows], self.c[rows] = begun
 
-    def _first(self, which: Tensor, normal: Tensor) -> Tensor:
+    def _first(self, which: Tensor, normal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mu, logvar = self._starts[which].unbind(1)
-        return torch.addcmul(mu, torch.exp(logvar / 2), normal)
+        h, c = self._states[which].unbind(1)
+        return torch.addcmul(mu, torch.exp(logvar / 2), normal), h.contiguous(), c.contiguous()
 
     @torch.inference_mode()
     def step(self, actions: Tensor, frozen: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -104,7 +109,7 @@ def check_dream(agent: Agent, temperature: float, ends: str) -> None:
     if ends not in ENDS:
         raise UserError(f"unknown way to end a dream {ends!r}; choose from {', '.join(ENDS)}")
     if agent.starts is None:
-        raise UserError("this agent holds no recorded first frames to begin dreams with; train it with this version")
+        raise UserError("this agent holds no recorded frames to begin dreams with; train it with this version")
     if task.alive_reward is None and agent.memory.reward_head is None:
         raise UserError(f"dreams of {task.name} need an M that predicts the reward, and this agent's does not")
     if task.predicts_end and agent.memory.end_head is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worldmodels import interrupt
 from worldmodels.agent import Agent
+from worldmodels.device import generator
 from worldmodels.dream.dreams import Dreams
 from worldmodels.memory.mdnrnn import State
 from worldmodels.storage.episodes import Episode
@@ -22,10 +23,11 @@ FRAME_STEPS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 100, 150, 200)
 
 @dataclass(frozen=True)
 class Watched:
-    """One real episode as V and M live it: mu (T+1, Z) and, before each step, the state of M, (T+1, H) each."""
+    """One real episode as V and M live it: mu and a drawn z (T+1, Z), the state of M before each step (T+1, H)."""
 
     episode: Episode
     mu: Tensor
+    z: Tensor
     h: Tensor
     c: Tensor
 
@@ -33,14 +35,17 @@ class Watched:
 @torch.inference_mode()
 def watch(agent: Agent, episode: Episode) -> Watched:
     """Encode an episode and let M follow it."""
-    mu = torch.cat([agent.encode(part)[0] for part in np.array_split(episode.frames, -(-len(episode.frames) // 256))])
+    coded = [agent.encode(part) for part in np.array_split(episode.frames, -(-len(episode.frames) // 256))]
+    mu, logvar = (torch.cat(parts) for parts in zip(*coded, strict=True))
+    # M foresees drawn z; held against mu, dimensions that V leaves to chance would count as errors of the dream.
+    z = mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=generator(episode.seed, 53)).to(mu.device)
     actions = torch.from_numpy(episode.actions).to(agent.device)
     state: State = agent.memory.initial_state(1)
     states = [state]
     for step in range(len(actions)):
         state = agent.memory.step(mu[step : step + 1], actions[step : step + 1], state)
         states.append(state)
-    return Watched(episode, mu, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
+    return Watched(episode, mu, z, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def open_loop(agent: Agent, watched: Sequence[Watched], horizon: int, starts: in
         return OpenLoop(empty, empty, float("nan"), empty, empty, float("nan"), 0)
     dreams = Dreams(agent)
     dreams.reset(rng.integers(1 << 31, size=len(moments)).tolist())
-    dreams.z = torch.stack([one.mu[start] for one, start in moments])
+    dreams.z = torch.stack([one.z[start] for one, start in moments])
     dreams.h = torch.stack([one.h[start] for one, start in moments])
     dreams.c = torch.stack([one.c[start] for one, start in moments])
     first = dreams.z.clone()
@@ -86,15 +91,15 @@ def open_loop(agent: Agent, watched: Sequence[Watched], horizon: int, starts: in
         interrupt.check()
         actions = np.stack([one.episode.actions[start + ahead - 1] for one, start in moments])
         dreams.step(torch.from_numpy(actions).to(agent.device))
-        real = torch.stack([one.mu[start + ahead] for one, start in moments])
+        real = torch.stack([one.z[start + ahead] for one, start in moments])
         latent[ahead - 1] = (dreams.z - real).square().mean().sqrt().item()
         latent_still[ahead - 1] = (first - real).square().mean().sqrt().item()
         if ahead in FRAME_STEPS:
             seen = np.stack([one.episode.frames[start + ahead] for one, start in moments]).astype(np.float32)
             frame[ahead - 1] = _rms(agent.decode(dreams.z) - seen)
             frame_still[ahead - 1] = _rms(still - seen)
-            floors.append(_rms(agent.decode(real) - seen))
-    every = torch.cat([one.mu for one in watched])
+            floors.append(_rms(agent.decode(torch.stack([one.mu[start + ahead] for one, start in moments])) - seen))
+    every = torch.cat([one.z for one in watched])
     guess = (2 * every.var(dim=0).mean()).sqrt().item()
     return OpenLoop(latent, latent_still, guess, frame, frame_still, float(np.mean(floors)), len(moments))
 

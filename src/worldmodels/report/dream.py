@@ -3,6 +3,7 @@
 Every part is a CSV and a picture in one folder; a part that is there is not measured again.
 """
 
+import copy
 import csv
 import dataclasses
 import io
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from worldmodels.agent import Agent
 from worldmodels.collecting import record_episodes
@@ -138,7 +140,8 @@ class DreamReport:
         dream = DreamConfig(generations=config.generations, temperature=temperature, steps=config.steps)
         settings = in_the_dream(ControllerConfig(components=0), dream, self._steps)
         settings = dataclasses.replace(settings, validate_every=config.generations)
-        fresh = Agent(agent.task, agent.vision, agent.memory, 0 * agent.controller, agent.features, starts=agent.starts)
+        fresh = copy.copy(agent)
+        fresh.controller = torch.zeros_like(agent.controller)
         measure = DreamReturns(fresh, temperature, dream.ends)
         folder = self._directory / "parts" / f"temperature-{temperature:g}"
         best, _ = evolve(fresh, settings, self._seed, folder, measure)

@@ -49,6 +49,8 @@ class Task(ABC):
     """Whether M has an end head."""
     alive_reward: float | None = None
     """What every step is worth in a dream; None means what M predicts."""
+    dream_begins: tuple[int, ...] = (0,)
+    """Steps of recorded episodes at which dreams may begin, M having followed the episode so far."""
     action_space: spaces.Box | spaces.Discrete
     """What one environment takes."""
     lockstep: int = 50

@@ -1,0 +1,53 @@
+"""Train Stable-Baselines3's PPO inside an agent's dreams and play the result in the real world.
+
+    pip install "worldmodels[rl,car]"
+    python examples/ppo_in_a_dream.py --steps 500000
+
+V and M come with the agent; its C is not used. PPO sees what C would see (z and h), 64 dreams at a time.
+"""
+
+import argparse
+
+import gymnasium
+import numpy as np
+from stable_baselines3 import PPO
+
+from worldmodels.dream.latent_world import LatentWorld
+from worldmodels.dream.stable_baselines import DreamVecEnv
+from worldmodels.evaluation import statistics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agent", default="car-racing", help="a shipped agent's task or the path of an agent")
+    parser.add_argument("--steps", type=int, default=500_000, help="dreamt steps of training")
+    parser.add_argument("--dream-length", type=int, default=300, help="longest dream")
+    parser.add_argument("--temperature", type=float, default=1.0, help="uncertainty of the dreams")
+    parser.add_argument("--episodes", type=int, default=10, help="real episodes that the result is scored on")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+
+    dreams = DreamVecEnv(64, agent=options.agent, max_steps=options.dream_length, temperature=options.temperature)
+    model = PPO("MlpPolicy", dreams, n_steps=128, batch_size=1024, seed=options.seed, device="cpu", verbose=1)
+    model.learn(options.steps)
+
+    agent = dreams.dreams.agent
+    world = LatentWorld(gymnasium.make(agent.task.gymnasium_id), agent)
+    returns = []
+    for episode in range(options.episodes):
+        observation, _ = world.reset(seed=options.seed + episode)
+        total, over = 0.0, False
+        while not over:
+            action, _ = model.predict(observation, deterministic=True)
+            observation, reward, terminated, truncated, _ = world.step(action)
+            total, over = total + reward, terminated or truncated
+        returns.append(total)
+        print(f"real episode {episode + 1}: {total:.1f}")
+    world.close()
+    found = statistics(np.array(returns))
+    low, high = found["ci95"]
+    print(f"mean {found['mean']:.1f} over {len(returns)} real episodes, 95% interval {low:.1f} to {high:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The real world seen as the dream is seen: what learnt in a dream can act in it unchanged."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from worldmodels.agent import Agent, feature_size, load_agent
+from worldmodels.errors import UserError
+
+
+class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+    """A stock environment whose observations (F,) float32 are what C would see there: z, h and in Doom c.
+
+    env: the agent's world as Gymnasium makes it, with its own observations and actions; agent: an :class:`Agent`, a
+    shipped agent's task or a path. Spaces are those of :class:`DreamVectorEnv` with latent observations.
+    """
+
+    def __init__(self, env: "gymnasium.Env[Any, Any]", agent: "Agent | str") -> None:
+        super().__init__(env)
+        self.agent = agent if isinstance(agent, Agent) else load_agent(agent)
+        wanted = self.agent.task.observation_shape
+        if env.observation_space.shape != wanted:
+            raise UserError(
+                f"expected the stock {self.agent.task.gymnasium_id} with observations {wanted}, "
+                f"got {env.observation_space.shape}; leave out wrappers that change them"
+            )
+        size = feature_size(self.agent.vision, self.agent.memory, self.agent.features)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The first observation of a new episode, M's memory being empty."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._state = self.agent.memory.initial_state(1)
+        return self._seen(observation), info
+
+    @torch.inference_mode()
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Act; M follows."""
+        taken = self.agent.task.memory_action(np.asarray(action)[None])
+        self._state = self.agent.memory.step(self._z, torch.from_numpy(taken).to(self.agent.device), self._state)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._seen(observation), float(reward), terminated, truncated, info
+
+    @torch.inference_mode()
+    def _seen(self, observation: np.ndarray) -> np.ndarray:
+        self._z = self.agent.encode(self.agent.task.frames(observation[None]))[0]
+        known = {"z": self._z, "h": self._state[0], "c": self._state[1]}
+        features: np.ndarray = torch.cat([known[name] for name in self.agent.features], dim=1)[0].cpu().numpy()
+        return features

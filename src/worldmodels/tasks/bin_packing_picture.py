@@ -1,0 +1,92 @@
+"""Bin packing as pictures of 64x64 pixels: the published encoding, and one from which every count can be read.
+
+Legend: N instances, B levels (the capacity).
+"""
+
+import numpy as np
+
+_SIDE = 64
+ENCODINGS = ("published", "counted")
+"""published: bars whose hue is a remainder (facts of the published project); counted: bars that can be counted."""
+
+# ColorBrewer's Blues, of which the published palette has 30 samples between its ends.
+_BLUES = np.array(
+    [
+        (247, 251, 255), (222, 235, 247), (198, 219, 239), (158, 202, 225), (107, 174, 214),
+        (66, 146, 198), (33, 113, 181), (8, 81, 156), (8, 48, 107),
+    ]
+)  # fmt: skip
+_WHOLE, _REST = 29, 15
+"""A chunk of the last colour is drawn for 29 or more bins, and stands for 15 of them."""
+_WIDE, _WIDE_PIXELS = 8, 4
+"""The first eight bins of a level are four pixels wide each; every further one is a single pixel."""
+_FITS, _DOES_NOT, _FRAME = (80, 200, 120), (70, 90, 140), (235, 235, 235)
+
+
+def palette() -> np.ndarray:
+    """The published 30 blues, (30, 3) uint8, darkest first."""
+    at = (1 - (np.arange(30) + 1) / 31) * 8
+    channels = [np.interp(at, np.arange(9), _BLUES[:, channel] / 255) for channel in range(3)]
+    return (np.stack(channels, axis=1) * 255).astype(np.uint8)
+
+
+class PublishedPicture:
+    """The picture of the published project, for capacity 30 and items of 1 to 9."""
+
+    def __init__(self, most: int) -> None:
+        blues = palette()
+        self._bars = np.zeros((most + 1, _SIDE, 3), np.uint8)
+        for count in range(1, most + 1):
+            left, column = count, 0
+            while left >= _WHOLE and column < _SIDE:
+                self._bars[count, column : column + 2] = blues[_WHOLE]
+                left, column = left - _REST, column + 2
+            if left > 0:
+                self._bars[count, column : column + 2] = blues[min(left, _WHOLE)]
+        self._items = np.zeros((10, _SIDE, 3), np.uint8)
+        for size in range(1, 10):
+            self._items[size, 6 * size : 6 * size + 6] = blues[size]
+
+    def __call__(self, counts: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Pictures (N, 64, 64, 3) uint8 of counts (N, 30) and items (N,)."""
+        pictures = np.zeros((len(counts), _SIDE, _SIDE, 3), np.uint8)
+        # Level h has rows 59-2h and 60-2h; row 60 belongs to the item, and level 29 has row 0 as well.
+        bars = self._bars[counts[:, :0:-1]]
+        pictures[:, 1:59:2] = bars
+        pictures[:, 2:60:2] = bars
+        pictures[:, 0] = bars[:, 0]
+        pictures[:, 60:] = self._items[items][:, None]
+        return pictures
+
+
+class CountedPicture:
+    """A picture from which the state can be read: a bar per level, in another colour where the item fits.
+
+    Bars show up to 40 bins. The item is a column at the right edge, as high as the item is large.
+    """
+
+    def __init__(self, capacity: int, most: int, largest: int) -> None:
+        self._capacity = capacity
+        width = _SIDE - 4
+        bars = np.zeros((2, most + 1, width, 3), np.uint8)
+        for fits, colour in enumerate((_DOES_NOT, _FITS)):
+            for count in range(1, most + 1):
+                wide = min(count, _WIDE)
+                for one in range(wide):
+                    # The gap after each bin lets them be counted.
+                    bars[fits, count, one * _WIDE_PIXELS : (one + 1) * _WIDE_PIXELS - 1] = colour
+                bars[fits, count, _WIDE * _WIDE_PIXELS : min(width, _WIDE * _WIDE_PIXELS + count - wide)] = colour
+        self._bars = bars.reshape(2 * (most + 1), width, 3)
+        self._most = most
+        # Rows of the picture show levels, the fullest at the top; with fewer levels than rows each has several.
+        self._level = capacity - 1 - np.arange(_SIDE) * (capacity - 1) // _SIDE
+        self._height = np.zeros((largest + 1, _SIDE, 4, 3), np.uint8)
+        for size in range(1, largest + 1):
+            high = max(1, round(_SIDE * size / largest))
+            self._height[size, _SIDE - high :, 1:] = _FRAME
+
+    def __call__(self, counts: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Pictures (N, 64, 64, 3) uint8 of counts (N, B) and items (N,)."""
+        fits = (np.arange(self._capacity) + items[:, None]) <= self._capacity
+        index = (counts + (self._most + 1) * fits)[:, self._level]
+        return np.concatenate([self._bars[index], self._height[items]], axis=2)
