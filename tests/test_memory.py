@@ -168,8 +168,8 @@ def test_first_and_last_transitions_are_as_common_as_others(stored: Latents) -> 
 def test_a_batch_depends_on_the_seed_and_the_step_alone(stored: Latents) -> None:
     sampler = SequenceSampler(stored, 8, 5, seed=1)
     stream = sampler.batches(0)
-    drawn = [next(stream) for _ in range(4)]
-    again = next(SequenceSampler(stored, 8, 5, seed=1).batches(3))
+    drawn = [next(stream)[0] for _ in range(4)]
+    again, _ = next(SequenceSampler(stored, 8, 5, seed=1).batches(3))
     for first, second in ((drawn[3], again), (drawn[1], sampler.batch(1))):
         assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
         assert all(torch.equal(a, b) for a, b in zip(first[2], second[2], strict=True))
@@ -187,6 +187,35 @@ def test_z_is_drawn_anew_with_the_posteriors_deviation_and_shared_by_input_and_t
     assert z.std().item() == pytest.approx(3, rel=0.03)
     assert torch.equal(z[:, 1], targets.z[:, 0])
     assert not torch.equal(z, sampler.batch(1)[0])
+
+
+@pytest.mark.parametrize("burn_in", [1, 3, 100])
+def test_what_led_to_a_sequence_ends_where_the_sequence_begins(stored: Latents, burn_in: int) -> None:
+    sampler = SequenceSampler(stored, batch=64, length=2, seed=1, burn_in=burn_in)
+    (z, _, _), before = next(sampler.batches(5))
+    assert before is not None
+    for b, length in enumerate(before.lengths.tolist()):
+        seed, now = z[b, 0].round().int().tolist()
+        assert length == min(now, burn_in)
+        for t in range(length):
+            assert before.z[b, t].round().tolist() == [seed, now - length + t]
+            assert before.actions[b, t].tolist() == (2 * action_at(seed, now - length + t)).tolist()
+    assert next(SequenceSampler(stored, 64, 2, 1).batches(5))[1] is None
+
+
+def test_following_gives_the_state_after_each_rows_own_length() -> None:
+    torch.manual_seed(0)
+    memory, z, actions = MDNRNN(4, 2, 16), torch.randn(3, 6, 4), torch.randn(3, 6, 2)
+    h, c = memory.follow(z, actions, torch.tensor([6, 0, 2]))
+    assert (h[1] == 0).all() and (c[1] == 0).all()
+    for row, length in ((0, 6), (2, 2)):
+        state = memory.initial_state(1)
+        for t in range(length):
+            state = memory.step(z[row : row + 1, t], actions[row : row + 1, t], state)
+        torch.testing.assert_close((h[row : row + 1], c[row : row + 1]), state, atol=1e-5, rtol=1e-5)
+    whole = memory(z[:1], actions[:1]).mixture.means[:, 3:]
+    rest = memory(z[:1, 3:], actions[:1, 3:], memory.follow(z[:1, :3], actions[:1, :3], torch.tensor([3])))
+    torch.testing.assert_close(rest.mixture.means, whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_store_without_transitions_is_refused() -> None:

@@ -189,7 +189,7 @@ def test_6_dreams_begin_where_recordings_begin_or_with_what_m_remembers_there(de
         hidden, (_, cell) = agent.memory.lstm(torch.cat([z, taken], dim=-1))
     torch.testing.assert_close(late[1], torch.stack([hidden[:, -1], cell[0]], dim=1), atol=2e-3, rtol=2e-3)
 
-    agent.starts, agent.start_states = starts, states
+    agent.starts, agent.start_states = starts.clone(), states
     agent.starts[:, 1] = -60.0
     dreams = Dreams(agent, dtype=torch.float32)
     dreams.reset(range(300))

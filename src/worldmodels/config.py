@@ -58,6 +58,8 @@ class MemoryConfig:
     """Sequences per step."""
     length: int = 200
     """Transitions per sequence."""
+    burn_in: int = 0
+    """Transitions before each sequence that M follows without learning, so that it begins with a memory."""
     lr: float = 1e-3
     """Adam's highest learning rate; it falls to a hundredth along a cosine."""
     clip: float = 1.0
@@ -70,21 +72,21 @@ class MemoryConfig:
 class ControllerConfig:
     """C: a linear controller evolved by CMA-ES (Hansen's pycma)."""
 
-    generations: int = 60
+    generations: int = 80
     """Generations of the evolution."""
     population: int = 16
     """Candidates per generation."""
     episodes: int = 4
     """Tracks on which every candidate of the first generation drives; new ones in each generation."""
-    episodes_growth: float = 0.08
+    episodes_growth: float = 0.04
     """Tracks added per generation: the closer candidates come to each other, the finer they must be told apart."""
-    revisit: float = 0.34
+    revisit: float = 0.25
     """Share of them (never all) on which the candidates of the generation before did worst."""
     components: int = 32
     """Principal components of what C sees in which it is evolved; 0 means every one of its weights by itself."""
     sigma: float = 0.1
     """Initial step size."""
-    sigma_decay: float = 0.96
+    sigma_decay: float = 0.98
     """Factor of the step size after every generation, on top of CMA-ES's own adaptation."""
     sigma_hold: int = 14
     """Generations before that decay begins."""
@@ -123,7 +125,7 @@ class DreamConfig:
     temperature: float = 1.15
     """Uncertainty of the dream: logits are divided by it, noise is multiplied by its square root."""
     ends: str = "sample"
-    """How a dream ends: sample (by chance, as M believes) or threshold (where M believes it more likely than not)."""
+    """How a dream ends: sample (as often as ends come) or threshold (where the weighted end head exceeds 0.5)."""
     sigma: float = 0.1
     """Initial step size."""
     validate_every: int = 10
@@ -217,6 +219,8 @@ _CAR_RACING = {
             population=16,
             episodes=3,
             episodes_growth=0.02,
+            revisit=0.34,
+            sigma_decay=0.96,
             horizon=200,
             horizon_growth=12,
             validation_episodes=16,
@@ -251,7 +255,7 @@ _DOOM = Config(
     task="take-cover",
     collect=CollectConfig(episodes=400, reference_episodes=0, lockstep=20, backend="vizdoom"),
     vision=VisionConfig(latent_size=64, epochs=4),
-    memory=MemoryConfig(hidden_size=512, batch=48, length=300, steps=1500),
+    memory=MemoryConfig(hidden_size=512, batch=48, length=200, burn_in=2100, steps=1500),
     controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=0),
     evaluate=EvaluateConfig(episodes=400, lockstep=20),
 )
@@ -294,6 +298,7 @@ def preset(name: str, task: str = "car-racing") -> Config:
 _MAY_BE_ZERO = {
     "reference_episodes",
     "reference_steps",
+    "burn_in",
     "kl_tolerance",
     "components",
     "episodes_growth",

@@ -139,8 +139,10 @@ class _Dreaming:
                 z = sample(prediction.mixture)
                 if prediction.reward is not None:
                     total += prediction.reward.item()
-                if prediction.end_logit is not None and torch.rand(()) < torch.sigmoid(prediction.end_logit).cpu():
-                    break
+                if prediction.end_logit is not None:
+                    chance = torch.sigmoid(memory.end_odds(prediction.end_logit)).item()
+                    if torch.rand(()).item() < chance:
+                        break
 
         with torch_threads(1):
             return {"plain_steps_per_s": count / seconds_of(dream, 1, _WARMUP, agent.device)}

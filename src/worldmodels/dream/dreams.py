@@ -12,7 +12,7 @@ from worldmodels.errors import UserError
 from worldmodels.memory.packed import PackedMemory
 
 ENDS = ("sample", "threshold")
-"""How a dream ends: when a drawn number falls below the predicted probability of the end, or when that exceeds 0.5."""
+"""How a dream ends: as often as ends come, or where the end head, to which they count more, says so (paper's code)."""
 
 
 class Dreams:
@@ -82,7 +82,7 @@ class Dreams:
         if drawn.end_logit is None:
             ended = torch.zeros(len(self.z), dtype=torch.bool, device=self.z.device)
         elif self._ends == "sample":
-            ended = chance < torch.sigmoid(drawn.end_logit)
+            ended = chance < torch.sigmoid(self.agent.memory.end_odds(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
         if self._alive_reward is not None:

@@ -24,12 +24,12 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N dreams of one agent, advanced in one batched step.
 
     agent: a shipped agent's task, a path, or an :class:`Agent`; temperature: paper, section 4.2; ends: "sample" the end
-    or cut where its probability exceeds 0.5 ("threshold"); max_steps: a dream is truncated there (None: the task's
-    limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3) uint8; dtype: of the products (None: the
-    fastest). Actions are those of the real world. A row that has ended stays as it is, with reward 0, until it is reset
-    (``options={"reset_mask": mask}`` resets some); with autoreset_mode SAME_STEP it begins anew at once, and what it
-    ended with is in ``info["final_obs"]``. Rows have seeds of their own: what row 3 dreams does not depend on the rows
-    beside it.
+    as often as it comes, or cut where the end head, to which ends count more, exceeds 0.5 ("threshold"); max_steps: a
+    dream is truncated there (None: the task's limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3)
+    uint8; dtype: of the products (None: the fastest). Actions are those of the real world. A row that has ended stays
+    as it is, with reward 0, until it is reset (``options={"reset_mask": mask}`` resets some); with autoreset_mode
+    SAME_STEP it begins anew at once, and what it ended with is in ``info["final_obs"]``. Rows have seeds of their own:
+    what row 3 dreams does not depend on the rows beside it.
     """
 
     def __init__(

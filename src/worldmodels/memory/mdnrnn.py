@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from worldmodels.memory.mixture import Mixture, log_likelihood, mixture_from
 
@@ -27,6 +28,9 @@ State = tuple[Tensor, Tensor]
 class MDNRNN(nn.Module):
     """p(z', reward, end given z, action, hidden state); 422,368 weights for Z=32, A=3, H=256, K=5 without heads."""
 
+    end_weight: Tensor
+    """How many times an end counted in training; so many times too likely the end head holds it."""
+
     def __init__(
         self,
         latent_size: int,
@@ -44,12 +48,18 @@ class MDNRNN(nn.Module):
         self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
+        if end:
+            self.register_buffer("end_weight", torch.ones(()))
         with torch.no_grad():
             _, _, bias, second_bias = self._weights
             second_bias.zero_()
             bias.zero_()
             bias[hidden_size : 2 * hidden_size] = 1.0  # remember by default (facts of the original)
         second_bias.requires_grad_(False)
+
+    def end_odds(self, end_logit: Tensor) -> Tensor:
+        """The logit of the end as often as it really comes, from what the end head says."""
+        return end_logit - self.end_weight.log()
 
     @property
     def _weights(self) -> list[nn.Parameter]:
@@ -61,10 +71,23 @@ class MDNRNN(nn.Module):
         weight = self._weights[1]
         return weight.new_zeros(num, self.hidden_size), weight.new_zeros(num, self.hidden_size)
 
-    def forward(self, z: Tensor, actions: Tensor) -> Prediction:
-        """Predictions along whole sequences z (B, T, Z), actions (B, T, A), from a zero state."""
-        hidden, _ = self.lstm(torch.cat([z, actions], dim=-1))
+    def forward(self, z: Tensor, actions: Tensor, state: State | None = None) -> Prediction:
+        """Predictions along whole sequences z (B, T, Z), actions (B, T, A), from a state (B, H) or a zero one."""
+        begin = None if state is None else (state[0][None], state[1][None])
+        hidden, _ = self.lstm(torch.cat([z, actions], dim=-1), begin)
         return self.heads(hidden)
+
+    @torch.no_grad()
+    def follow(self, z: Tensor, actions: Tensor, lengths: Tensor) -> State:
+        """The state (B, H) after the first ``lengths`` (B,) of z (B, T, Z) and actions (B, T, A); zeros after none."""
+        h, c = self.initial_state(len(z))
+        rows = lengths.nonzero().squeeze(1)
+        if len(rows):
+            inputs = torch.cat([z, actions], dim=-1)[rows]
+            packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
+            _, (last_h, last_c) = self.lstm(packed)
+            h[rows], c[rows] = last_h[0], last_c[0]
+        return h, c
 
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:
         """Advance the state (N, H) by z (N, Z) and actions (N, A); the heads are not evaluated."""

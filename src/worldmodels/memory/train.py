@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +16,22 @@ from worldmodels.storage.latents import Latents
 from worldmodels.training import Loss, Schedule, fit
 
 
+class Before(NamedTuple):
+    """What happened before a sequence: z (B, P, Z), actions (B, P, A), of which the first ``lengths`` (B,) count."""
+
+    z: Tensor
+    actions: Tensor
+    lengths: Tensor
+
+
 class SequenceSampler:
     """Random sequences of ``length`` transitions, with z drawn anew from N(mu, exp(logvar)) every time.
 
-    A batch is a function of the seed and the step alone.
+    A batch is a function of the seed and the step alone. burn_in: most transitions of :meth:`before`.
     """
 
-    def __init__(self, latents: Latents, batch: int, length: int, seed: int) -> None:
-        self._latents, self._batch, self._seed = latents, batch, seed
+    def __init__(self, latents: Latents, batch: int, length: int, seed: int, burn_in: int = 0) -> None:
+        self._latents, self._batch, self._seed, self._burn_in = latents, batch, seed, burn_in
         lengths = latents.lengths.numpy()
         self.length = int(min(length, lengths.max(initial=0)))
         if self.length < 1:
@@ -33,15 +42,30 @@ class SequenceSampler:
         # Long episodes are drawn more often, so that every transition has about the same chance.
         self._chance = lengths / lengths.sum()
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Targets]:
-        """z (B, T, Z), actions (B, T, A) and the targets of training step ``step``."""
+    def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Episode and first transition (B,) of every sequence."""
         rng = np.random.default_rng([self._seed, 21, step])
         episodes = rng.choice(len(self._lengths), self._batch, p=self._chance)
         # Starts reach over both edges of the episode and are moved inside: so its first and last transitions, deaths
         # among them, are as common as those in the middle.
         lengths = self._lengths[episodes]
         start = np.floor(rng.random(self._batch) * (lengths + self.length - 1)).astype(np.int64) - (self.length - 1)
-        start = np.clip(start, 0, np.maximum(lengths - self.length, 0))
+        return episodes, np.clip(start, 0, np.maximum(lengths - self.length, 0))
+
+    def before(self, step: int) -> Before | None:
+        """What led to the sequences of :meth:`batch`, or None where all begin with their episode."""
+        episodes, start = self._chosen(step)
+        lengths = np.minimum(start, self._burn_in)
+        if not lengths.any():
+            return None
+        offset = np.minimum((start - lengths)[:, None] + np.arange(lengths.max()), start[:, None])
+        frames = torch.from_numpy(self._frame_start[episodes, None] + offset)
+        actions = self._latents.actions[torch.from_numpy(self._step_start[episodes, None] + offset)]
+        return Before(self._sample(frames, step, 23), actions, torch.from_numpy(lengths))
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Targets]:
+        """z (B, T, Z), actions (B, T, A) and the targets of training step ``step``."""
+        episodes, start = self._chosen(step)
         offset = start[:, None] + np.arange(self.length + 1)  # (B, T+1) frames inside the episode
         exists = offset[:, :-1] < self._lengths[episodes, None]  # transition t needs frame t+1
         frames = self._frame_start[episodes, None] + np.minimum(offset, self._lengths[episodes, None])
@@ -58,15 +82,18 @@ class SequenceSampler:
         )
         return z[:, :-1], self._latents.actions[steps_tensor], targets
 
-    def _sample(self, frames: Tensor, step: int) -> Tensor:
+    def _sample(self, frames: Tensor, step: int, stream: int = 22) -> Tensor:
         mu, logvar = self._latents.mu[frames].float(), self._latents.logvar[frames].float()
-        return mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=generator(self._seed, 22, step))
+        return mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=generator(self._seed, stream, step))
 
-    def batches(self, step: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
-        """Endless batches, beginning with that of ``step``."""
+    def batches(self, step: int) -> Iterator["Sequences"]:
+        """Endless batches and what led to them, beginning with that of ``step``."""
         while True:
-            yield self.batch(step)
+            yield self.batch(step), self.before(step)
             step += 1
+
+
+Sequences = tuple[tuple[Tensor, Tensor, Targets], Before | None]
 
 
 def train_memory(
@@ -74,11 +101,14 @@ def train_memory(
 ) -> dict[str, float]:
     """Train ``memory`` in place; return its mean loss over batches drawn after the last step."""
     memory.to(device)
-    sampler = SequenceSampler(latents, config.batch, config.length, seed)
+    if memory.end_head is not None:
+        memory.end_weight.fill_(config.end_weight)
+    sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in)
 
-    def loss(batch: tuple[Tensor, Tensor, Targets], step: int) -> Loss:
-        z, actions, targets = batch
-        prediction = memory(z.to(device), actions.to(device))
+    def loss(batch: Sequences, step: int) -> Loss:
+        (z, actions, targets), before = batch
+        state = None if before is None else memory.follow(*(one.to(device) for one in before))
+        prediction = memory(z.to(device), actions.to(device), state)
         return memory_loss(prediction, Targets(*(one.to(device) for one in targets)), config.end_weight)
 
     columns = ("nll", *(["reward"] if memory.reward_head else []), *(["end"] if memory.end_head else []))
@@ -87,8 +117,9 @@ def train_memory(
     totals: dict[str, float] = {}
     rounds = 10
     with torch.no_grad():
+        drawn = sampler.batches(config.steps)
         for step in range(config.steps, config.steps + rounds):
-            _, parts = loss(sampler.batch(step), step)
+            _, parts = loss(next(drawn), step)
             for name, value in parts.items():
                 totals[name] = totals.get(name, 0.0) + value.item() / rounds
     return totals
