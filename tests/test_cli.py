@@ -185,3 +185,9 @@ def test_settings_come_from_the_preset_and_the_options_beside_them() -> None:
     assert (config.preset, config.seed, config.controller.features) == ("quick", 7, ("z",))
     wanted = preset("quick").controller.generations
     assert config.controller.generations == wanted and str(options.directory()) == "runs/car-racing-quick-seed7"
+
+
+@pytest.mark.parametrize("arguments", [["--world", "dream,real"], ["--world=dream,real"]])
+def test_the_world_of_the_controller_has_a_short_name(arguments: list[str]) -> None:
+    options = commands._run_options("train", ["car-racing", *arguments])
+    assert options.controller.world == "dream,real"

@@ -1,5 +1,6 @@
 """Scores: their seeds, their statistics, and evaluations that were cut short."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import VectorEnv
 
+from worldmodels import commands
 from worldmodels.evaluation import evaluate, print_scores, report, statistics
 from worldmodels.seeds import _PURPOSES, episode_seeds
 from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
@@ -170,3 +172,30 @@ def test_shorter_episodes_are_cut_at_their_limit() -> None:
     found = evaluate(Scripted(), diarists, "slow", SEEDS, 13, steps=2)
     assert found.tolist() == [reward_at(seed, 0) + reward_at(seed, 1) for seed in SEEDS]
     assert evaluate(Scripted(), diarists, "slow", SEEDS, 13, steps=MAX_STEPS).tolist() == WANTED
+
+
+def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, target = Scripted(), tmp_path / "scores.json"
+    monkeypatch.setattr("worldmodels.tasks.get_task", lambda name: task)
+    monkeypatch.setattr("worldmodels.seeds.episode_seeds", lambda purpose, seed, count: SEEDS[:count])
+    monkeypatch.setattr(task, "random_policy", first := Counted(until=2))
+    command = [
+        "evaluate",
+        "scripted",
+        "--policy",
+        "random",
+        "--episodes",
+        "10",
+        "--lockstep",
+        "4",
+        "--json",
+        str(target),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        commands.evaluate("evaluate", command)
+    assert not target.exists() and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(task, "random_policy", rest := Counted())
+    commands.evaluate("evaluate", command)
+    assert [seed for chunk in first.chunks + rest.chunks for seed in chunk] == SEEDS[:10]
+    assert json.loads(target.read_text())["returns"] == WANTED[:10]
+    assert list(tmp_path.iterdir()) == [target], "nothing is left but the result"

@@ -97,6 +97,7 @@ def _run_options(verb: str, arguments: list[str]) -> RunOptions:
     """Options of a run's verb, with defaults from the run or the preset that the arguments name."""
     from worldmodels.storage.run import read_config
 
+    arguments = [re.sub(r"^--world(?==|$)", "--controller.world", text) for text in arguments]
     given = {name: _value_of(f"--{name}", arguments) for name in ("preset", "run")}
     old = read_config(Path(given["run"])) if given["run"] else None
     from worldmodels.tasks import get_task, task_names
@@ -165,7 +166,8 @@ class EvaluateOptions:
     device: str = "auto"
     """auto, cpu or cuda."""
     json: Path | None = None
-    """Also write task, agent, backend, seeds, returns, mean, sd, median and ci95 to this file."""
+    """Also write task, agent, backend, seeds, returns, mean, sd, median and ci95 to this file. With it, the same
+    command goes on where it was stopped."""
 
 
 def evaluate(verb: str, arguments: list[str]) -> int:
@@ -185,15 +187,18 @@ def evaluate(verb: str, arguments: list[str]) -> int:
     task = get_task(options.task)
     backend = options.backend or task.reference_backend
     seeds = episode_seeds("evaluation", options.seed, options.episodes)
-    name, policy = "random", cast(evaluation.PolicyFor, task.random_policy)
+    name, policy, who = "random", cast(evaluation.PolicyFor, task.random_policy), "random"
     if options.policy == "agent":
-        name = options.agent or f"shipped {task.name}"
-        policy = evaluation.agent_policy(_agent(task.name, options.agent, options.device))
-    returns = evaluation.evaluate(task, policy, backend, seeds, options.lockstep or task.lockstep, options.steps)
+        name, agent = options.agent or f"shipped {task.name}", _agent(task.name, options.agent, options.device)
+        policy, who = evaluation.agent_policy(agent), agent.digest()
+    finished = None if options.json is None else options.json.with_name(f".{options.json.name}.finished")
+    lockstep, identity = options.lockstep or task.lockstep, f"{who} {backend} {options.steps}"
+    returns = evaluation.evaluate(task, policy, backend, seeds, lockstep, options.steps, finished, identity)
     result = evaluation.report(task.name, name, backend, seeds, returns)
     evaluation.print_scores({name: result})
-    if options.json is not None:
+    if options.json is not None and finished is not None:
         write_json(options.json, result)
+        finished.unlink(missing_ok=True)
     return 0
 
 

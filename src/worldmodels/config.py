@@ -107,7 +107,7 @@ class ControllerConfig:
     features: tuple[str, ...] = ("z", "h")
     """What the controller sees."""
     world: str = "real"
-    """Where it is evolved: real, dream, or dream,real (first in the dream, then on from there in the real world)."""
+    """Where it is evolved: real, dream, or dream,real (first there, then on in the real world). Short: --world."""
 
 
 @dataclass(frozen=True)
