@@ -179,7 +179,7 @@ def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("worldmodels.tasks.get_task", lambda name: task)
     monkeypatch.setattr("worldmodels.seeds.episode_seeds", lambda purpose, seed, count: SEEDS[:count])
     monkeypatch.setattr(task, "random_policy", first := Counted(until=2))
-    command = ["scripted", *"--policy random --episodes 10 --lockstep 4 --json".split(), str(target)]
+    command = ["scripted", *["--policy", "random", "--episodes", "10", "--lockstep", "4", "--json"], str(target)]
     with pytest.raises(KeyboardInterrupt):
         commands.evaluate("evaluate", command)
     assert not target.exists() and len(list(tmp_path.iterdir())) == 1

@@ -134,13 +134,17 @@ class AgentPolicy:
                 f"expected observations of shape {expected} and type uint8, got {observations.shape} "
                 f"{observations.dtype}; give the stock environment's observations, one per environment"
             )
-        z, _ = agent.encode(task.frames(observations))
+        frames = task.frames(observations)
+        z, _ = agent.encode(frames)
         every = rows is None or len(rows) == self.num_envs
         index = None if every else torch.from_numpy(rows).to(agent.device)
         h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
         known = {"z": z, "h": h, "c": c}
         features = torch.cat([known[name] for name in agent.features], dim=-1)
         control = self._controllers(features, index).cpu().numpy()
+        allowed = task.allowed(frames)
+        if allowed is not None:
+            control = np.where(allowed, control, -np.inf)
         action = task.env_action(control)
         seen = torch.from_numpy(task.memory_action(action)).to(agent.device)
         state = agent.memory.step(z, seen, (h, c))

@@ -29,7 +29,7 @@ def _help() -> str:
         "usage: worldmodels VERB [TASK] [OPTIONS]\n\n"
         "World Models: V sees, M dreams, C acts (Ha & Schmidhuber 2018).\n\n"
         f"verbs:\n{lines}\n\n"
-        "tasks:\n  car-racing, take-cover\n\n"
+        "tasks:\n  car-racing, take-cover, bin-packing\n\n"
         "examples:\n"
         "  worldmodels train car-racing --preset quick --run runs/first\n"
         "  worldmodels evaluate car-racing --episodes 100 --seed 1\n"

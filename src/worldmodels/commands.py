@@ -34,7 +34,7 @@ class RunOptions:
     """A run and its settings; what is not given comes from the run if it exists, else from the preset."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing or take-cover."""
+    """The world: car-racing, take-cover or bin-packing."""
     preset: str = "standard"
     """quick, standard or paper."""
     run: Path | None = None
@@ -148,11 +148,11 @@ class EvaluateOptions:
     """Score an agent, or the random policy, on fresh episodes."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing or take-cover."""
+    """The world: car-racing, take-cover or bin-packing."""
     agent: str | None = None
     """A saved agent or a run (default: the shipped agent)."""
     policy: str = "agent"
-    """agent or random."""
+    """agent, random, or one of the world's rules."""
     episodes: int = 100
     """Fresh episodes."""
     seed: int = 1
@@ -178,17 +178,21 @@ def evaluate(verb: str, arguments: list[str]) -> int:
     few = options.lockstep is not None and options.lockstep < 1
     if options.episodes < 1 or few or min(options.seed, options.steps) < 0:
         raise UserError("--episodes and --lockstep must be positive, --seed and --steps at least 0")
-    if options.policy not in ("agent", "random"):
-        raise UserError(f"unknown policy {options.policy!r}; choose agent or random")
     from worldmodels import evaluation
     from worldmodels.seeds import episode_seeds
     from worldmodels.tasks import get_task
 
     task = get_task(options.task)
+    known = ("agent", "random", *task.rules)
+    if options.policy not in known:
+        raise UserError(f"unknown policy {options.policy!r}; choose {', '.join(known[:-1])} or {known[-1]}")
     backend = options.backend or task.reference_backend
     seeds = episode_seeds("evaluation", options.seed, options.episodes)
-    name, policy, who = "random", cast(evaluation.PolicyFor, task.random_policy), "random"
-    if options.policy == "agent":
+    name = who = options.policy
+    policy = cast(evaluation.PolicyFor, task.random_policy)
+    if options.policy in task.rules:
+        task, policy = task.rule(options.policy)
+    elif options.policy == "agent":
         name, agent = options.agent or f"shipped {task.name}", _agent(task.name, options.agent, options.device)
         policy, who = evaluation.agent_policy(agent), agent.digest()
     finished = None if options.json is None else options.json.with_name(f".{options.json.name}.finished")
@@ -216,7 +220,7 @@ class RecordOptions:
     """A video of one episode: the world, what V sees of it, and what M expected."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing or take-cover."""
+    """The world: car-racing, take-cover or bin-packing."""
     out: Path = Path("drive.mp4")
     """The file: .mp4, .gif, or .png for some moments on one sheet."""
     agent: str | None = None
@@ -262,7 +266,7 @@ class PlayOptions:
     """Drive yourself: arrow keys steer, give gas and brake; a lets the agent drive; Enter is a new track; Esc ends."""
 
     task: TaskName = "car-racing"
-    """The world: car-racing or take-cover."""
+    """The world: car-racing, take-cover or bin-packing."""
     seed: int = 1
     """Seed of the first track."""
     save: Path | None = None
@@ -288,7 +292,7 @@ class DreamOptions:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "play"
     """report, play or record."""
     task: TaskName = "car-racing"
-    """The world: car-racing or take-cover; --agent says it too."""
+    """The world: car-racing, take-cover or bin-packing; --agent says it too."""
     agent: str | None = None
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = 1
@@ -349,7 +353,7 @@ class BenchOptions:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "acting"
     """acting, vision or dream."""
     task: str = "car-racing"
-    """The world: car-racing or take-cover."""
+    """The world: car-racing, take-cover or bin-packing."""
     repeats: int = 5
     """Repeats of every measurement."""
     steps: int | None = None

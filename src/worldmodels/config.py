@@ -281,7 +281,59 @@ _TAKE_COVER = {
     ),
 }
 
-PRESETS: dict[str, dict[str, Config]] = {"car-racing": _CAR_RACING, "take-cover": _TAKE_COVER}
+_PACKING = Config(
+    task="bin-packing",
+    collect=CollectConfig(episodes=150, reference_episodes=0, lockstep=50, backend="native"),
+    vision=VisionConfig(epochs=4),
+    memory=MemoryConfig(),
+    controller=ControllerConfig(
+        backend="native",
+        generations=60,
+        episodes=8,
+        episodes_growth=0.2,
+        revisit=0.0,
+        horizon=1000,
+        horizon_growth=0,
+        patience=0,
+        validation_episodes=128,
+    ),
+    evaluate=EvaluateConfig(episodes=1000, lockstep=250),
+)
+_BIN_PACKING = {
+    "quick": replace(
+        _PACKING,
+        preset="quick",
+        collect=replace(_PACKING.collect, episodes=50),
+        vision=VisionConfig(epochs=3, batch=64, lr=8e-4),
+        memory=MemoryConfig(steps=300, length=150),
+        controller=replace(_PACKING.controller, generations=20, episodes=4),
+        evaluate=EvaluateConfig(episodes=250, lockstep=250),
+    ),
+    "standard": replace(_PACKING, preset="standard"),
+    "paper": replace(
+        _PACKING,
+        preset="paper",
+        collect=replace(_PACKING.collect, episodes=10_000),
+        vision=VisionConfig(epochs=10, batch=100, lr=1e-4),
+        memory=MemoryConfig(steps=4000, batch=100, length=999),
+        controller=replace(
+            _PACKING.controller, generations=1000, population=58, episodes=16, episodes_growth=0.0, components=0
+        ),
+    ),
+}
+_BIN_PACKING_VARIANTS = {
+    f"bin-packing-9-{distribution}": {
+        name: replace(config, task=f"bin-packing-9-{distribution}") for name, config in _BIN_PACKING.items()
+    }
+    for distribution in ("linear-waste", "perfect-packing", "bounded-waste")
+}
+
+PRESETS: dict[str, dict[str, Config]] = {
+    "car-racing": _CAR_RACING,
+    "take-cover": _TAKE_COVER,
+    "bin-packing": _BIN_PACKING,
+    **_BIN_PACKING_VARIANTS,
+}
 """By task, then by name."""
 
 

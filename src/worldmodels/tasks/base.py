@@ -1,7 +1,7 @@
 """The seam between a world and everything else: all that the rest may know of a world."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -63,6 +63,8 @@ class Task(ABC):
     """What each of the A action numbers does, for captions."""
     action_ranges: tuple[tuple[float, float], ...]
     """Lowest and highest value of each of the A action numbers, for pictures."""
+    rules: tuple[str, ...] = ()
+    """Names of policies that need no learning, for comparison."""
     seen_rows: tuple[float, float] = (0.0, 1.0)
     """The part of the picture's rows that frames keep, as shares of its height."""
     frames_per_second: int = 50
@@ -86,6 +88,14 @@ class Task(ABC):
     @abstractmethod
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """Controls (N, C) in [-1, 1] (after tanh) as the environment's actions."""
+
+    def allowed(self, frames: np.ndarray) -> np.ndarray | None:
+        """Controls that may be chosen, (N, C) bool, read off frames (N, 64, 64, 3); None where all always may."""
+        return None
+
+    def rule(self, name: str) -> "tuple[Task, Callable[[Sequence[int]], ExplorationPolicy]]":
+        """The policy called ``name`` of :attr:`rules`, and the task in which it plays."""
+        raise UserError(f"{self.name} has no rule {name!r}")
 
     @abstractmethod
     def memory_action(self, actions: np.ndarray) -> np.ndarray:

@@ -78,8 +78,7 @@ class CountedPicture:
                 bars[fits, count, _WIDE * _WIDE_PIXELS : min(width, _WIDE * _WIDE_PIXELS + count - wide)] = colour
         self._bars = bars.reshape(2 * (most + 1), width, 3)
         self._most = most
-        # Rows of the picture show levels, the fullest at the top; with fewer levels than rows each has several.
-        self._level = capacity - 1 - np.arange(_SIDE) * (capacity - 1) // _SIDE
+        self._level = _level_of_rows(capacity)
         self._height = np.zeros((largest + 1, _SIDE, 4, 3), np.uint8)
         for size in range(1, largest + 1):
             high = max(1, round(_SIDE * size / largest))
@@ -90,3 +89,16 @@ class CountedPicture:
         fits = (np.arange(self._capacity) + items[:, None]) <= self._capacity
         index = (counts + (self._most + 1) * fits)[:, self._level]
         return np.concatenate([self._bars[index], self._height[items]], axis=2)
+
+
+def _level_of_rows(capacity: int) -> np.ndarray:
+    """The level that each row of the picture shows, (64,), the fullest at the top; level 0 is never shown."""
+    shown = capacity - 1
+    return np.asarray(shown - np.arange(_SIDE) * shown // _SIDE)
+
+
+def fitting_levels(pictures: np.ndarray, capacity: int) -> np.ndarray:
+    """Levels (N, B) bool that take the item, read off counted pictures; a new bin (0) always does."""
+    rows = np.searchsorted(-_level_of_rows(capacity), -np.arange(1, capacity))
+    fits = (pictures[:, rows, 0] == _FITS).all(axis=-1)
+    return np.concatenate([np.ones((len(pictures), 1), bool), fits], axis=1)

@@ -18,6 +18,8 @@ from worldmodels.errors import UserError
 from worldmodels.tasks.bin_packing_picture import ENCODINGS, CountedPicture, PublishedPicture
 from worldmodels.workers.envpool_env import row_seeds
 
+ENVIRONMENT = "worldmodels/BinPacking-v0"
+"""Its name for ``gymnasium.make`` and ``make_vec``."""
 INVALID = ("end", "continue", "nearest")
 """After an action that does not fit: the episode ends, the item is lost, or the nearest level that fits is taken."""
 _PENALTY = 100.0
@@ -285,3 +287,11 @@ def _check(
             raise UserError(f"unknown {name} {chosen!r}; choose from {', '.join(known)}")
     if autoreset_mode not in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP):
         raise UserError(f"expected autoreset_mode DISABLED or SAME_STEP, got {autoreset_mode}")
+
+
+if ENVIRONMENT not in gymnasium.registry:
+    gymnasium.register(
+        ENVIRONMENT,
+        f"{__name__}:{BinPackingEnv.__name__}",
+        vector_entry_point=f"{__name__}:{BinPackingVectorEnv.__name__}",
+    )
