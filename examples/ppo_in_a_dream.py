@@ -18,6 +18,7 @@ from worldmodels.evaluation import statistics
 
 
 def main() -> None:
+    """Train, then play."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agent", default="car-racing", help="a shipped agent's task or the path of an agent")
     parser.add_argument("--steps", type=int, default=500_000, help="dreamt steps of training")
