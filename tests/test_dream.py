@@ -40,6 +40,15 @@ def dreamer(task: str = "car-racing", end_bias: float = -4.0, seed: int = 0) -> 
     return Agent(world, ConvVAE(6), memory, controller, starts=torch.randn(5, 2, 6).half())
 
 
+def driven(agent: Agent, env: Any, seed: int) -> np.ndarray:
+    """What is seen in the real world where its dreams begin, the agent having acted until then."""
+    observation, _ = env.reset(seed=seed)
+    policy = agent.policy(1)
+    for _ in range(min(agent.task.dream_begins)):
+        observation, *_ = env.step(policy.act(observation[None])[0])
+    return np.asarray(observation)
+
+
 def numbers(count: int, size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Uniform and normal numbers."""
     stream = torch.Generator().manual_seed(seed)

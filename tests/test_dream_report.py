@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from test_dream import dreamer
+from test_dream import dreamer, driven
 from worldmodels.config import DreamReportConfig
 from worldmodels.dream.beside import Beside
 from worldmodels.dream.truth import (
@@ -125,8 +125,9 @@ def test_a_dream_beside_the_real_world_begins_with_its_frame_and_gets_its_action
     beside = Beside(agent, stock_env(agent.task))
     beside.reset(4)
     again = stock_env(agent.task)
-    first, _ = again.reset(seed=4)
+    first = driven(agent, again, 4)
     torch.testing.assert_close(beside.dreams.z, agent.encode(agent.task.frames(first[None]))[0])
+    assert (beside.dreams.h != 0).any(), "M remembers how the car came there"
     total = 0.0
     for _ in range(5):
         action = beside.agent_action()

@@ -5,8 +5,9 @@ from pathlib import Path
 import pygame
 import pytest
 
-from test_dream import dreamer
+from test_dream import dreamer, driven
 from test_play import press, release
+from worldmodels.agent import load_agent
 from worldmodels.errors import UserError
 from worldmodels.play import Game
 from worldmodels.play_dream import DreamGame, play_dream
@@ -43,7 +44,7 @@ def test_the_keys_drive_the_dream_and_the_real_world(saved: str) -> None:
 
     play_dream(CAR, 1, saved, tick=tick)
     env = stock_env(CAR)
-    env.reset(seed=episode_seeds("play", 1, 1, 0)[0])
+    driven(load_agent(saved), env, episode_seeds("play", 1, 1, 0)[0])
     wanted = [0.0]
     for _ in range(8):
         wanted.append(wanted[-1] + float(env.step(CAR.key_action(frozenset({"up"})))[1]))
