@@ -11,7 +11,7 @@ import torch
 
 from worldmodels import commands
 from worldmodels.agent import Agent
-from worldmodels.bench import acting, run_bench, vision
+from worldmodels.bench import acting, bin_packing, run_bench, vision
 from worldmodels.bench import dream as dream_bench
 from worldmodels.bench.measure import Spread, agent_for, interleaved
 from worldmodels.bench.plain import PlainAgent, PlainVAE, plain_images
@@ -222,3 +222,14 @@ def test_without_the_stock_environment_the_rest_is_still_measured(monkeypatch: p
 
 def _agent() -> Agent:
     return agent_for(get_task("car-racing"))
+
+
+def test_bin_packing_is_measured_beside_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = bin_packing.Sizes(instances=8, pictured=4, steps=20, pictured_steps=5, plain_steps=50)
+    monkeypatch.setattr(bin_packing, "SIZES", sizes)
+    found = run_bench("bin-packing", "bin-packing", 2)
+    assert found["task"] == "bin-packing" and found["repeats"]["count"] == 2
+    for name in ("placements_per_s", "frames_per_s", "bound_frames_per_s", "plain_placements_per_s"):
+        assert found[name] > 0
+    assert found["speedup"] == found["placements_per_s"] / found["plain_placements_per_s"]
+    assert found["share_of_bound"] == found["frames_per_s"] / found["bound_frames_per_s"]

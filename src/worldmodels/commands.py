@@ -351,7 +351,7 @@ class BenchOptions:
     """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = "acting"
-    """acting, vision or dream."""
+    """acting, vision, dream or bin-packing."""
     task: str = "car-racing"
     """The world: car-racing, take-cover or bin-packing."""
     repeats: int = 5

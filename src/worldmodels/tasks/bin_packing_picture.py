@@ -68,7 +68,7 @@ class CountedPicture:
     def __init__(self, capacity: int, most: int, largest: int) -> None:
         self._capacity = capacity
         width = _SIDE - 4
-        bars = np.zeros((2, most + 1, width, 3), np.uint8)
+        bars = np.zeros((2, most + 1, _SIDE, 3), np.uint8)
         for fits, colour in enumerate((_DOES_NOT, _FITS)):
             for count in range(1, most + 1):
                 wide = min(count, _WIDE)
@@ -76,7 +76,7 @@ class CountedPicture:
                     # The gap after each bin lets them be counted.
                     bars[fits, count, one * _WIDE_PIXELS : (one + 1) * _WIDE_PIXELS - 1] = colour
                 bars[fits, count, _WIDE * _WIDE_PIXELS : min(width, _WIDE * _WIDE_PIXELS + count - wide)] = colour
-        self._bars = bars.reshape(2 * (most + 1), width, 3)
+        self._bars = bars.reshape(2 * (most + 1), _SIDE * 3)
         self._most = most
         self._level = _level_of_rows(capacity)
         self._height = np.zeros((largest + 1, _SIDE, 4, 3), np.uint8)
@@ -88,7 +88,9 @@ class CountedPicture:
         """Pictures (N, 64, 64, 3) uint8 of counts (N, B) and items (N,)."""
         fits = (np.arange(self._capacity) + items[:, None]) <= self._capacity
         index = (counts + (self._most + 1) * fits)[:, self._level]
-        return np.concatenate([self._bars[index], self._height[items]], axis=2)
+        pictures: np.ndarray = self._bars.take(index, axis=0, mode="clip").reshape(len(counts), _SIDE, _SIDE, 3)
+        pictures[:, :, _SIDE - 4 :] = self._height[items]
+        return pictures
 
 
 def _level_of_rows(capacity: int) -> np.ndarray:
