@@ -26,7 +26,7 @@ _TINY = """
 --vision.latent-size 8 --vision.epochs 0.3 --vision.batch 16 --vision.window 2
 --memory.hidden-size 16 --memory.mixtures 2 --memory.steps 5 --memory.batch 4 --memory.length 20
 --controller.generations 3 --controller.population 4 --controller.episodes 1 --controller.horizon 8
---controller.validate-every 2 --controller.validation-episodes 1
+--controller.validate-every 2 --controller.validation-episodes 1 --controller.polish 2
 --evaluate.episodes 2 --evaluate.lockstep 1
 """
 TINY = _TINY.split()

@@ -9,8 +9,8 @@ import pytest
 
 import worldmodels
 from worldmodels import cli, commands, interrupt
-from worldmodels.config import preset
 from worldmodels.errors import UserError
+from worldmodels.presets import preset
 
 HEAVY = ("torch", "gymnasium", "tyro", "numpy", "zarr", "matplotlib", "rich", "tensorboard", "cma", "envpool")
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from worldmodels.config import (
-    PRESETS,
     Config,
     ControllerConfig,
     MemoryConfig,
     VisionConfig,
     check,
     from_json,
-    preset,
+    polishing,
     to_json,
 )
 from worldmodels.errors import UserError
+from worldmodels.presets import PRESETS, preset
 
 QUICK = PRESETS["car-racing"]["quick"]
 ALL = [(task, name) for task, presets in PRESETS.items() for name in presets]
@@ -136,3 +136,12 @@ def test_importing_the_settings_imports_nothing_heavy() -> None:
     code = "import sys, worldmodels.config; print({'torch', 'numpy', 'gymnasium', 'tyro'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "set()", done.stdout + done.stderr
+
+
+def test_polishing_means_small_steps_on_twice_the_tracks_for_whole_episodes() -> None:
+    base = preset("standard").controller
+    last = polishing(base, 1000)
+    assert last.generations == base.polish > 0 and last.polish == 0 and last.horizon == 1000
+    assert last.episodes == 2 * base.episodes and last.sigma < base.sigma and last.revisit > base.revisit
+    # The score that polishing must beat was taken on the same tracks.
+    assert last.validation_episodes == base.validation_episodes and last.validate_every <= last.generations

@@ -94,6 +94,7 @@ POINTS = {
         Point(kill("worldmodels.agent:AgentPolicy.act", nth=3), left=holds(no="evolution.safetensors")),
         Point(send("SIGINT", "worldmodels.agent:AgentPolicy.act", 10), 130, generations(1)),
         Point(kill("os:replace", "controller/evolution", after=True), left=generations(2)),
+        Point(kill("os:replace", "polish-after-3/evolution", after=True), left=generations(3)),
         Point(kill("os:replace", "controller/agent.safetensors"), left=generations(3)),
         Point(kill("os:replace", "controller/done.json"), left=holds("agent.safetensors")),
     ],

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import Agent
 from worldmodels.collecting import record_episodes
-from worldmodels.config import MemoryConfig, preset
+from worldmodels.config import MemoryConfig
 from worldmodels.controller.evolve import real_returns
 from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.env import DreamVectorEnv
@@ -23,6 +23,7 @@ from worldmodels.evaluation import evaluate
 from worldmodels.memory.mdnrnn import MDNRNN, Prediction, Targets, memory_loss
 from worldmodels.memory.mixture import Mixture
 from worldmodels.memory.train import SequenceSampler, train_memory
+from worldmodels.presets import preset
 from worldmodels.storage.latents import Latents
 from worldmodels.tasks import get_task
 from worldmodels.vision.vae import ConvVAE

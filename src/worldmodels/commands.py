@@ -20,9 +20,9 @@ from worldmodels.config import (
     MemoryConfig,
     VisionConfig,
     check,
-    preset,
 )
 from worldmodels.errors import UsageError, UserError
+from worldmodels.presets import preset
 from worldmodels.storage.atomic import write_json
 
 Options = TypeVar("Options")

@@ -16,7 +16,7 @@ import torch
 
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
 from worldmodels.collecting import record_episodes
-from worldmodels.config import Config, in_the_dream
+from worldmodels.config import Config, in_the_dream, polishing
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along
 from worldmodels.dream.returns import DreamReturns
@@ -321,6 +321,13 @@ class Pipeline:
                 metrics = {f"dream_{name}": value for name, value in metrics.items()}
         if "real" in settings.world:
             agent.controller, found = evolve(agent, settings, self.seed, directory, real, seen)
+            if settings.polish:
+                folder = directory / f"polish-after-{settings.generations}"
+                last = polishing(settings, self.task.max_steps)
+                controller, polished = evolve(agent, last, self.seed, folder, real, seen)
+                if polished["validation"] > found["validation"]:
+                    agent.controller = controller
+                found |= {f"polished_{name}": value for name, value in polished.items()}
             metrics |= found
         agent.save(directory)
         return metrics

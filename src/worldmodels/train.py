@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.agent import load_agent
-from worldmodels.config import Config, preset
+from worldmodels.config import Config
 from worldmodels.device import choose_device
 from worldmodels.evaluation import agent_policy, evaluate, print_scores, report
+from worldmodels.presets import preset
 from worldmodels.progress import duration, say
 from worldmodels.report.plots import bar_of_scores, training_curves
 from worldmodels.seeds import episode_seeds

@@ -14,9 +14,9 @@ import torch
 
 from worldmodels import __version__, interrupt
 from worldmodels.agent import Agent, controller_size, load_agent, shipped_agents
-from worldmodels.config import preset
 from worldmodels.device import choose_device, fast_bfloat16
 from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.presets import preset
 from worldmodels.progress import Progress
 from worldmodels.tasks import Task
 from worldmodels.vision.vae import ConvVAE

@@ -27,7 +27,7 @@ from worldmodels.bench.measure import (
     seconds_of,
 )
 from worldmodels.bench.plain import PlainVAE, plain_images
-from worldmodels.config import preset
+from worldmodels.presets import preset
 from worldmodels.tasks import Task
 from worldmodels.training import Loss, Schedule, fit
 from worldmodels.vision.train import vision_loss

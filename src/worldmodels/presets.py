@@ -1,0 +1,156 @@
+"""The presets: settings by task and name. Imports nothing heavy."""
+
+import difflib
+from dataclasses import replace
+
+from worldmodels.config import (
+    CollectConfig,
+    Config,
+    ControllerConfig,
+    DreamConfig,
+    EvaluateConfig,
+    MemoryConfig,
+    VisionConfig,
+)
+from worldmodels.errors import UserError
+
+_CAR_RACING = {
+    "quick": Config(
+        preset="quick",
+        collect=CollectConfig(episodes=32, reference_episodes=16),
+        vision=VisionConfig(epochs=5, batch=64, lr=8e-4),
+        memory=MemoryConfig(steps=300, length=150),
+        controller=ControllerConfig(
+            generations=24,
+            population=16,
+            episodes=3,
+            episodes_growth=0.02,
+            revisit=0.34,
+            sigma_hold=14,
+            horizon=200,
+            horizon_growth=12,
+            polish=0,
+            validation_episodes=16,
+        ),
+        evaluate=EvaluateConfig(episodes=30, lockstep=30),
+    ),
+    "standard": Config(preset="standard"),
+    "paper": Config(
+        preset="paper",
+        collect=CollectConfig(episodes=9_900, reference_episodes=100, reference_steps=0),
+        vision=VisionConfig(epochs=10, batch=100, lr=1e-4),
+        memory=MemoryConfig(steps=4000, batch=100, length=999),
+        controller=ControllerConfig(
+            generations=300,
+            population=64,
+            episodes=16,
+            episodes_growth=0.0,
+            revisit=0.0,
+            components=0,
+            sigma_decay=1.0,
+            diagonal=0,
+            polish=0,
+            horizon=1000,
+            patience=0,
+            validate_every=25,
+            validation_episodes=256,
+        ),
+        evaluate=EvaluateConfig(episodes=1000),
+    ),
+}
+
+_DOOM = Config(
+    task="take-cover",
+    collect=CollectConfig(episodes=400, reference_episodes=0, lockstep=20, backend="vizdoom"),
+    vision=VisionConfig(latent_size=64, epochs=4),
+    memory=MemoryConfig(hidden_size=512, batch=48, length=200, burn_in=2100, steps=1500),
+    controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=0, polish=0),
+    evaluate=EvaluateConfig(episodes=400, lockstep=20),
+)
+_TAKE_COVER = {
+    "quick": replace(
+        _DOOM,
+        preset="quick",
+        collect=replace(_DOOM.collect, episodes=120),
+        vision=replace(_DOOM.vision, epochs=3, batch=64, lr=8e-4),
+        memory=replace(_DOOM.memory, steps=300),
+        dream=DreamConfig(generations=30, population=16, episodes=16, validation_episodes=32),
+        evaluate=EvaluateConfig(episodes=100, lockstep=20),
+    ),
+    "standard": replace(_DOOM, preset="standard"),
+    "paper": replace(
+        _DOOM,
+        preset="paper",
+        collect=replace(_DOOM.collect, episodes=10_000),
+        vision=replace(_DOOM.vision, epochs=10, batch=100, lr=1e-4),
+        memory=replace(_DOOM.memory, steps=24_400, batch=100, length=500),
+        dream=DreamConfig(generations=2000, population=64, episodes=16, validate_every=25, validation_episodes=256),
+        evaluate=EvaluateConfig(episodes=1000, lockstep=20),
+    ),
+}
+
+_PACKING = Config(
+    task="bin-packing",
+    collect=CollectConfig(episodes=150, reference_episodes=0, lockstep=50, backend="native"),
+    vision=VisionConfig(epochs=4),
+    memory=MemoryConfig(),
+    controller=ControllerConfig(
+        backend="native",
+        polish=0,
+        generations=60,
+        episodes=8,
+        episodes_growth=0.2,
+        revisit=0.0,
+        horizon=1000,
+        horizon_growth=0,
+        patience=0,
+        validation_episodes=128,
+    ),
+    evaluate=EvaluateConfig(episodes=1000, lockstep=250),
+)
+_BIN_PACKING = {
+    "quick": replace(
+        _PACKING,
+        preset="quick",
+        collect=replace(_PACKING.collect, episodes=50),
+        vision=VisionConfig(epochs=3, batch=64, lr=8e-4),
+        memory=MemoryConfig(steps=300, length=150),
+        controller=replace(_PACKING.controller, generations=20, episodes=4),
+        evaluate=EvaluateConfig(episodes=250, lockstep=250),
+    ),
+    "standard": replace(_PACKING, preset="standard"),
+    "paper": replace(
+        _PACKING,
+        preset="paper",
+        collect=replace(_PACKING.collect, episodes=10_000),
+        vision=VisionConfig(epochs=10, batch=100, lr=1e-4),
+        memory=MemoryConfig(steps=4000, batch=100, length=999),
+        controller=replace(
+            _PACKING.controller, generations=1000, population=58, episodes=16, episodes_growth=0.0, components=0
+        ),
+    ),
+}
+_BIN_PACKING_VARIANTS = {
+    f"bin-packing-9-{distribution}": {
+        name: replace(config, task=f"bin-packing-9-{distribution}") for name, config in _BIN_PACKING.items()
+    }
+    for distribution in ("linear-waste", "perfect-packing", "bounded-waste")
+}
+
+PRESETS: dict[str, dict[str, Config]] = {
+    "car-racing": _CAR_RACING,
+    "take-cover": _TAKE_COVER,
+    "bin-packing": _BIN_PACKING,
+    **_BIN_PACKING_VARIANTS,
+}
+"""By task, then by name."""
+
+
+def preset(name: str, task: str = "car-racing") -> Config:
+    """The preset called ``name`` of a task; an unknown one is a :class:`UserError`."""
+    known = PRESETS[task]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
+        raise UserError(f"unknown preset {name!r}; presets are {', '.join(known)}; {hint}")
+    return known[name]
