@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from worldmodels import commands
 from worldmodels.agent import Agent
+from worldmodels.dream.env import DreamVectorEnv
 from worldmodels.errors import UserError
 from worldmodels.evaluation import evaluate
 from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.play import play_game
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
 from worldmodels.tasks.bin_packing_picture import PublishedPicture, palette
@@ -330,3 +332,13 @@ def test_rules_are_evaluated_by_their_names(tmp_path: Path) -> None:
         assert found["mean"] == pytest.approx(known, abs=4) and found["agent"] == rule
     with pytest.raises(UserError, match="choose agent, random, best-fit"):
         commands.evaluate("evaluate", ["bin-packing", "--policy", "worst-fit"])
+
+
+def test_what_bin_packing_cannot_do_yet_is_said() -> None:
+    task = get_task("bin-packing")
+    agent = Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13))
+    agent.starts = torch.zeros(1, 2, 4).half()
+    with pytest.raises(UserError, match="bin-packing cannot be dreamt"):
+        DreamVectorEnv(1, agent)
+    with pytest.raises(UserError, match="bin-packing cannot be played by hand"):
+        play_game(task, lambda: None, (10, 10), None)

@@ -54,6 +54,10 @@ def play_game(
     task: Task, make: "Callable[[], Game]", size: tuple[int, int], tick: Callable[["Game"], None] | None
 ) -> list[float]:
     """Show the game that ``make`` makes in a window of ``size`` until it is closed; returns its scores."""
+    if task.masked:
+        raise UserError(
+            f"{task.name} cannot be played by hand yet; evaluate {task.name} --policy best-fit shows a rule"
+        )
     pygame = _pygame()
     try:
         pygame.display.init()

@@ -108,6 +108,8 @@ def check_dream(agent: Agent, temperature: float, ends: str) -> None:
         raise UserError(f"expected a temperature above 0, got {temperature:g}; 1 is what M believes")
     if ends not in ENDS:
         raise UserError(f"unknown way to end a dream {ends!r}; choose from {', '.join(ENDS)}")
+    if task.masked:
+        raise UserError(f"{task.name} cannot be dreamt: M does not foresee which actions are allowed; use --world real")
     if agent.starts is None:
         raise UserError("this agent holds no recorded frames to begin dreams with; train it with this version")
     if task.alive_reward is None and agent.memory.reward_head is None:

@@ -63,6 +63,8 @@ class Task(ABC):
     """What each of the A action numbers does, for captions."""
     action_ranges: tuple[tuple[float, float], ...]
     """Lowest and highest value of each of the A action numbers, for pictures."""
+    masked: bool = False
+    """Whether :meth:`allowed` forbids controls; such worlds can be neither dreamt nor played by hand yet."""
     rules: tuple[str, ...] = ()
     """Names of policies that need no learning, for comparison."""
     seen_rows: tuple[float, float] = (0.0, 1.0)

@@ -34,6 +34,7 @@ class BinPacking(Task):
     reference_backend = "native"
     frames_per_second = 5
     lockstep = 250
+    masked = True
     rules = tuple(RULES)
     capacity = 30
     distribution = "perfect-packing"
