@@ -97,6 +97,7 @@ class Agent:
             "mixtures": self.memory.mixtures,
             "reward": self.memory.reward_head is not None,
             "end": self.memory.end_head is not None,
+            "allowed": self.memory.allowed_head is not None,
             "features": list(self.features),
             "info": self.info,
         }
@@ -191,7 +192,8 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         # Without memory at first, so that sizes in the file cannot ask for more than its tensors fill.
         with torch.device("meta"):
             vision = ConvVAE(latent)
-            memory = MDNRNN(latent, task.action_size, hidden, mixtures, bool(meta["reward"]), bool(meta["end"]))
+            heads = bool(meta["reward"]), bool(meta["end"]), task.control_size if meta.get("allowed") else 0
+            memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads)
         _fill(vision, tensors, "vision.")
         _fill(memory, tensors, "memory.")
         _check_finite("controller", tensors["controller"])

@@ -1,5 +1,6 @@
 """Turning recorded frames into latents, and what dreams begin with."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,15 +17,18 @@ _STARTS = 1000
 
 def encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
     """The latents of a flush, a batch of frames at a time."""
-    mu, logvar = [], []
+    mu, logvar, allowed = [], [], []
     for start in range(0, flush.num_frames, _BATCH):
         interrupt.check()
-        coded = agent.encode(flush.frames(start, min(start + _BATCH, flush.num_frames)))
+        frames = flush.frames(start, min(start + _BATCH, flush.num_frames))
+        coded, mask = agent.encode(frames), agent.task.allowed(frames)
         mu.append(coded[0].half().cpu())
         logvar.append(coded[1].half().cpu())
+        if mask is not None:
+            allowed.append(torch.from_numpy(mask.astype(np.uint8)))
         bar.advance(len(mu[-1]))
     small = (torch.from_numpy(one) for one in (flush.actions, flush.rewards, flush.terminated, flush.lengths))
-    return Latents(torch.cat(mu), torch.cat(logvar), *small)
+    return Latents(torch.cat(mu), torch.cat(logvar), *small, torch.cat(allowed) if allowed else None)
 
 
 @torch.inference_mode()

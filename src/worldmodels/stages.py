@@ -277,6 +277,7 @@ class Pipeline:
             config.mixtures,
             task.predicts_reward,
             task.predicts_end,
+            task.control_size if task.masked else 0,
         )
 
     def load_memory(self) -> MDNRNN:

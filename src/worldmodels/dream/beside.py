@@ -48,8 +48,8 @@ class Beside:
     @torch.inference_mode()
     def agent_action(self) -> np.ndarray:
         """What the agent, who sees the dream, would do; an action of the real world."""
-        control = self._controller(self.dreams.features()).cpu().numpy()
-        action: np.ndarray = self.agent.task.env_action(control)[0]
+        control = self.dreams.only_allowed(self._controller(self.dreams.features()))
+        action: np.ndarray = self.agent.task.env_action(control.cpu().numpy())[0]
         return action
 
     def step(self, action: np.ndarray) -> None:

@@ -95,6 +95,19 @@ class Dreams:
         self.z, self.h, self.c = self.z[rows], self.h[rows], self.c[rows]
         self._streams.keep(rows)
 
+    @torch.inference_mode()
+    def allowed(self) -> Tensor | None:
+        """Controls that may be chosen, (N, C) bool and at least one in each row; None where all always may."""
+        if self.agent.memory.allowed_head is None:
+            return None
+        logits = self.agent.memory.allowed_logits(self.z)
+        return (logits > 0) | (logits >= logits.amax(dim=1, keepdim=True))
+
+    def only_allowed(self, control: Tensor) -> Tensor:
+        """Controls (N, C), minus infinity where they may not be chosen."""
+        allowed = self.allowed()
+        return control if allowed is None else control.masked_fill(~allowed, -torch.inf)
+
     def features(self) -> Tensor:
         """What C sees, (N, F)."""
         known = {"z": self.z, "h": self.h, "c": self.c}
@@ -108,8 +121,10 @@ def check_dream(agent: Agent, temperature: float, ends: str) -> None:
         raise UserError(f"expected a temperature above 0, got {temperature:g}; 1 is what M believes")
     if ends not in ENDS:
         raise UserError(f"unknown way to end a dream {ends!r}; choose from {', '.join(ENDS)}")
-    if task.masked:
-        raise UserError(f"{task.name} cannot be dreamt: M does not foresee which actions are allowed; use --world real")
+    if task.masked and agent.memory.allowed_head is None:
+        raise UserError(
+            f"dreams of {task.name} need an M that tells which actions are allowed, and this agent's does not"
+        )
     if agent.starts is None:
         raise UserError("this agent holds no recorded frames to begin dreams with; train it with this version")
     if task.alive_reward is None and agent.memory.reward_head is None:

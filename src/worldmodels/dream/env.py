@@ -29,7 +29,8 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     uint8; dtype: of the products (None: the fastest). Actions are those of the real world. A row that has ended stays
     as it is, with reward 0, until it is reset (``options={"reset_mask": mask}`` resets some); with autoreset_mode
     SAME_STEP it begins anew at once, and what it ended with is in ``info["final_obs"]``. Rows have seeds of their own:
-    what row 3 dreams does not depend on the rows beside it.
+    what row 3 dreams does not depend on the rows beside it. Where a task forbids some actions, ``info["action_mask"]``
+    (N, A) bool says which of them the dream allows; others are dreamt as M imagines them.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """First observations of new dreams, and an empty info; a seed per row, or one for all."""
+        """First observations of new dreams, and their info; a seed per row, or one for all."""
         mask = (options or {}).get("reset_mask")
         if mask is not None and self._lengths_known():
             self._begin(np.flatnonzero(mask), row_seeds(seed, self.num_envs) if seed is not None else None)
@@ -85,7 +86,11 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._dreams.reset(seeds)
             self._lengths = np.zeros(self.num_envs, dtype=np.int64)
             self._alive[:] = True
-        return self._observe(), {}
+        return self._observe(), self._masks()
+
+    def _masks(self) -> dict[str, Any]:
+        allowed = self._dreams.allowed()
+        return {} if allowed is None else {"action_mask": allowed.cpu().numpy()}
 
     def _lengths_known(self) -> bool:
         return hasattr(self, "_lengths")
@@ -125,7 +130,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 final[row] = last[row]
             info = {"final_obs": final, "_final_obs": over}
             self._begin(np.flatnonzero(over), None)
-        return self._observe(), rewards, terminated, truncated, info
+        return self._observe(), rewards, terminated, truncated, info | self._masks()
 
     def _observe(self) -> np.ndarray:
         if self._observation == "frame":
@@ -159,14 +164,19 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(1 << 31)) if seed is None else seed
         observations, info = self._dreams.reset(seed=[chosen])
-        return observations[0], info
+        return observations[0], _first(info)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step; after the end the dream must be reset."""
         observations, rewards, terminated, truncated, info = self._dreams.step(np.asarray(action)[None])
-        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
 
     def render(self) -> Any:
         """The frame (64, 64, 3) uint8 that V decodes, where the render_mode is rgb_array."""
         frames = self._dreams.render()
         return None if frames is None else frames[0]
+
+
+def _first(info: dict[str, Any]) -> dict[str, Any]:
+    """Of one dream, what is said of a batch of one."""
+    return {name: value[0] for name, value in info.items()}

@@ -54,7 +54,8 @@ class DreamReturns:
         done = 0
         for _ in range(steps):
             interrupt.check()
-            actions = self._agent.task.dream_action(policy.act(dreams.features(), candidate))
+            control = dreams.only_allowed(policy.act(dreams.features(), candidate))
+            actions = self._agent.task.dream_action(control)
             reward, ended = dreams.step(actions)
             returns.index_add_(0, place, reward * alive)
             left = int(alive.sum())

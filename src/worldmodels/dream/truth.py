@@ -113,8 +113,8 @@ class Predicted:
     """How well reward and end are foreseen one step ahead.
 
     reward_correlation: of rewards summed over ``window`` steps; end_auc: chance that a step that ends is given a higher
-    probability than one that does not; end_recall and end_precision at probability 0.5. NaN where there is nothing to
-    tell apart.
+    probability than one that does not; end_recall and end_precision at probability 0.5. allowed_accuracy: share of the
+    controls of which M tells rightly whether they are allowed. NaN where there is nothing to tell apart.
     """
 
     reward_correlation: float
@@ -124,6 +124,7 @@ class Predicted:
     end_precision: float
     ends: int
     steps: int
+    allowed_accuracy: float
 
 
 @torch.inference_mode()
@@ -144,8 +145,9 @@ def predicted(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Pre
     if rewards and np.concatenate(rewards).std() > 0:
         correlation = float(np.corrcoef(np.concatenate(rewards), np.concatenate(foreseen))[0, 1])
     total = sum(len(one.episode.actions) for one in watched)
+    told = _allowed_accuracy(agent, watched)
     if not chances:
-        return Predicted(correlation, window, float("nan"), float("nan"), float("nan"), 0, total)
+        return Predicted(correlation, window, float("nan"), float("nan"), float("nan"), 0, total, told)
     chance, end = np.concatenate(chances), np.concatenate(ends)
     alarm = chance > 0.5
     hits = float((alarm & end).sum())
@@ -157,7 +159,19 @@ def predicted(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Pre
         hits / alarm.sum() if alarm.any() else float("nan"),
         int(end.sum()),
         total,
+        told,
     )
+
+
+def _allowed_accuracy(agent: Agent, watched: Sequence[Watched]) -> float:
+    if agent.memory.allowed_head is None:
+        return float("nan")
+    right = []
+    for one in watched:
+        real = agent.task.allowed(one.episode.frames)
+        assert real is not None
+        right.append(((agent.memory.allowed_logits(one.z) > 0).cpu().numpy() == real).mean(axis=1))
+    return float(np.concatenate(right).mean())
 
 
 def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:

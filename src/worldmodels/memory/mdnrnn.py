@@ -1,6 +1,7 @@
-"""M: an LSTM whose output is a mixture density over the next latent, with optional reward and end heads.
+"""M: an LSTM whose output is a mixture density over the next latent, with optional heads for reward, end and mask.
 
-Legend: B batch, T time, N rollouts, Z latent, A action, H hidden, K mixtures. (Ha & Schmidhuber 2018, section 2.2.)
+(Ha & Schmidhuber 2018, section 2.2.) Legend: B batch, T time, N rollouts, Z latent, A action, C controls, H hidden,
+K mixtures.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from worldmodels.memory.mixture import Mixture, log_likelihood, mixture_from
+
+_ALLOWED_HIDDEN = 128
 
 
 class Prediction(NamedTuple):
@@ -39,6 +42,7 @@ class MDNRNN(nn.Module):
         mixtures: int = 5,
         reward: bool = False,
         end: bool = False,
+        allowed: int = 0,
     ) -> None:
         super().__init__()
         self.latent_size, self.action_size = latent_size, action_size
@@ -48,6 +52,12 @@ class MDNRNN(nn.Module):
         self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
+        # Of z itself, not of what M expects: which controls are allowed depends on what chance has drawn.
+        self.allowed_head = (
+            nn.Sequential(nn.Linear(latent_size, _ALLOWED_HIDDEN), nn.ReLU(), nn.Linear(_ALLOWED_HIDDEN, allowed))
+            if allowed
+            else None
+        )
         if end:
             self.register_buffer("end_weight", torch.ones(()))
         with torch.no_grad():
@@ -60,6 +70,12 @@ class MDNRNN(nn.Module):
     def end_odds(self, end_logit: Tensor) -> Tensor:
         """The logit of the end as often as it really comes, from what the end head says."""
         return end_logit - self.end_weight.log()
+
+    def allowed_logits(self, z: Tensor) -> Tensor:
+        """Logits (..., C) of which controls are allowed at z (..., Z)."""
+        assert self.allowed_head is not None
+        logits: Tensor = self.allowed_head(z).float()
+        return logits
 
     @property
     def _weights(self) -> list[nn.Parameter]:
@@ -110,18 +126,29 @@ class MDNRNN(nn.Module):
 
 
 class Targets(NamedTuple):
-    """What really came next: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}, mask (B, T) of steps that exist."""
+    """What really came next: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}, mask (B, T) of steps that exist.
+
+    allowed (B, T, C) in {0, 1}: controls that may be chosen at that z, where a task forbids some.
+    """
 
     z: Tensor
     rewards: Tensor
     ends: Tensor
     mask: Tensor
+    allowed: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Targets":
+        """The same on a device."""
+        return Targets(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
 
 
-def memory_loss(prediction: Prediction, targets: Targets, end_weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+def memory_loss(
+    prediction: Prediction, targets: Targets, end_weight: float = 1.0, allowed_logits: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss and its parts: nll (nats per latent dimension and step), reward (mean squared error), end (weighted).
 
-    An end counts ``end_weight`` times, since it is rare.
+    An end counts ``end_weight`` times, since it is rare. ``allowed_logits`` (B, T, C) at the target z give the part
+    allowed (nats per control).
     """
     mask = targets.mask
     count = mask.sum()
@@ -135,4 +162,8 @@ def memory_loss(prediction: Prediction, targets: Targets, end_weight: float = 1.
             prediction.end_logit, targets.ends, pos_weight=weight, reduction="none"
         )
         parts["end"] = (crossed * mask).sum() / count
+    if allowed_logits is not None:
+        assert targets.allowed is not None
+        crossed = F.binary_cross_entropy_with_logits(allowed_logits, targets.allowed, reduction="none")
+        parts["allowed"] = (crossed.mean(-1) * mask).sum() / count
     return torch.stack(list(parts.values())).sum(), parts

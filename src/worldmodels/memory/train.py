@@ -73,12 +73,13 @@ class SequenceSampler:
         steps = self._step_start[episodes, None] + np.minimum(offset[:, :-1], last)
         z = self._sample(torch.from_numpy(frames), step)
         ends = (offset[:, :-1] == last) & (self._latents.terminated.numpy()[episodes, None] == 1)
-        steps_tensor = torch.from_numpy(steps)
+        steps_tensor, allowed = torch.from_numpy(steps), self._latents.allowed
         targets = Targets(
             z[:, 1:],
             self._latents.rewards[steps_tensor],
             torch.from_numpy(ends.astype(np.float32)),
             torch.from_numpy(exists.astype(np.float32)),
+            None if allowed is None else allowed[torch.from_numpy(frames[:, 1:])].float(),
         )
         return z[:, :-1], self._latents.actions[steps_tensor], targets
 
@@ -109,9 +110,12 @@ def train_memory(
         (z, actions, targets), before = batch
         state = None if before is None else memory.follow(*(one.to(device) for one in before))
         prediction = memory(z.to(device), actions.to(device), state)
-        return memory_loss(prediction, Targets(*(one.to(device) for one in targets)), config.end_weight)
+        there = targets.to(device)
+        allowed = memory.allowed_logits(there.z) if memory.allowed_head else None
+        return memory_loss(prediction, there, config.end_weight, allowed)
 
-    columns = ("nll", *(["reward"] if memory.reward_head else []), *(["end"] if memory.end_head else []))
+    heads = {"reward": memory.reward_head, "end": memory.end_head, "allowed": memory.allowed_head}
+    columns = ("nll", *(name for name, head in heads.items() if head is not None))
     schedule = Schedule(config.steps, config.lr, final_fraction=0.01, clip=config.clip)
     fit("memory", memory, sampler.batches, loss, schedule, directory, columns, config.batch * sampler.length)
     totals: dict[str, float] = {}

@@ -170,6 +170,8 @@ def print_report(report: Mapping[str, Any], directory: Path) -> None:
         )
     if found["reward_correlation"] is not None:
         say(f"rewards over {found['window']} steps: correlation {found['reward_correlation']:.3f}")
+    if found["allowed_accuracy"] is not None:
+        say(f"which actions are allowed: {found['allowed_accuracy']:.2%} told rightly")
     pearson = _text(correlation["pearson"])
     say(f"dream and real score of {correlation['controllers']} controllers: correlation {pearson}")
     if "temperatures" in report:

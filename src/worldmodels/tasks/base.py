@@ -64,7 +64,7 @@ class Task(ABC):
     action_ranges: tuple[tuple[float, float], ...]
     """Lowest and highest value of each of the A action numbers, for pictures."""
     masked: bool = False
-    """Whether :meth:`allowed` forbids controls; such worlds can be neither dreamt nor played by hand yet."""
+    """Whether :meth:`allowed` forbids controls; M then learns to tell from z which."""
     rules: tuple[str, ...] = ()
     """Names of policies that need no learning, for comparison."""
     seen_rows: tuple[float, float] = (0.0, 1.0)
