@@ -28,7 +28,8 @@ def encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
             allowed.append(torch.from_numpy(mask.astype(np.uint8)))
         bar.advance(len(mu[-1]))
     small = (torch.from_numpy(one) for one in (flush.actions, flush.rewards, flush.terminated, flush.lengths))
-    return Latents(torch.cat(mu), torch.cat(logvar), *small, torch.cat(allowed) if allowed else None)
+    masks = torch.cat(allowed) if allowed else None
+    return Latents(torch.cat(mu), torch.cat(logvar), *small, allowed=masks)
 
 
 @torch.inference_mode()
