@@ -27,9 +27,9 @@ def encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
         if mask is not None:
             allowed.append(torch.from_numpy(mask.astype(np.uint8)))
         bar.advance(len(mu[-1]))
-    small = (torch.from_numpy(one) for one in (flush.actions, flush.rewards, flush.terminated, flush.lengths))
+    small = {name: torch.from_numpy(getattr(flush, name)) for name in ("actions", "rewards", "terminated", "lengths")}
     masks = torch.cat(allowed) if allowed else None
-    return Latents(torch.cat(mu), torch.cat(logvar), *small, allowed=masks)
+    return Latents(mu=torch.cat(mu), logvar=torch.cat(logvar), allowed=masks, **small)
 
 
 @torch.inference_mode()
