@@ -18,7 +18,6 @@ from worldmodels.dream.env import DreamVectorEnv
 from worldmodels.errors import UserError
 from worldmodels.evaluation import evaluate
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.play import play_game
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
 from worldmodels.tasks.bin_packing_picture import PublishedPicture, palette
@@ -340,5 +339,3 @@ def test_what_bin_packing_cannot_do_yet_is_said() -> None:
     agent.starts = torch.zeros(1, 2, 4).half()
     with pytest.raises(UserError, match="bin-packing cannot be dreamt"):
         DreamVectorEnv(1, agent)
-    with pytest.raises(UserError, match="bin-packing cannot be played by hand"):
-        play_game(task, lambda: None, (10, 10), None)
