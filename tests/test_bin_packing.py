@@ -24,7 +24,6 @@ from worldmodels.errors import UserError
 from worldmodels.evaluation import evaluate
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.train import SequenceSampler, train_memory
-from worldmodels.play import play_game
 from worldmodels.progress import Progress
 from worldmodels.rollouts import rollout
 from worldmodels.storage.episodes import EpisodeStore, Flush
@@ -422,5 +421,3 @@ def test_what_bin_packing_cannot_do_is_said() -> None:
     agent.starts = torch.zeros(1, 2, 4).half()
     with pytest.raises(UserError, match="need an M that tells which actions are allowed"):
         DreamVectorEnv(1, agent)
-    with pytest.raises(UserError, match="bin-packing cannot be played by hand"):
-        play_game(task, lambda: None, (10, 10), None)

@@ -17,7 +17,7 @@ from worldmodels.agent import Agent
 from worldmodels.errors import UserError
 from worldmodels.interrupt import Interrupted
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.report.picture import Moment
+from worldmodels.report.picture import Composer, Moment
 from worldmodels.report.video import record, watch, watched_env
 from worldmodels.tasks import get_task
 from worldmodels.vision.vae import ConvVAE
@@ -68,6 +68,38 @@ def test_a_sheet_shows_three_rows_that_differ(agent: Agent, tmp_path: Path) -> N
     sheet = imageio.imread(tmp_path / "sheet.png")
     third = sheet.shape[0] // 3
     assert not np.array_equal(sheet[:third], sheet[third : 2 * third])
+
+
+@pytest.mark.parametrize(("name", "frames"), [("a.gif", 3), ("a.png", 3)])
+def test_a_world_of_many_choices_is_recorded_from_its_pictures(tmp_path: Path, name: str, frames: int) -> None:
+    torch.manual_seed(0)
+    packer = Agent(get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13))
+    result = record(packer, tmp_path / name, seed=1, max_steps=10)
+    assert (result["backend"], result["steps"], result["frames"]) == ("native", 10, frames)
+    moments: list[Moment] = []
+    env = watched_env(packer.task, "native")
+    watch(packer, env, seed=1, max_steps=3, show=moments.append)
+    assert all((moment.world == env_frame).all() for moment, env_frame in zip(moments, replayed(moments), strict=True))
+
+
+def replayed(moments: list[Moment]) -> Iterator[np.ndarray]:
+    env = get_task("bin-packing").make(1, "native")
+    frames, _ = env.reset(seed=[1])
+    yield frames[0]
+    for moment in moments[:-1]:
+        assert moment.action is not None
+        yield env.step(moment.action.argmax()[None])[0][0]
+
+
+def test_of_many_choices_the_chosen_one_is_named_instead_of_drawn_as_bars() -> None:
+    task, blank = get_task("bin-packing"), np.zeros((64, 64, 3), np.uint8)
+    feet = []
+    for level in (None, 7, 17):
+        action = None if level is None else task.memory_action(np.array([level]))[0]
+        picture = Composer(task, 4).draw(Moment(0, 0.0, blank, blank, blank, action))
+        feet.append(picture[-60:])
+    assert not (feet[0] == feet[1]).all() and not (feet[1] == feet[2]).all()
+    assert not (feet[2] == (0x24, 0x2A, 0x33)).all(axis=-1).any()  # the ground of a bar
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ _VERBS = {
     "evaluate": "score an agent, a run or the random policy on fresh episodes",
     "ablate": "what V alone and an untrained M are worth: an evolution of their own for each",
     "record": "a video of the world, what V sees of it and what M expected",
-    "play": "drive yourself, with the arrow keys",
+    "play": "drive or pack bins yourself, in a window",
     "dream": "report, play or record: the world that M dreams",
     "bench": "how fast acting and training are, against a bound and a baseline",
     "doctor": "what this machine has, what works and what to install",

@@ -263,16 +263,20 @@ def _agent(task: str, name: str | None, device: str = "cpu"):  # type: ignore[no
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """Drive yourself: arrow keys steer, give gas and brake; a lets the agent drive; Enter is a new track; Esc ends."""
+    """Play yourself in a window; a lets the agent play, Enter is a new episode, Esc ends.
+
+    The arrow keys steer, give gas and brake. In bin packing, type the level of the bin that takes the item (0: a new
+    one) or click on it; b lets best fit choose, which also packs the same items beside you.
+    """
 
     task: TaskName = "car-racing"
     """The world: car-racing, take-cover or bin-packing."""
     seed: int = 1
-    """Seed of the first track."""
+    """Seed of the first episode."""
     save: Path | None = None
     """Keep every finished episode as data in this directory."""
     agent: str | None = None
-    """The agent that takes over on the key a (default: the shipped agent)."""
+    """A saved agent or a run that takes over on the key a (default: the shipped agent)."""
 
 
 def play(verb: str, arguments: list[str]) -> int:

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,9 @@ import numpy as np
 
 from worldmodels import interrupt
 from worldmodels.errors import UserError
+from worldmodels.ink import ACCENT, BACKGROUND, QUIET, TEXT, window_font, write
 from worldmodels.progress import say
-from worldmodels.report.picture import ACCENT, BACKGROUND, QUIET, TEXT, stock_env, visible
+from worldmodels.report.picture import stock_env, visible
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.episodes import Episode, EpisodeStore
 from worldmodels.tasks import Task
@@ -47,6 +47,11 @@ def play(
     """
     if save is not None and save.exists() and not save.is_dir():
         raise UserError(f"{save} is a file; --save expects a directory")
+    board = task.board()
+    if board is not None:
+        from worldmodels.play_choices import ChoiceGame, window_size
+
+        return play_game(task, lambda: ChoiceGame(task, board, seed, save, agent), window_size(board), tick)
     return play_game(task, lambda: Game(task, seed, save, agent), (_WORLD[0], _WORLD[1] + _FOOT), tick)
 
 
@@ -54,10 +59,6 @@ def play_game(
     task: Task, make: "Callable[[], Game]", size: tuple[int, int], tick: Callable[["Game"], None] | None
 ) -> list[float]:
     """Show the game that ``make`` makes in a window of ``size`` until it is closed; returns its scores."""
-    if task.masked:
-        raise UserError(
-            f"{task.name} cannot be played by hand yet; evaluate {task.name} --policy best-fit shows a rule"
-        )
     pygame = _pygame()
     try:
         pygame.display.init()
@@ -78,10 +79,10 @@ def play_game(
                 game.draw(screen, pygame)
                 pygame.display.flip()
                 if tick is None:
-                    clock.tick(task.frames_per_second)
+                    clock.tick(game.frames_per_second)
             return game.scores
     finally:
-        _font.cache_clear()
+        window_font.cache_clear()
         pygame.quit()
 
 
@@ -99,6 +100,11 @@ class Game:
         self.agent_drives = False
         self.held: set[str] = set()
         self.new_track()
+
+    @property
+    def frames_per_second(self) -> int:
+        """How often the window is drawn, and the world advanced, while nobody hurries it."""
+        return self.task.frames_per_second
 
     def new_track(self) -> None:
         """Start the next episode."""
@@ -174,6 +180,9 @@ class Game:
             # The agent watches even when a person drives, so that it knows the track when it takes over.
             chosen = self._policy.act(self.observation[None])[0]
             action = chosen if self.agent_drives else action
+        self._step(action)
+
+    def _step(self, action: Any) -> None:
         self.observation, reward, terminated, truncated, _ = self._env.step(action)
         self.score += float(reward)
         self.step += 1
@@ -208,10 +217,10 @@ class Game:
         screen.blit(pygame.transform.smoothscale(world, _WORLD), (0, 0))
         base, left = _WORLD[1] + 42, 24
         for name, value, width in self.readings():
-            after = self._write(screen, name, (left, base), 18, QUIET)
-            self._write(screen, value, (after + 8, base), 28, TEXT)
+            after = write(screen, name, (left, base), 18, QUIET)
+            write(screen, value, (after + 8, base), 28, TEXT)
             left += width
-        self._write(screen, self.note or _HELP, (24, base + 34), 17, QUIET)
+        write(screen, self.note or _HELP, (24, base + 34), 17, QUIET)
         state = "finished: enter for a new track" if self.over else "paused: p to go on" if self.paused else ""
         if state:
             self._banner(screen, pygame, state)
@@ -229,26 +238,12 @@ class Game:
         band = pygame.Surface((width, 72), pygame.SRCALPHA)
         band.fill((20, 23, 28, 215))
         screen.blit(band, (0, middle - 36))
-        image = _font(34).render(text, True, ACCENT)
+        image = window_font(34).render(text, True, ACCENT)
         screen.blit(image, image.get_rect(center=(width // 2, middle)))
-
-    def _write(self, screen: Any, text: str, place: tuple[int, int], size: int, color: str) -> int:
-        """Draw ``text`` on the base line at ``place`` and return where it ends."""
-        face = _font(size)
-        image = face.render(text, True, color)
-        screen.blit(image, (place[0], place[1] - face.get_ascent()))
-        return place[0] + int(image.get_width())
 
     def close(self) -> None:
         """Close the world."""
         self._env.close()
-
-
-@cache
-def _font(size: int) -> Any:
-    import pygame
-
-    return pygame.font.Font(None, round(size * 1.25))
 
 
 def _next_index(directory: Path) -> int:

@@ -9,10 +9,12 @@ import torch
 
 from worldmodels.agent import Agent, load_agent
 from worldmodels.dream.beside import Beside
+from worldmodels.dream.dreams import check_dream
 from worldmodels.errors import UserError
+from worldmodels.ink import ACCENT, BACKGROUND, QUIET, write
 from worldmodels.play import Game, play_game
 from worldmodels.progress import say
-from worldmodels.report.picture import ACCENT, BACKGROUND, QUIET, stock_env, visible
+from worldmodels.report.picture import stock_env, visible
 from worldmodels.seeds import episode_seeds
 from worldmodels.tasks import Task
 
@@ -33,6 +35,7 @@ def play_dream(
     loaded = load_agent(agent or task.name)
     if loaded.task.name != task.name:
         raise UserError(f"{agent} is an agent for {loaded.task.name}, not for {task.name}")
+    check_dream(loaded, temperature, "sample")
     torch.set_num_threads(1)  # one frame at a time gains nothing from more
     return play_game(task, lambda: DreamGame(task, seed, loaded, temperature), (2 * _PANEL[0], _sizes()), tick)
 
@@ -103,10 +106,10 @@ class DreamGame(Game):
             self._panel(screen, pygame, 1, "the real world", seen, beside.real_score, beside.real_over)
         base, left = _HEAD + _PANEL[1] + 42, 24
         for name, value, width in self.readings():
-            after = self._write(screen, name, (left, base), 18, QUIET)
-            self._write(screen, value, (after + 8, base), 28, ACCENT)
+            after = write(screen, name, (left, base), 18, QUIET)
+            write(screen, value, (after + 8, base), 28, ACCENT)
             left += width
-        self._write(screen, _HELP, (24, base + 34), 17, QUIET)
+        write(screen, _HELP, (24, base + 34), 17, QUIET)
         state = "finished: enter for a new dream" if self.over else "paused: p to go on" if self.paused else ""
         if state:
             self._banner(screen, pygame, state)
@@ -117,7 +120,7 @@ class DreamGame(Game):
         surface = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         screen.blit(pygame.transform.smoothscale(surface, _PANEL), (column * _PANEL[0], _HEAD))
         ended = "  (ended)" if over else ""
-        self._write(screen, f"{name}: {score:.0f}{ended}", (column * _PANEL[0] + 24, 34), 24, QUIET)
+        write(screen, f"{name}: {score:.0f}{ended}", (column * _PANEL[0] + 24, 34), 24, QUIET)
 
     def readings(self) -> list[tuple[str, str, int]]:
         """Name, value and room in pixels of what is shown beneath the worlds."""

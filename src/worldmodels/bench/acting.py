@@ -222,7 +222,7 @@ class _Acting:
 
     def _stock_environment(self) -> "gymnasium.Env[np.ndarray, np.ndarray] | None":
         try:
-            return gymnasium.make(self.agent.task.gymnasium_id)
+            return gymnasium.make(self.agent.task.gymnasium_id, **self.agent.task.gymnasium_options)
         except (gymnasium.error.Error, ImportError) as error:
             reason = " ".join(str(error).split())
             self.notes.append(f"no plain loop: {self.agent.task.gymnasium_id} cannot be made here ({reason})")

@@ -11,9 +11,10 @@ from worldmodels import interrupt
 from worldmodels.agent import Agent
 from worldmodels.dream.beside import Beside
 from worldmodels.errors import UserError
+from worldmodels.ink import BACKGROUND, QUIET, TEXT
 from worldmodels.progress import Progress, say
 from worldmodels.report.encoders import EVERY, encoder, whole_file
-from worldmodels.report.picture import BACKGROUND, QUIET, TEXT, Moment, font, stock_env, visible
+from worldmodels.report.picture import Moment, font, stock_env, visible
 from worldmodels.report.video import check_target, one_thread
 
 _PANEL, _MARGIN, _HEAD = (480, 360), 24, 64

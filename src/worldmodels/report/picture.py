@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from worldmodels.errors import UserError
+from worldmodels.ink import ACCENT, BACKGROUND, PANEL, QUIET, TEXT
 from worldmodels.tasks import Task
-
-BACKGROUND, PANEL, TEXT, QUIET, ACCENT = "#14171c", "#242a33", "#f2f4f7", "#9aa4b2", "#4aa8ff"
-"""Dark, so that the panels are what one sees; the accent stays visible for colour-blind people."""
 
 _PANEL = (480, 360)
 _MARGIN, _HEAD, _FOOT = 24, 64, 76
+_MOST_BARS = 6
+"""Of more action numbers only the largest is named; each would have too little room."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
     """The stock Gymnasium environment of a task, which draws pictures for people."""
     try:
-        return gymnasium.make(task.gymnasium_id, render_mode="rgb_array", max_episode_steps=task.max_steps)
+        options = {**task.gymnasium_options, "render_mode": "rgb_array", "max_episode_steps": task.max_steps}
+        return gymnasium.make(task.gymnasium_id, **options)
     except gymnasium.error.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -87,12 +88,16 @@ class Composer:
         """The three panels with score, step and action."""
         image = self._plain.copy()
         for left, picture in zip(self._left, (moment.world, moment.seen, moment.expected), strict=True):
-            image.paste(_panel(picture, _PANEL), (left, _HEAD))
+            image.paste(_panel(picture, _PANEL, picture is moment.world), (left, _HEAD))
         draw = ImageDraw.Draw(image)
         top = _HEAD + _PANEL[1] + 22
         self._number(draw, self._left[0], top, "score", f"{moment.score:,.0f}")
         self._number(draw, self._left[0] + 250, top, "step", f"{moment.step:,}")
-        if moment.action is not None:
+        if moment.action is not None and len(self._names) > _MOST_BARS:
+            chosen = self._names[int(moment.action.argmax())]
+            draw.text((self._left[1], top + 28), "action", QUIET, font(20), anchor="ls")
+            draw.text((self._left[1] + 76, top + 28), chosen, TEXT, font(30), anchor="ls")
+        elif moment.action is not None:
             self._bars(draw, top, moment.action)
         return np.asarray(image)
 
@@ -134,18 +139,18 @@ def contact_sheet(moments: Sequence[Moment], latent_size: int = 32) -> np.ndarra
         draw.text((left, head - 12), f"step {moment.step}", QUIET, font(17), anchor="ls")
         draw.text((left + panel[0], head - 12), f"score {moment.score:.0f}", TEXT, font(17), anchor="rs")
         for row, picture in enumerate((moment.world, moment.seen, moment.expected)):
-            image.paste(_panel(picture, panel), (left, head + row * (panel[1] + gap)))
+            image.paste(_panel(picture, panel, picture is moment.world), (left, head + row * (panel[1] + gap)))
     return np.asarray(image)
 
 
-def _panel(picture: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
+def _panel(picture: np.ndarray | None, size: tuple[int, int], sharp: bool) -> Image.Image:
     if picture is None:
         blank = Image.new("RGB", size, PANEL)
         middle = (size[0] / 2, size[1] / 2)
         ImageDraw.Draw(blank).text(middle, "nothing seen yet", QUIET, font(max(14, size[0] // 20)), anchor="mm")
         return blank
     image = Image.fromarray(picture)
-    if picture.shape[0] < 128 and picture.shape[:2] != (64, 64):
+    if sharp and picture.shape[0] < 128:
         # A small observation keeps its pixels; smooth only what the decoder has blurred anyway.
         factor = -(-size[1] // picture.shape[0])
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

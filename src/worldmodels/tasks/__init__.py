@@ -4,9 +4,9 @@ import difflib
 from importlib import import_module
 
 from worldmodels.errors import UserError
-from worldmodels.tasks.base import ExplorationPolicy, Task
+from worldmodels.tasks.base import Board, ExplorationPolicy, Task
 
-__all__ = ["ExplorationPolicy", "Task", "get_task", "task_names"]
+__all__ = ["Board", "ExplorationPolicy", "Task", "get_task", "task_names"]
 
 _REGISTRY = {
     "car-racing": "worldmodels.tasks.car_racing:CarRacing",

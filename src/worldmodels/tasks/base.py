@@ -22,6 +22,28 @@ class ExplorationPolicy(Protocol):
         ...
 
 
+class Board(Protocol):
+    """A world of numbered choices as people see and choose them in a window; drawn with pygame.
+
+    Legend: C choices. A state (S,) is what the world's rules see, with which the board is drawn.
+    """
+
+    size: tuple[int, int]
+    """Width and height in pixels."""
+
+    def draw(self, screen: Any, state: np.ndarray, allowed: np.ndarray, pointed: int | None) -> None:
+        """Draw the state with the choices ``allowed`` (C,) bool; ``pointed`` is the one a person thinks of."""
+        ...
+
+    def choice_at(self, place: tuple[int, int]) -> int | None:
+        """The choice drawn at ``place`` (x, y)."""
+        ...
+
+    def objection(self, state: np.ndarray, choice: int) -> str:
+        """Why a choice that is not allowed is not, in one line."""
+        ...
+
+
 class Task(ABC):
     """A world and how to meet it. Legend: N environments, A action numbers that M sees, C controls."""
 
@@ -124,6 +146,15 @@ class Task(ABC):
     @abstractmethod
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """One environment action from the names of the keys a person holds (left, right, up, down)."""
+
+    @property
+    def gymnasium_options(self) -> dict[str, Any]:
+        """Options of ``gymnasium.make`` with which the stock environment gives this task's observations."""
+        return {}
+
+    def board(self) -> Board | None:
+        """What people choose on in their own time, beside the first of the :attr:`rules`; None where they hold keys."""
+        return None
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
         """What a person who plays in the stock environment may want to read beside score and time."""

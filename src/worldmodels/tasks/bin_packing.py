@@ -6,18 +6,19 @@ bin, minus the space left in a new one; so the return is minus the free space of
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
-from gymnasium import spaces
+from gymnasium import Env, spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from worldmodels.errors import UserError
-from worldmodels.tasks.base import ExplorationPolicy, Task
+from worldmodels.tasks.base import Board, ExplorationPolicy, Task
 from worldmodels.tasks.bin_packing_picture import fitting_levels
 from worldmodels.tasks.bin_packing_rules import RULES, Rule
-from worldmodels.tasks.bin_packing_world import ENVIRONMENT, BinPackingVectorEnv
+from worldmodels.tasks.bin_packing_world import ENVIRONMENT, BinPackingEnv, BinPackingVectorEnv
 
 
 class BinPacking(Task):
@@ -49,9 +50,11 @@ class BinPacking(Task):
         return self._world(num_envs, "picture")
 
     def _world(self, num_envs: int, observation: str) -> VectorEnv:
-        return BinPackingVectorEnv(
-            num_envs, self.capacity, self.distribution, items=self.max_steps, observation=observation
-        )
+        return BinPackingVectorEnv(num_envs, observation=observation, **self._options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"capacity": self.capacity, "distribution": self.distribution, "items": self.max_steps}
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
         """Observations are frames."""
@@ -96,8 +99,24 @@ class BinPacking(Task):
         return world, lambda seeds: _Ruled(RULES[name], seeds)
 
     def key_action(self, held: frozenset[str]) -> np.ndarray:
-        """Arrow keys say too little here: a new bin."""
+        """Arrow keys say too little here, the board is for people: a new bin."""
         return np.array(0, np.int64)
+
+    @property
+    def gymnasium_options(self) -> dict[str, Any]:
+        """Pictures of this variant."""
+        return {**self._options, "observation": "picture"}
+
+    def board(self) -> Board:
+        """Open bins side by side."""
+        from worldmodels.tasks.bin_packing_board import BinsBoard
+
+        return BinsBoard(self.capacity)
+
+    def readings(self, env: Env[Any, Any]) -> dict[str, float]:
+        """Bins that are open and bins that were filled and have left."""
+        instances = cast(BinPackingEnv, env.unwrapped).instances
+        return {"open bins": int(instances.state()[0, :-1].sum()), "full bins": int(instances.full_bins[0])}
 
 
 class _ByState(BinPacking):
