@@ -78,7 +78,7 @@ class ActionValues(nn.Module):
 
     def forward(self, obs: np.ndarray, state: Any = None, info: Any = None) -> tuple[Tensor, Any]:
         """The probabilities and ``state``, as Tianshou wants it."""
-        pixels = torch.from_numpy(obs).to(self.layers[0].weight.device).flatten(1).float() / 255
+        pixels = torch.from_numpy(obs).to(next(self.parameters()).device).flatten(1).float() / 255
         return self.layers(pixels).unflatten(1, (self._actions, -1)).softmax(dim=-1), state
 
 

@@ -66,10 +66,11 @@ def _last(flush: Flush, count: int, task: Task) -> Transitions:
     # Environments ran in lockstep: all their first steps, then all their second ones.
     played = np.lexsort((rows, times))[-count:]
     codes = task.memory_action(np.arange(task.action_space.n))  # type: ignore[union-attr]
-    actions = np.abs(flush.actions[played, None] - codes).sum(axis=-1).argmin(axis=1)
+    away = [np.abs(flush.actions[played] - code).sum(axis=1) for code in codes]
     ended = (flush.terminated[rows] > 0) & (times == lengths[rows] - 1)
     # Every episode has one frame more than transitions.
-    return Transitions((np.arange(len(rows)) + rows)[played], actions, flush.rewards[played], ended[played])
+    numbers = (np.arange(len(rows)) + rows)[played]
+    return Transitions(numbers, np.argmin(away, axis=0), flush.rewards[played], ended[played])
 
 
 class FrameReplay(PrioritizedReplayBuffer):
@@ -106,7 +107,7 @@ class FrameReplay(PrioritizedReplayBuffer):
         if not batch_size:
             return np.asarray(super().sample_indices(batch_size))
         found = self.weight.get_prefix_sum_idx(self._random.random(batch_size) * self.weight.reduce())
-        return np.minimum(found, len(self) - 1)  # sums are rounded
+        return np.asarray(np.minimum(found, len(self) - 1))  # sums are rounded
 
     def __getitem__(self, index: Any) -> Any:
         batch = super().__getitem__(index)
