@@ -17,6 +17,7 @@ TINY_RUN = (
     "--evaluate.episodes 2 --evaluate.steps 40"
 )
 LESS = {
+    "collect": "--collect.episodes 2 --collect.steps 80",
     "train": TINY_RUN,
     "evaluate": "--episodes 2 --steps 40",
     "record": "--steps 20",

@@ -37,6 +37,16 @@ class Recorder:
         self._terminated[rows] = ended
         self._length[rows] += 1
 
+    @property
+    def frames(self) -> np.ndarray:
+        """Every frame so far, (N, steps + 1, 64, 64, 3) uint8; not a copy."""
+        return self._frames
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Steps of every episode so far, (N,) int64; not a copy."""
+        return self._length
+
     def episodes(self, seeds: Sequence[int], renderer: str) -> list[Episode]:
         """What was recorded, one :class:`Episode` per environment."""
         return [

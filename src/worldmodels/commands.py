@@ -98,6 +98,8 @@ def _run_options(verb: str, arguments: list[str]) -> RunOptions:
     from worldmodels.storage.run import read_config
 
     arguments = [re.sub(r"^--world(?==|$)", "--controller.world", text) for text in arguments]
+    if verb != "evaluate":  # whose policy is the one that is scored
+        arguments = [re.sub(r"^--policy(?==|$)", "--collect.policy", text) for text in arguments]
     given = {name: _value_of(f"--{name}", arguments) for name in ("preset", "run")}
     old = read_config(Path(given["run"])) if given["run"] else None
     from worldmodels.tasks import get_task, task_names
@@ -113,6 +115,11 @@ def _run_options(verb: str, arguments: list[str]) -> RunOptions:
     for backend in (options.collect.backend, options.controller.backend):
         if backend not in task.backends:
             raise UserError(f"unknown backend {backend!r} for {task.name}; choose from {', '.join(task.backends)}")
+    made = old or read_config(options.directory())
+    if made is None or made.collect.policy != options.collect.policy:
+        from worldmodels.players import check_policy
+
+        check_policy(task, options.collect.policy)
     return options
 
 

@@ -9,7 +9,7 @@ from worldmodels.errors import UserError
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Episodes of the exploration policy (first round) or of the last round's agent."""
+    """Episodes of the policy (first round) or of the last round's agent."""
 
     episodes: int = 128
     """Episodes on the fast backend."""
@@ -23,6 +23,10 @@ class CollectConfig:
     """Backend of the first number of episodes."""
     steps: int = 0
     """Longest episode; 0 means the task's limit."""
+    policy: str = "exploration"
+    """Who plays in the first round: exploration (what suits the world), random, one of the world's rules with noise,
+    rainbow (a Rainbow DQN that learns meanwhile; extra rl), or an agent with noise: a shipped one's name, or a path.
+    Short: --policy."""
 
 
 @dataclass(frozen=True)

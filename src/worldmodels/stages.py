@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
-from worldmodels.collecting import record_episodes
 from worldmodels.config import Config, in_the_dream, polishing
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along
 from worldmodels.dream.returns import DreamReturns
 from worldmodels.encoding import dream_starts, encoded
 from worldmodels.errors import UserError
-from worldmodels.evaluation import PolicyFor, agent_policy, evaluate, report
+from worldmodels.evaluation import agent_policy, evaluate, report
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.train import train_memory
+from worldmodels.players import Player, agent_player, player_of
 from worldmodels.progress import Progress, say
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.atomic import load_tensors, read_json, save_tensors, write_json
@@ -139,43 +139,41 @@ class Pipeline:
         return f"worldmodels {verb} {self.config.task} --run {self.run.directory}"
 
     def collect(self) -> dict[str, Any]:
-        """Record episodes with the exploration policy, or from the second round on with the last round's agent."""
+        """Record episodes with the chosen policy, or from the second round on with the last round's agent."""
         config = self.config.collect
         inputs = {"collect": dataclasses.asdict(config)}
         if self.before is not None:
             inputs["agent"] = {"digest": self.digest("controller", self.round - 1)}
         return self._do("collect", inputs, self._collect)
 
-    def _plan(self) -> list[tuple[str, list[int]]]:
-        """Backend and seeds of every flush of a round."""
+    def _plan(self) -> list[tuple[str, list[int], int]]:
+        """Backend, seeds and longest episode of every flush of a round."""
         config = self.config.collect
         seeds = episode_seeds("collect", self.seed, config.episodes + config.reference_episodes)
+        steps = config.steps or self.task.max_steps
         flushes = [
-            (config.backend, seeds[start : min(start + config.lockstep, config.episodes)])
+            (config.backend, seeds[start : min(start + config.lockstep, config.episodes)], steps)
             for start in range(0, config.episodes, config.lockstep)
         ]
+        steps = min(steps, config.reference_steps or steps)
         return flushes + [
-            (self.task.reference_backend, seeds[start : start + config.lockstep])
+            (self.task.reference_backend, seeds[start : start + config.lockstep], steps)
             for start in range(config.episodes, len(seeds), config.lockstep)
         ]
 
     def _collect(self, directory: Path) -> Mapping[str, float]:
-        config, task = self.config.collect, self.task
         store, flushes = EpisodeStore(directory), self._plan()
-        total = sum(len(chunk) for _, chunk in flushes)
-        done = sum(len(chunk) for index, (_, chunk) in enumerate(flushes) if store.has(index))
-        policy = self._collecting_policy()
+        total = sum(len(chunk) for _, chunk, _ in flushes)
+        done = sum(len(chunk) for index, (_, chunk, _) in enumerate(flushes) if store.has(index))
+        player = self._player(directory)
         log = MetricsLog(directory, ("mean_return", "mean_length", "episodes_per_s"), done)
         with Progress(total, "collect", "episodes", done) as bar, contextlib.closing(log):
             seen = 0
-            for index, (backend, chunk) in enumerate(flushes):
+            for index, (backend, chunk, steps) in enumerate(flushes):
                 seen += len(chunk)
                 fresh = not store.has(index)
                 if fresh:
-                    steps = config.steps or task.max_steps
-                    if seen > config.episodes:
-                        steps = min(steps, config.reference_steps or steps)
-                    store.write(index, record_episodes(task, backend, policy, chunk, steps))
+                    store.write(index, player.record(index, backend, chunk, steps))
                 if log.has(seen):
                     continue
                 # Read back, since a process may have been killed between writing a flush and noting it.
@@ -183,6 +181,7 @@ class Pipeline:
                 mean_return, mean_length = float(flush.returns().mean()), float(flush.lengths.mean())
                 bar.advance(fresh * len(chunk), **{"return": mean_return})
                 log.log(seen, mean_return=mean_return, mean_length=mean_length, episodes_per_s=bar.rate)
+        player.finish()
         stored = [Flush(path) for path in self._outputs("collect")]
         lengths = np.concatenate([flush.lengths for flush in stored])
         returns = np.concatenate([flush.returns() for flush in stored])
@@ -192,12 +191,11 @@ class Pipeline:
             "mean_return": float(np.mean(returns)),
         }
 
-    def _collecting_policy(self) -> PolicyFor:
-        task = self.task
-        if self.before is None:
-            return task.exploration
-        agent = self.before.agent()
-        return lambda seeds: task.noisy(agent.policy(len(seeds)), seeds)
+    def _player(self, directory: Path) -> Player:
+        if self.before is not None:
+            return agent_player(self.before.agent())
+        steps = sum(len(seeds) * limit for _, seeds, limit in self._plan())
+        return player_of(self.task, self.config.collect.policy, directory, self.seed, self.device, steps)
 
     def flushes(self) -> list[Flush]:
         """The episodes of this round and all before it."""

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from worldmodels.errors import UserError
 from worldmodels.tasks.base import Board, ExplorationPolicy, Task
-from worldmodels.tasks.bin_packing_picture import fitting_levels
+from worldmodels.tasks.bin_packing_picture import CountedPicture, fitting_levels
 from worldmodels.tasks.bin_packing_rules import RULES, Rule
-from worldmodels.tasks.bin_packing_world import ENVIRONMENT, BinPackingEnv, BinPackingVectorEnv
+from worldmodels.tasks.bin_packing_world import ENVIRONMENT, BinPackingEnv, BinPackingVectorEnv, probabilities_of
 
 
 class BinPacking(Task):
@@ -79,24 +79,21 @@ class BinPacking(Task):
 
     def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
         """Packers from careless to careful: each likes fuller or emptier bins to its own degree, and errs at times."""
-        return _Packer(seeds, self.capacity, careful=True)
+        return _Packer(seeds, self, careful=True)
 
     def noisy(self, policy: ExplorationPolicy, seeds: Sequence[int]) -> ExplorationPolicy:
         """The policy, in some steps replaced by a random allowed level; how often differs between episodes."""
-        return _Erring(policy, _Packer(seeds, self.capacity), seeds)
+        return _Erring(policy, _Packer(seeds, self), seeds)
 
     def random_policy(self, seeds: Sequence[int]) -> ExplorationPolicy:
         """Uniform over the allowed levels."""
-        return _Packer(seeds, self.capacity)
+        return _Packer(seeds, self)
 
     def rule(self, name: str) -> "tuple[Task, Callable[[Sequence[int]], ExplorationPolicy]]":
         """The rule called ``name`` as a policy, and the world as it sees it: by its state."""
         if name not in RULES:
             raise UserError(f"unknown rule {name!r}; choose from {', '.join(RULES)}")
-        world = _ByState()
-        world.capacity, world.distribution, world.name = self.capacity, self.distribution, self.name
-        world.observation_shape = (self.capacity + 1,)
-        return world, lambda seeds: _Ruled(RULES[name], seeds)
+        return _ByState(self), lambda seeds: _Ruled(RULES[name], seeds)
 
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """Arrow keys say too little here, the board is for people: a new bin."""
@@ -120,10 +117,23 @@ class BinPacking(Task):
 
 
 class _ByState(BinPacking):
-    """The same world with the state vector as observation, for rules."""
+    """The same world with the state vector as observation, for rules; its frames are drawn from the states."""
+
+    def __init__(self, task: BinPacking) -> None:
+        self.name, self.title, self.max_steps = task.name, task.title, task.max_steps
+        self.capacity, self.distribution = task.capacity, task.distribution
+        super().__init__()
+        self.observation_shape = (self.capacity + 1,)
+        self._picture = CountedPicture(
+            self.capacity, self.max_steps, len(probabilities_of(self.distribution, self.capacity))
+        )
 
     def _make(self, num_envs: int, backend: str) -> VectorEnv:
         return self._world(num_envs, "state")
+
+    def frames(self, observations: np.ndarray) -> np.ndarray:
+        """The pictures of states (N, B+1)."""
+        return self._picture(observations[:, :-1], observations[:, -1])
 
 
 def variant(capacity: int, distribution: str) -> type[BinPacking]:
@@ -155,15 +165,15 @@ class _Ruled:
 class _Packer:
     """Chooses allowed levels by chance, one random stream per environment."""
 
-    def __init__(self, seeds: Sequence[int], capacity: int, careful: bool = False) -> None:
-        self._streams, self._capacity = [np.random.default_rng(seed) for seed in seeds], capacity
+    def __init__(self, seeds: Sequence[int], task: BinPacking, careful: bool = False) -> None:
+        self._streams, self._task = [np.random.default_rng(seed) for seed in seeds], task
         draw = np.array([stream.random(2) for stream in self._streams])
         # How much likelier the fullest level is than the emptiest, as an exponent: 0 is uniform.
         self._taste = np.where(careful, 12 * draw[:, 0] - 2, 0.0)
         self._errs = np.where(careful, 0.3 * draw[:, 1] ** 2, 0.0)
 
     def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        allowed = fitting_levels(observations, self._capacity)
+        allowed = self._task.allowed(self._task.frames(observations))
         place = np.linspace(0, 1, allowed.shape[1])
         chances = np.stack([self._streams[row].random(allowed.shape[1] + 1) for row in rows.tolist()])
         taste = np.where(chances[:, -1] < self._errs[rows], 0.0, self._taste[rows])
