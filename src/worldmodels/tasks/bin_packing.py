@@ -2,10 +2,12 @@
 
 Action: the level of the bin that takes the item; 0 is a new bin. Reward: the size of an item that goes into an open
 bin, minus the space left in a new one; so the return is minus the free space of all bins still open. An episode has
-1,000 items. What the agent sees is the counted picture, from which every bin and the item can be read.
+1,000 items. What the agent sees is the counted picture, from which every bin and the item can be read, or the published
+one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -38,6 +40,8 @@ class BinPacking(Task):
     rules = tuple(RULES)
     capacity = 30
     distribution = "perfect-packing"
+    encoding = "counted"
+    """The picture, one of ENCODINGS."""
 
     def __init__(self) -> None:
         self.action_size = self.control_size = self.capacity
@@ -50,7 +54,12 @@ class BinPacking(Task):
 
     def _world(self, num_envs: int, observation: str) -> VectorEnv:
         return BinPackingVectorEnv(
-            num_envs, self.capacity, self.distribution, items=self.max_steps, observation=observation
+            num_envs,
+            self.capacity,
+            self.distribution,
+            items=self.max_steps,
+            observation=observation,
+            encoding=self.encoding,
         )
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
@@ -59,7 +68,18 @@ class BinPacking(Task):
 
     def allowed(self, frames: np.ndarray) -> np.ndarray:
         """Levels that take the item, (N, B) bool, read off the picture; a new bin always is one."""
-        return fitting_levels(frames, self.capacity)
+        return fitting_levels(frames, self.capacity, self.encoding)
+
+    def state(self, env: VectorEnv) -> Mapping[str, np.ndarray]:
+        """Open bins of every level, the item as a number and as a kind, and the levels it may go to."""
+        world = cast(BinPackingVectorEnv, env)
+        state = world.state()
+        return {
+            "bins at level": state[:, :-1].astype(np.float64),
+            "size of the item": state[:, -1].astype(np.float64),
+            "which item": state[:, -1].astype(np.int64),
+            "level is allowed": world.action_mask(),
+        }
 
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """The level with the largest control, (N,) int64."""
@@ -76,15 +96,15 @@ class BinPacking(Task):
 
     def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
         """Packers from careless to careful: each likes fuller or emptier bins to its own degree, and errs at times."""
-        return _Packer(seeds, self.capacity, careful=True)
+        return _Packer(seeds, self.allowed, careful=True)
 
     def noisy(self, policy: ExplorationPolicy, seeds: Sequence[int]) -> ExplorationPolicy:
         """The policy, in some steps replaced by a random allowed level; how often differs between episodes."""
-        return _Erring(policy, _Packer(seeds, self.capacity), seeds)
+        return _Erring(policy, _Packer(seeds, self.allowed), seeds)
 
     def random_policy(self, seeds: Sequence[int]) -> ExplorationPolicy:
         """Uniform over the allowed levels."""
-        return _Packer(seeds, self.capacity)
+        return _Packer(seeds, self.allowed)
 
     def rule(self, name: str) -> "tuple[Task, Callable[[Sequence[int]], ExplorationPolicy]]":
         """The rule called ``name`` as a policy, and the world as it sees it: by its state."""
@@ -92,6 +112,7 @@ class BinPacking(Task):
             raise UserError(f"unknown rule {name!r}; choose from {', '.join(RULES)}")
         world = _ByState()
         world.capacity, world.distribution, world.name = self.capacity, self.distribution, self.name
+        world.encoding = self.encoding
         world.observation_shape = (self.capacity + 1,)
         return world, lambda seeds: _Ruled(RULES[name], seeds)
 
@@ -118,6 +139,14 @@ def variant(capacity: int, distribution: str) -> type[BinPacking]:
     return type("BinPackingVariant", (BinPacking,), values)
 
 
+class Published(BinPacking):
+    """The world as the published project draws it."""
+
+    name = "bin-packing-published"
+    title = "Bin packing, published picture"
+    encoding = "published"
+
+
 SmallLinearWaste = variant(9, "linear-waste")
 SmallPerfectPacking = variant(9, "perfect-packing")
 SmallBoundedWaste = variant(9, "bounded-waste")
@@ -136,15 +165,17 @@ class _Ruled:
 class _Packer:
     """Chooses allowed levels by chance, one random stream per environment."""
 
-    def __init__(self, seeds: Sequence[int], capacity: int, careful: bool = False) -> None:
-        self._streams, self._capacity = [np.random.default_rng(seed) for seed in seeds], capacity
+    def __init__(
+        self, seeds: Sequence[int], allowed: Callable[[np.ndarray], np.ndarray], careful: bool = False
+    ) -> None:
+        self._streams, self._allowed = [np.random.default_rng(seed) for seed in seeds], allowed
         draw = np.array([stream.random(2) for stream in self._streams])
         # How much likelier the fullest level is than the emptiest, as an exponent: 0 is uniform.
         self._taste = np.where(careful, 12 * draw[:, 0] - 2, 0.0)
         self._errs = np.where(careful, 0.3 * draw[:, 1] ** 2, 0.0)
 
     def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        allowed = fitting_levels(observations, self._capacity)
+        allowed = self._allowed(observations)
         place = np.linspace(0, 1, allowed.shape[1])
         chances = np.stack([self._streams[row].random(allowed.shape[1] + 1) for row in rows.tolist()])
         taste = np.where(chances[:, -1] < self._errs[rows], 0.0, self._taste[rows])
