@@ -1,15 +1,21 @@
 """The ablation in which C sees nothing: its biases are evolved, and the mask of what is allowed does the rest."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from tests.test_controller import CONFIG
 
 from cases import TINY
 from worldmodels import commands
 from worldmodels.agent import Agent, load_agent
+from worldmodels.controller.evolve import evolve
 from worldmodels.controller.policy import Controllers, parameter_count
 from worldmodels.controller.space import whole_space
 from worldmodels.evaluation import evaluate
@@ -18,6 +24,7 @@ from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
 from worldmodels.tasks.bin_packing import BinPacking
 from worldmodels.vision.vae import ConvVAE
+from worlds import Scripted
 
 
 def blind_agent(controller: torch.Tensor) -> Agent:
@@ -40,6 +47,21 @@ def test_the_space_in_which_biases_are_evolved_is_themselves() -> None:
     np.testing.assert_allclose(space.controllers(points), np.arange(3.0) + points)
 
 
+def test_an_evolution_of_biases_alone_is_saved_and_continued(tmp_path: Path) -> None:
+    agent = cast(Agent, SimpleNamespace(controller=torch.zeros(2), task=Scripted()))
+
+    def measure(
+        controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
+    ) -> tuple[np.ndarray, int]:
+        assert controllers.shape[1] == 2
+        return np.repeat(-((controllers - 1) ** 2).sum(axis=1, keepdims=True), len(seeds), axis=1), 1
+
+    wanted, _ = evolve(agent, replace(CONFIG, generations=30), 1, tmp_path / "whole", measure)
+    evolve(agent, replace(CONFIG, generations=11), 1, tmp_path / "parts", measure)
+    found, _ = evolve(agent, replace(CONFIG, generations=30), 1, tmp_path / "parts", measure)
+    assert torch.equal(found, wanted) and (wanted > 0.8).all()
+
+
 def test_it_needs_neither_v_nor_m_and_biases_for_fuller_bins_are_best_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = blind_agent(torch.linspace(-1, 1, 30))
     monkeypatch.setattr(Agent, "encode", None)
@@ -60,8 +82,9 @@ def test_such_an_agent_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(BinPacking, "max_steps", 70)
-    where = ["bin-packing", "--preset", "quick", "--run", str(tmp_path), *TINY, "--device", "cpu"]
+    monkeypatch.setattr(BinPacking, "max_steps", 20)
+    less = "--collect.lockstep 4 --controller.generations 2 --controller.polish 0 --controller.horizon 20 --device cpu"
+    where = ["bin-packing", "--preset", "quick", "--run", str(tmp_path), *TINY, *less.split()]
     commands.train("train", where)
     commands.ablate("ablate", where)
     rows = json.loads((tmp_path / "ablation.json").read_bytes())

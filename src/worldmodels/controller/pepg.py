@@ -47,7 +47,7 @@ class PEPG:
     def ask(self) -> np.ndarray:
         """Candidates (population, size) of the next generation; the same ones until told."""
         drawn = self._noise()
-        return self.mean + np.concatenate([drawn, -drawn, np.zeros((self._odd, len(self.mean)))])
+        return np.asarray(self.mean + np.concatenate([drawn, -drawn, np.zeros((self._odd, len(self.mean)))]))
 
     def _noise(self) -> np.ndarray:
         if self._drawn is None:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from worldmodels.report.plots import BLUE, GREEN, GREY, ORANGE, PINK, STYLE, save_figure
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK)
-_LINES = {"latents": "-", "pixels": "--", "constant": ":"}
+_LINES: dict[str, Any] = {"latents": "-", "pixels": "--", "constant": ":"}
 _PER_ROW = 2
 Rows = Sequence[Mapping[str, Any]]
 """As :func:`worldmodels.report.probe.probe` gives them."""
