@@ -26,7 +26,8 @@ _FORMAT = 1
 class Agent:
     """V, M and C of one task.
 
-    ``controller`` holds the flat parameters of C, (P,) float32; ``features`` says what C sees of z, h and c.
+    ``controller`` holds the flat parameters of C, (P,) float32; ``features`` says what C sees of z, h and c (None: what
+    the task says; empty: nothing, so that C is its biases).
     ``info`` is free JSON-able text about where the agent comes from; ``starts`` (S, 2, Z) float16 holds mu and logvar
     of recorded frames with which dreams begin, ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros).
     """
@@ -43,7 +44,7 @@ class Agent:
         start_states: Tensor | None = None,
     ) -> None:
         self.task, self.vision, self.memory = task, vision.eval(), memory.eval()
-        self.features = tuple(features or task.features)
+        self.features = tuple(task.features if features is None else features)
         self.controller = controller.detach().float().cpu()
         self.info, self.starts, self.start_states = info or {}, starts, start_states
         self.device = next(vision.parameters()).device
@@ -64,13 +65,9 @@ class Agent:
                 total.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         return total.hexdigest()
 
-    @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """mu and logvar (N, Z), float32, of frames (N, 64, 64, 3) uint8."""
-        with precision(self.device):
-            images = images_from_frames(torch.from_numpy(frames).to(self.device), torch.bfloat16)
-            mu, logvar = self.vision.encode(images)
-        return mu.float(), logvar.float()
+        return encode_frames(self.vision, frames)
 
     @torch.inference_mode()
     def decode(self, z: Tensor) -> np.ndarray:
@@ -108,7 +105,7 @@ class AgentPolicy:
     """Acts for N environments at once, each with a hidden state (and perhaps a controller) of its own.
 
     Order of a step, as in the paper: z from the observation, action from [z, h] (h has not seen z yet), then h advances
-    by (z, action). M's mixture is not evaluated.
+    by (z, action). M's mixture is not evaluated. A C that sees nothing needs neither V nor M, which then stand still.
     """
 
     def __init__(self, agent: Agent, num_envs: int, controllers: Tensor) -> None:
@@ -136,17 +133,14 @@ class AgentPolicy:
                 f"{observations.dtype}; give the stock environment's observations, one per environment"
             )
         frames = task.frames(observations)
-        z, _ = agent.encode(frames)
         every = rows is None or len(rows) == self.num_envs
         index = None if every else torch.from_numpy(rows).to(agent.device)
+        if not agent.features:
+            return self._choose(torch.zeros(len(frames), 0, device=agent.device), index, frames)
+        z, _ = agent.encode(frames)
         h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
         known = {"z": z, "h": h, "c": c}
-        features = torch.cat([known[name] for name in agent.features], dim=-1)
-        control = self._controllers(features, index).cpu().numpy()
-        allowed = task.allowed(frames)
-        if allowed is not None:
-            control = np.where(allowed, control, -np.inf)
-        action = task.env_action(control)
+        action = self._choose(torch.cat([known[name] for name in agent.features], dim=-1), index, frames)
         seen = torch.from_numpy(task.memory_action(action)).to(agent.device)
         state = agent.memory.step(z, seen, (h, c))
         if index is None:
@@ -155,6 +149,14 @@ class AgentPolicy:
             self._h[index], self._c[index] = state
             self.latents[index] = z
         return action
+
+    def _choose(self, features: Tensor, index: Tensor | None, frames: np.ndarray) -> np.ndarray:
+        """Allowed actions by what C sees (n, F), of the rows ``index``."""
+        control = self._controllers(features, index).cpu().numpy()
+        allowed = self.agent.task.allowed(frames)
+        if allowed is not None:
+            control = np.where(allowed, control, -np.inf)
+        return self.agent.task.env_action(control)
 
     @property
     def state(self) -> State:
@@ -167,11 +169,21 @@ class AgentPolicy:
         return expectation(self.agent.memory.heads(self._h).mixture)
 
 
+@torch.inference_mode()
+def encode_frames(vision: ConvVAE, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+    """mu and logvar (N, Z), float32, of frames (N, 64, 64, 3) uint8, as the agent sees them when it acts."""
+    device = next(vision.parameters()).device
+    with precision(device):
+        images = images_from_frames(torch.from_numpy(frames).to(device), torch.bfloat16)
+        mu, logvar = vision.encode(images)
+    return mu.float(), logvar.float()
+
+
 def feature_size(vision: ConvVAE, memory: MDNRNN, features: Sequence[str]) -> int:
     """Numbers that C sees."""
     sizes = {"z": vision.latent_size, "h": memory.hidden_size, "c": memory.hidden_size}
     unknown = [name for name in features if name not in sizes]
-    if unknown or not features:
+    if unknown:
         raise UserError(f"a controller sees some of z, h and c, got {list(features)}")
     return sum(sizes[name] for name in features)
 

@@ -13,10 +13,11 @@ _VERBS = {
     "memory": "stage 4: train M, the MDN-RNN",
     "controller": "stage 5: evolve C",
     "evaluate": "score an agent, a run or the random policy on fresh episodes",
-    "ablate": "what V alone and an untrained M are worth: an evolution of their own for each",
+    "ablate": "what V alone, an untrained M and a mask alone are worth, each evolved anew",
     "record": "a video of the world, what V sees of it and what M expected",
     "play": "drive or pack bins yourself, in a window",
     "dream": "report, play or record: the world that M dreams",
+    "probe": "how much of the world's state can be read linearly off V",
     "bench": "how fast acting and training are, against a bound and a baseline",
     "doctor": "what this machine has, what works and what to install",
 }

@@ -214,7 +214,7 @@ def evaluate(verb: str, arguments: list[str]) -> int:
 
 
 def ablate(verb: str, arguments: list[str]) -> int:
-    """V alone and an untrained M, each with an evolution of its own, beside the run's agent and the random policy."""
+    """V alone, an untrained M and a mask alone, each with its own evolution, beside the agent and the random policy."""
     options = _run_options(verb, arguments)
     from worldmodels.train import ablate_run
 
@@ -383,6 +383,45 @@ def bench(verb: str, arguments: list[str]) -> int:
     figures = run_bench(options.what, options.task, options.repeats, options.steps)
     if options.json is not None:
         write_json(options.json, figures)
+    return 0
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How much of the world's state can be read linearly off V: ridge regression from its mu on fresh episodes."""
+
+    visions: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="V ...")]
+    """Runs whose stages collect and vision are done, saved agents or shipped ones; compared with each other."""
+    episodes: int = 100
+    """Episodes of the exploration policy: three fifths to fit, a fifth to choose the penalty, a fifth to measure."""
+    frames: int = 40
+    """Frames of each episode."""
+    steps: int = 0
+    """Longest episode; 0 means the task's limit."""
+    seed: int = 1
+    """Seed of the episodes, which nothing else uses."""
+    out: Path = Path("probe")
+    """The folder of the table and the picture."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: Path | None = None
+    """Also write all figures to this file."""
+
+
+def probe(verb: str, arguments: list[str]) -> int:
+    """Probe one V or several."""
+    options = _parse(ProbeOptions, verb, arguments)
+    from worldmodels.report import probe as probing
+
+    few = options.episodes < probing.LEAST_EPISODES
+    if few or options.frames < 1 or min(options.seed, options.steps) < 0:
+        raise UserError(
+            f"--episodes must be at least {probing.LEAST_EPISODES}, --frames positive, --seed and --steps at least 0"
+        )
+    if not options.visions:
+        raise UserError("expected runs or agents whose V is to be probed; see worldmodels probe --help")
+    sizes = (options.seed, options.episodes, options.frames, options.steps)
+    probing.write(probing.probe(options.visions, *sizes, options.device), options.out, options.json)
     return 0
 
 

@@ -73,8 +73,10 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """C: a linear controller evolved by CMA-ES (Hansen's pycma)."""
+    """C: a linear controller evolved by CMA-ES (Hansen's pycma) or another strategy."""
 
+    strategy: str = "cma"
+    """What evolves it: cma, sep-cma (a diagonal covariance for good) or pepg (parameter-exploring policy gradients)."""
     generations: int = 66
     """Generations of the evolution."""
     population: int = 16
@@ -90,11 +92,15 @@ class ControllerConfig:
     sigma: float = 0.1
     """Initial step size."""
     sigma_decay: float = 0.96
-    """Factor of the step size after every generation, on top of CMA-ES's own adaptation."""
+    """Factor of the step size after every generation, on top of the strategy's own adaptation."""
     sigma_hold: int = 40
     """Generations before that decay begins."""
     diagonal: int = -1
-    """Generations with a diagonal covariance (separable CMA-ES) before the full one; -1 means all."""
+    """cma: generations with a diagonal covariance (separable CMA-ES) before the full one; -1 means all."""
+    lr: float = 0.01
+    """pepg: Adam's learning rate of the mean."""
+    weight_decay: float = 0.005
+    """pepg: what a candidate loses of its rank (-0.5 to 0.5) per mean square of its point in the search space."""
     horizon: int = 250
     """Steps of an episode in the first generation."""
     horizon_growth: int = 10
@@ -124,6 +130,7 @@ def polishing(controller: ControllerConfig, limit: int) -> ControllerConfig:
         episodes_growth=0.0,
         revisit=0.4,
         sigma=0.3 * controller.sigma,
+        lr=0.3 * controller.lr,
         sigma_decay=0.98,
         sigma_hold=0,
         polish=0,
@@ -240,6 +247,7 @@ _MAY_BE_ZERO = {
     "components",
     "episodes_growth",
     "diagonal",
+    "weight_decay",
     "sigma_hold",
     "revisit",
     "horizon_growth",
@@ -247,7 +255,11 @@ _MAY_BE_ZERO = {
     "polish",
     "seed",
 }
-_CHOICES = {"world": ("real", "dream", "dream,real"), "ends": ("sample", "threshold")}
+_CHOICES = {
+    "world": ("real", "dream", "dream,real"),
+    "ends": ("sample", "threshold"),
+    "strategy": ("cma", "sep-cma", "pepg"),
+}
 
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),

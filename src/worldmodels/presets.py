@@ -131,10 +131,13 @@ _BIN_PACKING = {
     ),
 }
 _BIN_PACKING_VARIANTS = {
-    f"bin-packing-9-{distribution}": {
-        name: replace(config, task=f"bin-packing-9-{distribution}") for name, config in _BIN_PACKING.items()
-    }
-    for distribution in ("linear-waste", "perfect-packing", "bounded-waste")
+    task: {name: replace(config, task=task) for name, config in _BIN_PACKING.items()}
+    for task in (
+        "bin-packing-published",
+        "bin-packing-9-linear-waste",
+        "bin-packing-9-perfect-packing",
+        "bin-packing-9-bounded-waste",
+    )
 }
 
 PRESETS: dict[str, dict[str, Config]] = {

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Pipeline:
     device: torch.device
     round: int = 1
     variant: str = ""
-    """An ablation of the controller: "v-only" (z alone) or "untrained-m"; empty for the full agent."""
+    """An ablation of the controller: "v-only" (z alone), "untrained-m" or "mask-only" (it sees nothing); else empty."""
 
     @property
     def task(self) -> Task:
@@ -308,9 +309,7 @@ class Pipeline:
         settings, dream = self.config.controller, self.config.dream
         real, metrics = real_returns(agent, settings.backend), dict[str, float]()
 
-        def seen() -> np.ndarray:
-            return features_along(agent, latents)
-
+        seen = partial(features_along, agent, latents) if agent.features else None
         if "dream" in settings.world:
             folder = directory / "dream" if "real" in settings.world else directory
             dreamt = in_the_dream(settings, dream, self.task.max_steps)
@@ -333,7 +332,8 @@ class Pipeline:
 
     @property
     def _features(self) -> tuple[str, ...]:
-        return ("z",) if self.variant == "v-only" else self.config.controller.features
+        blinded: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
+        return blinded.get(self.variant, self.config.controller.features)
 
     def _untrained_controller(self, vision: ConvVAE, memory: MDNRNN) -> Agent:
         features = self._features

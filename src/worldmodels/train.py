@@ -63,12 +63,15 @@ def run_stage(name: str, config: Config, directory: Path, device: str) -> None:
 
 
 def ablate_run(config: Config, directory: Path, device: str) -> None:
-    """Evolve C on z alone and on an untrained M, and compare with the run's agent and the random policy."""
+    """Evolve C on z alone, on an untrained M and, where a mask forbids controls, on nothing but that mask.
+
+    The scores are compared with those of the run's agent and the random policy.
+    """
     chosen = choose_device(device)
     with Run.open(directory, config) as run:
         pipeline = Pipeline(run, chosen, config.rounds)
         rows: dict[str, Any] = {"full": _evaluation(pipeline)}
-        for variant in ("v-only", "untrained-m"):
+        for variant in ("v-only", "untrained-m", *(("mask-only",) if pipeline.task.masked else ())):
             ablated = dataclasses.replace(pipeline, variant=variant)
             ablated.controller()
             rows[variant] = _evaluation(ablated)

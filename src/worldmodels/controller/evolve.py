@@ -14,7 +14,7 @@ from worldmodels import interrupt
 from worldmodels.agent import Agent
 from worldmodels.config import ControllerConfig
 from worldmodels.controller.space import SearchSpace, component_space, whole_space
-from worldmodels.controller.strategy import CMAES
+from worldmodels.controller.strategy import make_strategy
 from worldmodels.errors import UserError
 from worldmodels.progress import Progress
 from worldmodels.rollouts import Rollouts, rollout
@@ -85,15 +85,7 @@ def evolve(
     limit, checkpoint = agent.task.max_steps, directory / "evolution.safetensors"
     state = _load(checkpoint, agent, config) if checkpoint.exists() else _fresh(agent, config, seen)
     space, start = state.space, len(state.fitness)
-    strategy = CMAES(
-        np.zeros(space.size),
-        config.population,
-        config.sigma,
-        config.diagonal,
-        seed,
-        config.sigma_decay,
-        config.sigma_hold,
-    )
+    strategy = make_strategy(config, space.size, seed)
     if start > config.generations:
         raise UserError(f"{checkpoint} has seen {start} generations; give at least --controller.generations {start}")
     for fitness in state.fitness:

@@ -10,7 +10,7 @@ class Controllers:
     """N linear controllers with parameters of their own, evaluated in one batched product.
 
     parameters: (N, C * (F + 1)) with, for each controller, C biases and then the (F, C) weights row by row (the
-    original's order); output: tanh(features @ weights + bias), (N, C).
+    original's order); output: tanh(features @ weights + bias), (N, C). Without features a controller is its biases.
     """
 
     def __init__(self, parameters: Tensor, features: int, controls: int) -> None:
@@ -21,7 +21,7 @@ class Controllers:
                 f"controls, got {tuple(parameters.shape)}"
             )
         self.bias = parameters[:, :controls].contiguous()
-        self.weights = parameters[:, controls:].reshape(-1, features, controls).contiguous()
+        self.weights = parameters[:, controls:].reshape(len(parameters), features, controls).contiguous()
 
     def __call__(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
         """Controls (n, C) in [-1, 1] for features (n, F) of the controllers ``rows`` (n,); None means all, in order."""

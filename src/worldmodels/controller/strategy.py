@@ -1,9 +1,43 @@
 """Evolution strategies behind two calls: ``ask() -> candidates``, ``tell(fitness)``. State is resumed by replaying."""
 
 import warnings
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from worldmodels.config import ControllerConfig
+from worldmodels.controller.pepg import PEPG
+
+
+class Strategy(Protocol):
+    """A distribution of candidates that follows their fitness. Its state is its seed and what it was told."""
+
+    def ask(self) -> np.ndarray:
+        """Candidates (population, size) of the next generation; the same ones until told."""
+        ...
+
+    def tell(self, fitness: np.ndarray) -> None:
+        """Fitness (population,) of the candidates asked for, higher is better; NaN and infinity count as the worst."""
+        ...
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of the distribution, (size,)."""
+        ...
+
+    @property
+    def sigma(self) -> float:
+        """Step size."""
+        ...
+
+
+def make_strategy(config: ControllerConfig, size: int, seed: int) -> Strategy:
+    """The strategy that the settings name, around zero in ``size`` dimensions."""
+    start, decay, hold = np.zeros(size), config.sigma_decay, config.sigma_hold
+    if config.strategy == "pepg":
+        return PEPG(start, config.population, config.sigma, seed, config.lr, config.weight_decay, decay, hold)
+    diagonal = -1 if config.strategy == "sep-cma" else config.diagonal
+    return CMAES(start, config.population, config.sigma, diagonal, seed, decay, hold)
 
 
 class CMAES:

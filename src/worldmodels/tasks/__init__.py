@@ -11,6 +11,7 @@ __all__ = ["Board", "ExplorationPolicy", "Task", "get_task", "task_names"]
 _REGISTRY = {
     "car-racing": "worldmodels.tasks.car_racing:CarRacing",
     "bin-packing": "worldmodels.tasks.bin_packing:BinPacking",
+    "bin-packing-published": "worldmodels.tasks.bin_packing:Published",
     "bin-packing-9-linear-waste": "worldmodels.tasks.bin_packing:SmallLinearWaste",
     "bin-packing-9-perfect-packing": "worldmodels.tasks.bin_packing:SmallPerfectPacking",
     "bin-packing-9-bounded-waste": "worldmodels.tasks.bin_packing:SmallBoundedWaste",

@@ -1,7 +1,7 @@
 """The seam between a world and everything else: all that the rest may know of a world."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -155,6 +155,14 @@ class Task(ABC):
     def board(self) -> Board | None:
         """What people choose on in their own time, beside the first of the :attr:`rules`; None where they hold keys."""
         return None
+
+    def state(self, env: VectorEnv) -> Mapping[str, np.ndarray]:
+        """Named variables of the N worlds as they stand, (N,) or (N, K), for probes of what V sees of them.
+
+        float64: a quantity; bool: something that is so or not; int64: one of several kinds. A world that does not tell
+        is a :class:`UserError`.
+        """
+        raise UserError(f"{self.name} does not tell its state, which a probe needs; choose a world that does")
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
         """What a person who plays in the stock environment may want to read beside score and time."""

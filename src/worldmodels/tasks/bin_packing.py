@@ -2,10 +2,11 @@
 
 Action: the level of the bin that takes the item; 0 is a new bin. Reward: the size of an item that goes into an open
 bin, minus the space left in a new one; so the return is minus the free space of all bins still open. An episode has
-1,000 items. What the agent sees is the counted picture, from which every bin and the item can be read.
+1,000 items. What the agent sees is the counted picture, from which every bin and the item can be read, or the published
+one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from worldmodels.errors import UserError
 from worldmodels.tasks.base import Board, ExplorationPolicy, Task
-from worldmodels.tasks.bin_packing_picture import CountedPicture, fitting_levels
+from worldmodels.tasks.bin_packing_picture import fitting_levels, picture_of
 from worldmodels.tasks.bin_packing_rules import RULES, Rule
 from worldmodels.tasks.bin_packing_world import ENVIRONMENT, BinPackingEnv, BinPackingVectorEnv, probabilities_of
 
@@ -39,6 +40,8 @@ class BinPacking(Task):
     rules = tuple(RULES)
     capacity = 30
     distribution = "perfect-packing"
+    encoding = "counted"
+    """The picture, one of ENCODINGS."""
 
     def __init__(self) -> None:
         self.action_size = self.control_size = self.capacity
@@ -54,7 +57,8 @@ class BinPacking(Task):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"capacity": self.capacity, "distribution": self.distribution, "items": self.max_steps}
+        chosen = {"capacity": self.capacity, "distribution": self.distribution, "items": self.max_steps}
+        return {**chosen, "encoding": self.encoding}
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
         """Observations are frames."""
@@ -62,7 +66,18 @@ class BinPacking(Task):
 
     def allowed(self, frames: np.ndarray) -> np.ndarray:
         """Levels that take the item, (N, B) bool, read off the picture; a new bin always is one."""
-        return fitting_levels(frames, self.capacity)
+        return fitting_levels(frames, self.capacity, self.encoding)
+
+    def state(self, env: VectorEnv) -> Mapping[str, np.ndarray]:
+        """Open bins of every level, the item as a number and as a kind, and the levels it may go to."""
+        world = cast(BinPackingVectorEnv, env)
+        state = world.state()
+        return {
+            "bins at level": state[:, :-1].astype(np.float64),
+            "size of the item": state[:, -1].astype(np.float64),
+            "which item": state[:, -1].astype(np.int64),
+            "level is allowed": world.action_mask(),
+        }
 
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """The level with the largest control, (N,) int64."""
@@ -121,12 +136,11 @@ class _ByState(BinPacking):
 
     def __init__(self, task: BinPacking) -> None:
         self.name, self.title, self.max_steps = task.name, task.title, task.max_steps
-        self.capacity, self.distribution = task.capacity, task.distribution
+        self.capacity, self.distribution, self.encoding = task.capacity, task.distribution, task.encoding
         super().__init__()
         self.observation_shape = (self.capacity + 1,)
-        self._picture = CountedPicture(
-            self.capacity, self.max_steps, len(probabilities_of(self.distribution, self.capacity))
-        )
+        largest = len(probabilities_of(self.distribution, self.capacity))
+        self._picture = picture_of(self.encoding, self.capacity, self.max_steps, largest)
 
     def _make(self, num_envs: int, backend: str) -> VectorEnv:
         return self._world(num_envs, "state")
@@ -145,6 +159,14 @@ def variant(capacity: int, distribution: str) -> type[BinPacking]:
         "distribution": distribution,
     }
     return type("BinPackingVariant", (BinPacking,), values)
+
+
+class Published(BinPacking):
+    """The world as the published project draws it."""
+
+    name = "bin-packing-published"
+    title = "Bin packing, published picture"
+    encoding = "published"
 
 
 SmallLinearWaste = variant(9, "linear-waste")

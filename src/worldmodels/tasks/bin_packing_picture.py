@@ -18,6 +18,8 @@ _BLUES = np.array(
 )  # fmt: skip
 _WHOLE, _REST = 29, 15
 """A chunk of the last colour is drawn for 29 or more bins, and stands for 15 of them."""
+_ITEM_WIDTH = 6
+"""Columns of the item in the published picture; it stands as many times as far to the right as it is large."""
 _WIDE, _WIDE_PIXELS = 8, 4
 """The first eight bins of a level are four pixels wide each; every further one is a single pixel."""
 _FITS, _DOES_NOT, _FRAME = (80, 200, 120), (70, 90, 140), (235, 235, 235)
@@ -45,7 +47,7 @@ class PublishedPicture:
                 self._bars[count, column : column + 2] = blues[min(left, _WHOLE)]
         self._items = np.zeros((10, _SIDE, 3), np.uint8)
         for size in range(1, 10):
-            self._items[size, 6 * size : 6 * size + 6] = blues[size]
+            self._items[size, _ITEM_WIDTH * size : _ITEM_WIDTH * (size + 1)] = blues[size]
 
     def __call__(self, counts: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Pictures (N, 64, 64, 3) uint8 of counts (N, 30) and items (N,)."""
@@ -93,14 +95,30 @@ class CountedPicture:
         return pictures
 
 
+def picture_of(encoding: str, capacity: int, most: int, largest: int) -> PublishedPicture | CountedPicture:
+    """The picture called ``encoding``; most: bins of a level, largest: item that it must be able to show."""
+    return PublishedPicture(most) if encoding == "published" else CountedPicture(capacity, most, largest)
+
+
 def _level_of_rows(capacity: int) -> np.ndarray:
     """The level that each row of the picture shows, (64,), the fullest at the top; level 0 is never shown."""
     shown = capacity - 1
     return np.asarray(shown - np.arange(_SIDE) * shown // _SIDE)
 
 
-def fitting_levels(pictures: np.ndarray, capacity: int) -> np.ndarray:
-    """Levels (N, B) bool that take the item, read off counted pictures; a new bin (0) always does."""
-    rows = np.searchsorted(-_level_of_rows(capacity), -np.arange(1, capacity))
-    fits = (pictures[:, rows, 0] == _FITS).all(axis=-1)
+def fitting_levels(pictures: np.ndarray, capacity: int, encoding: str = "counted") -> np.ndarray:
+    """Levels (N, B) bool that take the item, read off pictures of that encoding; a new bin (0) always does."""
+    if encoding == "published":
+        fits = _fitting_published(pictures, capacity)
+    else:
+        rows = np.searchsorted(-_level_of_rows(capacity), -np.arange(1, capacity))
+        fits = (pictures[:, rows, 0] == _FITS).all(axis=-1)
     return np.concatenate([np.ones((len(pictures), 1), bool), fits], axis=1)
+
+
+def _fitting_published(pictures: np.ndarray, capacity: int) -> np.ndarray:
+    """A level is open where its bar begins, and the item is as large as it stands far to the right."""
+    levels = np.arange(1, capacity)
+    is_open = pictures[:, 59 - 2 * levels, 0].any(axis=-1)
+    items = pictures[:, _SIDE - 1].any(axis=-1).argmax(axis=1) // _ITEM_WIDTH
+    return np.asarray(is_open & (levels + items[:, None] <= capacity))

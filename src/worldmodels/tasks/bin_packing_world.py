@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from worldmodels.errors import UserError
-from worldmodels.tasks.bin_packing_picture import ENCODINGS, CountedPicture, PublishedPicture
+from worldmodels.tasks.bin_packing_picture import ENCODINGS, picture_of
 from worldmodels.workers.envpool_env import row_seeds
 
 ENVIRONMENT = "worldmodels/BinPacking-v0"
@@ -87,9 +87,7 @@ class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self._edges, self._largest = np.cumsum(chances)[:-1], len(chances)
         if encoding == "published" and (capacity != 30 or self._largest > 9):
             raise UserError(f"the published picture is for capacity 30 and items up to 9, not {capacity}; use counted")
-        self._picture = (
-            PublishedPicture(items) if encoding == "published" else CountedPicture(capacity, items, self._largest)
-        )
+        self._picture = picture_of(encoding, capacity, items, self._largest)
         self._pictures = observation == "picture"
         if self._pictures:
             seen: spaces.Space[Any] = spaces.Box(0, 255, (64, 64, 3), np.uint8)
