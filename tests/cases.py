@@ -27,7 +27,8 @@ _TINY = """
 --memory.hidden-size 16 --memory.mixtures 2 --memory.steps 5 --memory.batch 4 --memory.length 20
 --controller.generations 3 --controller.population 4 --controller.episodes 1 --controller.horizon 8
 --controller.validate-every 2 --controller.validation-episodes 1 --controller.polish 2
---evaluate.episodes 2 --evaluate.lockstep 1
+--dream.generations 2 --dream.population 4 --dream.episodes 2 --dream.steps 8 --dream.validate-every 2
+--dream.validation-episodes 1 --evaluate.episodes 2 --evaluate.lockstep 1
 """
 TINY = _TINY.split()
 """Settings of a run that goes through every stage in seconds; with them V takes 6 steps."""

@@ -229,12 +229,13 @@ def test_ablations_go_on_after_a_kill(finished: Path, tmp_path: Path) -> None:
     for fault in (
         kill("os:replace", "controller-v-only/evolution", nth=2, after=True),
         kill("os:replace", "evaluation-untrained-m/partial", after=True),
+        kill("os:replace", "controller-dream-only/evolution", nth=1, after=True),
     ):
         assert command("ablate", "car-racing", "--run", run, faults=[fault]).code == KILLED
     outcome = command("ablate", "car-racing", "--run", run)
     assert outcome.code == 0, outcome.err
     rows = json.loads((run / "ablation.json").read_bytes())
-    assert set(rows) == {"full", "v-only", "untrained-m", "random"} and rows["full"]["returns"]
+    assert set(rows) == {"full", "v-only", "untrained-m", "dream-only", "random"} and rows["full"]["returns"]
     assert len({tuple(row["seeds"]) for row in rows.values()}) == 1
     assert litter(run) == []
 

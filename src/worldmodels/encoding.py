@@ -42,6 +42,8 @@ def dream_starts(agent: Agent, latents: Latents) -> tuple[Tensor, Tensor]:
     begins = agent.task.dream_begins
     chosen = torch.arange(len(latents.lengths))[-max(1, _STARTS // len(begins)) :]
     lengths = latents.lengths[chosen]
+    # Short trials may have no episode that comes so far.
+    begins = tuple(step for step in begins if (lengths >= step).any()) or (0,)
     actions = (latents.lengths.cumsum(0) - latents.lengths)[chosen]
     frames = actions + chosen
     h, c = agent.memory.initial_state(len(chosen))

@@ -32,6 +32,7 @@ _CAR_RACING = {
             polish=0,
             validation_episodes=16,
         ),
+        dream=DreamConfig(generations=40, population=16, episodes=16, validation_episodes=16),
         evaluate=EvaluateConfig(episodes=30, lockstep=30),
     ),
     "standard": Config(preset="standard"),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
-from worldmodels.config import Config, in_the_dream, polishing
+from worldmodels.config import Config, ControllerConfig, in_the_dream, polishing
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along
 from worldmodels.dream.returns import DreamReturns
@@ -63,7 +63,8 @@ class Pipeline:
     device: torch.device
     round: int = 1
     variant: str = ""
-    """An ablation of the controller: "v-only" (z alone), "untrained-m" or "mask-only" (it sees nothing); else empty."""
+    """An ablation of the controller: "v-only" (z alone), "untrained-m", "mask-only" (C sees nothing) or "dream-only"
+    (evolved in dreams alone); empty for the full agent."""
 
     @property
     def task(self) -> Task:
@@ -287,8 +288,8 @@ class Pipeline:
 
     def controller(self) -> dict[str, Any]:
         """Evolve C in the real world or the dream; more generations continue a finished evolution."""
-        settings = dataclasses.asdict(self.config.controller) | {"features": list(self._features)}
-        dreamt = "dream" in self.config.controller.world
+        settings = dataclasses.asdict(self._evolution) | {"features": list(self._features)}
+        dreamt = "dream" in self._evolution.world
         inputs = {
             "controller": settings,
             **({"dream": dataclasses.asdict(self.config.dream)} if dreamt else {}),
@@ -306,7 +307,7 @@ class Pipeline:
         agent.info = {"preset": self.config.preset, "seed": self.config.seed}
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
-        settings, dream = self.config.controller, self.config.dream
+        settings, dream = self._evolution, self.config.dream
         real, metrics = real_returns(agent, settings.backend), dict[str, float]()
 
         seen = partial(features_along, agent, latents) if agent.features else None
@@ -329,6 +330,13 @@ class Pipeline:
             metrics |= found
         agent.save(directory)
         return metrics
+
+    @property
+    def _evolution(self) -> ControllerConfig:
+        # An untrained M has no dreams.
+        worlds = {"dream-only": "dream", "untrained-m": "real"}
+        settings = self.config.controller
+        return dataclasses.replace(settings, world=worlds.get(self.variant, settings.world))
 
     @property
     def _features(self) -> tuple[str, ...]:
