@@ -241,6 +241,27 @@ def test_recorded_steps_ask_the_device_for_no_value_and_take_nothing_from_elsewh
             batch._in_place(32)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: what it records is tried on the CPU only")
+def test_a_real_gpu_replays_what_a_cpu_dreams(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(returns, "_FEW", 16)
+    agent = dreamer(end_bias=-4.0)
+    controllers = np.random.default_rng(4).standard_normal((6, len(agent.controller)))
+    seeds = [1, 2, 3, 4, 5]
+    wanted, lived = as_on_a_gpu(agent)(controllers, seeds, 150)
+    for part in (agent.vision, agent.memory):
+        part.to(CUDA)
+    agent.device = CUDA
+    measure = as_on_a_gpu(agent)
+    for _ in range(3):
+        found, steps = measure(controllers, seeds, 150)
+        np.testing.assert_allclose(found, wanted, atol=1e-2)
+        assert steps == lived
+    assert any(batch._replayed._graph is not None for batch in measure._standing.values())
+    assert capsys.readouterr().err == ""
+
+
 class Graphs:
     """Stands in for ``torch.cuda``: what is done while recording is done again at every replay."""
 
