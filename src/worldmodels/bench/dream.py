@@ -39,16 +39,23 @@ class Sizes:
     """Dream steps of one measurement, at most."""
     plain_steps: int = 600
     """Steps of the plain loop."""
+    longest: int = 400
+    """Steps of one dream, at most."""
+    product: int = 2048
+    """Rows and columns of the matrices whose product is the peak."""
 
 
 SIZES = Sizes()
+GPU_SIZES = Sizes((1, 64, 1024, 4096, 65_536, 262_144), steps=1 << 27, longest=1024, product=8192)
+"""A GPU is not busy with what fills a processor."""
 
 
 def bench(task: Task, repeats: int) -> dict[str, Any]:
     """Measure, print a table and return the figures."""
     agent = _endless(agent_for(task))
     about = machine(agent.device)
-    measured = _Dreaming(agent, SIZES)
+    sizes = SIZES if agent.device.type == "cpu" else GPU_SIZES
+    measured = _Dreaming(agent, sizes)
     spreads = interleaved([measured.peak, measured.dreaming, measured.plain], repeats)
     result = figures(spreads, flops_per_step(agent)) | {
         "what": "dream",
@@ -58,7 +65,7 @@ def bench(task: Task, repeats: int) -> dict[str, Any]:
         "machine": about,
         "notes": busy_note(about["load"], about["cores"]),
     }
-    _print(result, spreads)
+    _print(result, spreads, sizes.product)
     return result
 
 
@@ -105,7 +112,7 @@ class _Dreaming:
 
     def peak(self) -> dict[str, float]:
         """The matrix product in the dream's dtype."""
-        return {"peak_gflops": peak_gflops(self._agent.device)}
+        return {"peak_gflops": peak_gflops(self._agent.device, self._sizes.product)}
 
     def dreaming(self) -> dict[str, float]:
         """Evolution's own measurement of controllers, for every number of dreams."""
@@ -113,7 +120,7 @@ class _Dreaming:
         for count in self._sizes.dreams:
             episodes = min(16, count)
             controllers = np.repeat(self._agent.controller.numpy()[None], count // episodes, axis=0)
-            steps = max(10, min(400, self._sizes.steps // count))
+            steps = max(10, min(self._sizes.longest, self._sizes.steps // count))
             work = partial(self._measure, controllers, list(range(episodes)), steps)
             rates[f"dreams_{count}"] = count * steps / seconds_of(work, 1, _WARMUP, self._agent.device)
         return rates
@@ -148,7 +155,7 @@ class _Dreaming:
             return {"plain_steps_per_s": count / seconds_of(dream, 1, _WARMUP, agent.device)}
 
 
-def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
+def _print(result: dict[str, Any], spreads: Mapping[str, Spread], product: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -161,7 +168,7 @@ def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
         spread = spreads[key]
         table.add_row(name, *(f"{one:,.0f}" for one in (spread.median, min(spread.values), max(spread.values))), *more)
 
-    row("matrix product 2048 x 2048, GFLOP", "peak_gflops")
+    row(f"matrix product {product} x {product}, GFLOP", "peak_gflops")
     row("the plain loop, steps", "plain_steps_per_s")
     for count in result["dream_steps_per_s"]:
         share, speedup = result["share_of_peak"][count], result["speedup"][count]

@@ -48,7 +48,7 @@ class Beside:
     @torch.inference_mode()
     def agent_action(self) -> np.ndarray:
         """What the agent, who sees the dream, would do; an action of the real world."""
-        control = self.dreams.only_allowed(self._controller(self.dreams.features()))
+        control = self.dreams.only_allowed(self._controller(self.dreams.features()), self.dreams.z)
         action: np.ndarray = self.agent.task.env_action(control.cpu().numpy())[0]
         return action
 

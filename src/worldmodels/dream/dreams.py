@@ -7,23 +7,33 @@ from torch import Tensor
 
 from worldmodels.agent import Agent
 from worldmodels.device import fast_bfloat16
-from worldmodels.dream.noise import Streams
+from worldmodels.dream.counted import CountedStreams
+from worldmodels.dream.noise import Noise, Numbers, Streams
 from worldmodels.errors import UserError
 from worldmodels.memory.packed import PackedMemory
 
 ENDS = ("sample", "threshold")
 """How a dream ends: as often as ends come, or where the end head, to which they count more, says so (paper's code)."""
 
+World = tuple[Tensor, Tensor, Tensor]
+"""Where N dreams are: z (N, Z), h (N, H), c (N, H), all float32."""
+
 
 class Dreams:
     """Dreams of one agent: z from M's mixture, reward and end from its heads or the task.
 
     temperature: above 1 the dream is less certain than M is, below 1 more (paper, section 4.2). dtype: of the products
-    (None: the fastest of the device). Raises :class:`UserError` for an agent that cannot dream.
+    (None: the fastest of the device). streams: where random numbers come from (None: numpy for a CPU, computed on the
+    device elsewhere). Raises :class:`UserError` for an agent that cannot dream.
     """
 
     def __init__(
-        self, agent: Agent, temperature: float = 1.0, ends: str = "sample", dtype: torch.dtype | None = None
+        self,
+        agent: Agent,
+        temperature: float = 1.0,
+        ends: str = "sample",
+        dtype: torch.dtype | None = None,
+        streams: type[Streams] | type[CountedStreams] | None = None,
     ) -> None:
         check_dream(agent, temperature, ends)
         assert agent.starts is not None
@@ -36,21 +46,28 @@ class Dreams:
             states = torch.zeros(len(agent.starts), 2, agent.memory.hidden_size)
         self._states = states.float().to(agent.device)
         self._alive_reward = agent.task.alive_reward
+        self.noise = streams or (Streams if agent.device.type == "cpu" else CountedStreams)
         self.z = self.h = self.c = torch.empty(0)
 
     def __len__(self) -> int:
         return len(self.z)
 
     @torch.inference_mode()
-    def reset(self, seeds: Sequence[int], shared: bool = False) -> None:
-        """Begin one dream per seed: a recorded frame, drawn anew from its mu and logvar, and M's memory at that moment.
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin one dream per seed, each with random numbers of its own."""
+        self._streams = self.streams(seeds)
+        self.z, self.h, self.c = self.begin(self._streams)
+
+    def streams(self, seeds: Sequence[int], shared: bool = False) -> Noise:
+        """Random numbers for dreams with these seeds; ``shared``: drawn once for all rows that have the same seed."""
+        return self.noise(seeds, self._memory.latent_size, self.agent.device, shared)
+
+    def begin(self, streams: Noise) -> World:
+        """A recorded frame per row, drawn anew from its mu and logvar, and M's memory at that moment.
 
         Worlds dream from first frames with an empty memory (paper), unless ``Task.dream_begins`` says otherwise.
-
-        shared: rows with the same seed share their random numbers; such rows cannot be restarted one by one.
         """
-        self._streams = Streams(seeds, self._memory.latent_size, self.agent.device, shared)
-        self.z, self.h, self.c = self._first(*self._streams.start(len(self._starts)))
+        return self._first(*streams.start(len(self._starts)))
 
     @torch.inference_mode()
     def restart(self, rows: Tensor, seeds: Sequence[int]) -> None:
@@ -59,7 +76,7 @@ class Dreams:
         begun = self._first(*self._streams.replace(rows.tolist(), seeds, len(self._starts)))
         self.z[rows], self.h[rows], self.c[rows] = begun
 
-    def _first(self, which: Tensor, normal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _first(self, which: Tensor, normal: Tensor) -> World:
         mu, logvar = self._starts[which].unbind(1)
         h, c = self._states[which].unbind(1)
         return torch.addcmul(mu, torch.exp(logvar / 2), normal), h.contiguous(), c.contiguous()
@@ -71,47 +88,54 @@ class Dreams:
         Rows that are ``frozen`` (N,) bool stay where they are; what is returned for them means nothing.
         """
         before = self.z, self.h, self.c
-        self.h, self.c = self._memory.step(self.z, actions, (self.h, self.c))
-        uniform, normal, chance = self._streams.next()
-        drawn = self._memory.draw(self.h, uniform, normal, self.temperature)
-        self.z = drawn.z
+        world, reward, ended = self.advance(before, actions, self._streams.next())
         if frozen is not None and bool(frozen.any()):
             still = frozen.unsqueeze(1)
-            old = (torch.where(still, a, b) for a, b in zip(before, (self.z, self.h, self.c), strict=True))
-            self.z, self.h, self.c = old
+            self.z, self.h, self.c = (torch.where(still, a, b) for a, b in zip(before, world, strict=True))
+        else:
+            self.z, self.h, self.c = world
+        return reward, ended
+
+    def advance(self, world: World, actions: Tensor, numbers: Numbers) -> tuple[World, Tensor, Tensor]:
+        """Where dreams are after acting, and what :meth:`step` returns: a function of its arguments alone.
+
+        It waits for nothing and copies nothing from another device, so that it can be recorded as a CUDA graph.
+        """
+        uniform, normal, chance = numbers
+        h, c = self._memory.step(world[0], actions, world[1:])
+        drawn = self._memory.draw(h, uniform, normal, self.temperature)
         if drawn.end_logit is None:
-            ended = torch.zeros(len(self.z), dtype=torch.bool, device=self.z.device)
+            ended = torch.zeros(len(h), dtype=torch.bool, device=h.device)
         elif self._ends == "sample":
             ended = chance < torch.sigmoid(self.agent.memory.end_odds(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
         if self._alive_reward is not None:
-            return torch.full_like(self.z[:, 0], self._alive_reward), ended
+            return (drawn.z, h, c), torch.full_like(drawn.z[:, 0], self._alive_reward), ended
         assert drawn.reward is not None
-        return drawn.reward, ended
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the rows ``rows`` (n,) only."""
-        self.z, self.h, self.c = self.z[rows], self.h[rows], self.c[rows]
-        self._streams.keep(rows)
+        return (drawn.z, h, c), drawn.reward, ended
 
     @torch.inference_mode()
-    def allowed(self) -> Tensor | None:
-        """Controls that may be chosen, (N, C) bool and at least one in each row; None where all always may."""
+    def allowed(self, z: Tensor) -> Tensor | None:
+        """Controls that may be chosen at z (N, Z), (N, C) bool, one at least in each row; None where all always may."""
         if self.agent.memory.allowed_head is None:
             return None
-        logits = self.agent.memory.allowed_logits(self.z)
+        logits = self.agent.memory.allowed_logits(z)
         return (logits > 0) | (logits >= logits.amax(dim=1, keepdim=True))
 
-    def only_allowed(self, control: Tensor) -> Tensor:
-        """Controls (N, C), minus infinity where they may not be chosen."""
-        allowed = self.allowed()
+    def only_allowed(self, control: Tensor, z: Tensor) -> Tensor:
+        """Controls (N, C), minus infinity where they may not be chosen at z (N, Z)."""
+        allowed = self.allowed(z)
         return control if allowed is None else control.masked_fill(~allowed, -torch.inf)
 
     def features(self) -> Tensor:
-        """What C sees, (N, F)."""
-        known = {"z": self.z, "h": self.h, "c": self.c}
-        return torch.cat([known[name] for name in self.agent.features], dim=1)
+        """What C sees now, (N, F)."""
+        return self.seen((self.z, self.h, self.c))
+
+    def seen(self, world: World) -> Tensor:
+        """What C sees of dreams, (N, F)."""
+        known = dict(zip(("z", "h", "c"), world, strict=True))
+        return torch.cat([world[0][:, :0], *(known[name] for name in self.agent.features)], dim=1)
 
 
 def check_dream(agent: Agent, temperature: float, ends: str) -> None:

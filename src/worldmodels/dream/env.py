@@ -89,7 +89,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._observe(), self._masks()
 
     def _masks(self) -> dict[str, Any]:
-        allowed = self._dreams.allowed()
+        allowed = self._dreams.allowed(self._dreams.z)
         return {} if allowed is None else {"action_mask": allowed.cpu().numpy()}
 
     def _lengths_known(self) -> bool:

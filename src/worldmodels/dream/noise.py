@@ -1,13 +1,41 @@
 """Random numbers that belong to a dream's seed: the same ones in whatever batch and beside whatever it is dreamt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Numbers = tuple[Tensor, Tensor, Tensor]
+"""Of one step: uniform (N, Z) in [0, 1) and standard normal (N, Z) for the next z, uniform (N,) for the end."""
+
 _CHUNK = 32
 """Steps drawn at a time, since asking each stream for a few numbers would take longer than drawing them."""
+
+
+class Noise(Protocol):
+    """Random numbers of N rows: drawn ahead by numpy (:class:`Streams`), or computed on the device (``counted.py``)."""
+
+    def start(self, starts: int) -> tuple[Tensor, Tensor]:
+        """Which of ``starts`` recorded beginnings each row takes, (N,), and standard normal numbers (N, Z)."""
+        ...
+
+    def replace(self, rows: Sequence[int], seeds: Sequence[int], starts: int) -> tuple[Tensor, Tensor]:
+        """Give some rows new seeds, from their beginning; what :meth:`start` would have said of them."""
+        ...
+
+    def next(self) -> Numbers:
+        """The numbers of the next step."""
+        ...
+
+    def ahead(self, steps: int) -> Iterator[Numbers]:
+        """The numbers of the next ``steps`` steps."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the rows ``rows`` (n,) only."""
+        ...
 
 
 class _Stream:
@@ -55,8 +83,8 @@ class Streams:
                 self._draw(row, position)
         return which, normal
 
-    def next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers of one step: uniform (N, Z) and standard normal (N, Z) for the next z, uniform (N,) for the end."""
+    def next(self) -> Numbers:
+        """The numbers of the next step."""
         step = self._step % _CHUNK
         if step == 0:
             for column in range(len(self._streams)):
@@ -68,6 +96,10 @@ class Streams:
         if self._rows is not None:
             uniform, normal = uniform[self._rows], normal[self._rows]
         return uniform[:, :-1], normal, uniform[:, -1]
+
+    def ahead(self, steps: int) -> Iterator[Numbers]:
+        """The numbers of the next ``steps`` steps."""
+        return (self.next() for _ in range(steps))
 
     def _draw(self, column: int, position: int) -> None:
         """Fill a column from ``position`` to the end of the chunk."""

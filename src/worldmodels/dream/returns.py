@@ -4,18 +4,23 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from worldmodels import interrupt
 from worldmodels.agent import Agent
+from worldmodels.dream.batch import Batch, Candidates, Rows, StandingBatch, shapes
+from worldmodels.dream.counted import CountedStreams
 from worldmodels.dream.dreams import Dreams
 
 _ROWS = 2048
 """Dreams advanced together on a CPU; their state then stays in its caches."""
 _FULL = 0.75
-"""Rows that have ended are dropped when fewer than this share goes on."""
-_ALL_AT_ONCE = 192
-"""Controls of all candidates together up to which they are computed for every row, instead of each row's alone."""
+"""Rows that have ended are dropped, on a CPU, when fewer than this share goes on."""
+_EVERY = 32
+"""Steps that a GPU dreams before it is asked whether dreams have ended; asking makes it wait."""
+_FEW = 4096
+"""Rows below which a GPU takes as long for half of them."""
+_RECORDED = 12
+"""Batches of different shapes that are held ready for a GPU."""
 
 
 class DreamReturns:
@@ -27,6 +32,7 @@ class DreamReturns:
     def __init__(self, agent: Agent, temperature: float, ends: str) -> None:
         self._agent = agent
         self._dreams = Dreams(agent, temperature, ends)
+        self._standing: dict[tuple[object, ...], StandingBatch] = {}
 
     @torch.inference_mode()
     def __call__(
@@ -44,49 +50,61 @@ class DreamReturns:
         return np.concatenate(parts), done
 
     def _part(self, controllers: np.ndarray, seeds: Sequence[int], steps: int) -> tuple[np.ndarray, int]:
-        dreams, count = self._dreams, len(controllers)
-        policy = _Candidates(torch.from_numpy(controllers.astype(np.float32)).to(self._agent.device), self._agent)
-        dreams.reset(list(seeds) * count, shared=True)
-        candidate = torch.arange(count, device=dreams.z.device).repeat_interleave(len(seeds))
-        place = torch.arange(len(dreams), device=dreams.z.device)
-        returns = torch.zeros(len(dreams), device=dreams.z.device)
-        alive = torch.ones(len(dreams), dtype=torch.bool, device=dreams.z.device)
-        done = 0
-        for _ in range(steps):
+        batch = self._begin(controllers, seeds)
+        returns, lived = torch.zeros_like(batch.rows.returns), torch.zeros_like(batch.rows.lived)
+        every = _EVERY if self._counted else 1
+        for begin in range(0, steps, every):
             interrupt.check()
-            control = dreams.only_allowed(policy.act(dreams.features(), candidate))
-            actions = self._agent.task.dream_action(control)
-            reward, ended = dreams.step(actions)
-            returns.index_add_(0, place, reward * alive)
-            left = int(alive.sum())
-            done += left
-            alive &= ~ended
-            left = int(alive.sum())
+            batch.advance(min(every, steps - begin))
+            left = int(batch.rows.alive.sum())
             if left == 0:
                 break
-            if left < _FULL * len(alive):
-                rows = alive.nonzero().squeeze(1)
-                dreams.keep(rows)
-                candidate, place, alive = candidate[rows], place[rows], alive[rows]
-        return returns.view(count, len(seeds)).double().cpu().numpy(), done
+            size = self._size(left, len(batch))
+            if size < len(batch):
+                returns[batch.rows.place], lived[batch.rows.place] = batch.rows.returns, batch.rows.lived
+                living_first = torch.argsort(batch.rows.alive.int(), descending=True, stable=True)
+                batch = self._settled(batch.keep(living_first[:size]))
+        returns[batch.rows.place], lived[batch.rows.place] = batch.rows.returns, batch.rows.lived
+        return returns.view(len(controllers), len(seeds)).double().cpu().numpy(), int(lived.sum())
 
+    @property
+    def _counted(self) -> bool:
+        return self._dreams.noise is CountedStreams
 
-class _Candidates:
-    """P controllers acting on rows that each belong to one of them."""
+    def _begin(self, controllers: np.ndarray, seeds: Sequence[int]) -> Batch:
+        dreams, count = self._dreams, len(controllers)
+        parameters = torch.from_numpy(controllers.astype(np.float32)).to(self._agent.device)
+        streams = dreams.streams(list(seeds) * count, shared=True)
+        z, h, c = dreams.begin(streams)
+        place = torch.arange(len(z), device=z.device)
+        rows = Rows(
+            *(z, h, c),
+            alive=torch.ones_like(place, dtype=torch.bool),
+            returns=torch.zeros_like(place, dtype=torch.float32),
+            lived=torch.zeros_like(place),
+            candidate=place // len(seeds),
+            place=place,
+        )
+        return self._settled(Batch(dreams, Candidates(parameters, self._agent), streams, rows, whole=True))
 
-    def __init__(self, parameters: Tensor, agent: Agent) -> None:
-        self._controls = agent.task.control_size
-        self._bias = parameters[:, : self._controls]
-        weights = parameters[:, self._controls :].view(len(parameters), -1, self._controls)
-        self._weights, self._count = weights, len(parameters)
-        # One product for every row with every candidate is cheap while they are few; then each row takes its own.
-        self._side_by_side = weights.permute(1, 0, 2).reshape(weights.shape[1], -1).contiguous()
+    def _size(self, left: int, size: int) -> int:
+        """With how many of ``size`` rows to go on when ``left`` have not ended."""
+        if not self._counted:
+            return left if left < _FULL * size else size
+        # Few sizes, since every one of them is recorded.
+        while size // 2 >= max(left, _FEW // 2):
+            size //= 2
+        return size
 
-    def act(self, features: Tensor, candidate: Tensor) -> Tensor:
-        """Controls (n, C) in [-1, 1] for features (n, F) of rows that belong to ``candidate`` (n,)."""
-        if self._count * self._controls <= _ALL_AT_ONCE:
-            every = (features @ self._side_by_side).view(len(features), self._count, self._controls)
-            own = every[torch.arange(len(features), device=features.device), candidate]
+    def _settled(self, batch: Batch) -> Batch:
+        """The batch, on a GPU in the place of an earlier one of the same shapes, whose record then serves it."""
+        if not self._counted:
+            return batch
+        known = shapes(batch)
+        if known in self._standing:
+            self._standing[known].fill(batch)
         else:
-            own = torch.bmm(features.unsqueeze(1), self._weights[candidate]).squeeze(1)
-        return torch.tanh(own + self._bias[candidate])
+            if len(self._standing) == _RECORDED:
+                del self._standing[next(iter(self._standing))]
+            self._standing[known] = StandingBatch(batch, _EVERY)
+        return self._standing[known]
