@@ -172,7 +172,7 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(stored: Latents) -> None
     again, _ = next(SequenceSampler(stored, 8, 5, seed=1).batches(3))
     for first, second in ((drawn[3], again), (drawn[1], sampler.batch(1))):
         assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-            assert all(torch.equal(a, b) for a, b in zip(first[2][:4], second[2][:4], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(first[2][:4], second[2][:4], strict=True))
     other = SequenceSampler(stored, 8, 5, seed=2).batch(3)
     assert not torch.equal(again[0], other[0]) and not torch.equal(again[0], drawn[2][0])
 
