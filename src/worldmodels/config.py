@@ -77,23 +77,23 @@ class ControllerConfig:
 
     strategy: str = "cma"
     """What evolves it: cma, sep-cma (a diagonal covariance for good) or pepg (parameter-exploring policy gradients)."""
-    generations: int = 66
+    generations: int = 46
     """Generations of the evolution."""
     population: int = 16
     """Candidates per generation."""
     episodes: int = 4
     """Tracks on which every candidate of the first generation drives; new ones in each generation."""
-    episodes_growth: float = 0.02
+    episodes_growth: float = 0.04
     """Tracks added per generation: the closer candidates come to each other, the finer they must be told apart."""
-    revisit: float = 0.0
+    revisit: float = 0.25
     """Share of them (never all) on which the candidates of the generation before did worst."""
     components: int = 32
     """Principal components of what C sees in which it is evolved; 0 means every one of its weights by itself."""
     sigma: float = 0.1
     """Initial step size."""
-    sigma_decay: float = 0.96
+    sigma_decay: float = 0.98
     """Factor of the step size after every generation, on top of the strategy's own adaptation."""
-    sigma_hold: int = 40
+    sigma_hold: int = 14
     """Generations before that decay begins."""
     diagonal: int = -1
     """cma: generations with a diagonal covariance (separable CMA-ES) before the full one; -1 means all."""
@@ -103,10 +103,10 @@ class ControllerConfig:
     """pepg: what a candidate loses of its rank (-0.5 to 0.5) per mean square of its point in the search space."""
     horizon: int = 250
     """Steps of an episode in the first generation."""
-    horizon_growth: int = 10
+    horizon_growth: int = 15
     """Steps added per generation, up to the task's limit."""
-    polish: int = 12
-    """Generations that follow, from the best mean: small steps on many tracks, the hardest of which are met again."""
+    polish: int = 16
+    """Generations that follow, from the best mean: small steps on many whole tracks, few of which are met again."""
     patience: int = 60
     """A fitness episode ends after this many steps without a positive reward; 0 means never."""
     validate_every: int = 10
@@ -128,7 +128,7 @@ def polishing(controller: ControllerConfig, limit: int) -> ControllerConfig:
         generations=controller.polish,
         episodes=2 * controller.episodes,
         episodes_growth=0.0,
-        revisit=0.4,
+        revisit=0.125,
         sigma=0.3 * controller.sigma,
         lr=0.3 * controller.lr,
         sigma_decay=0.98,
