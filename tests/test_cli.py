@@ -9,6 +9,7 @@ import pytest
 
 import worldmodels
 from worldmodels import cli, commands, interrupt
+from worldmodels.commands.runs import run_options
 from worldmodels.errors import UserError
 from worldmodels.presets import preset
 
@@ -180,7 +181,7 @@ def test_signals_are_handled_again_as_before_once_a_verb_is_done(monkeypatch: py
 
 
 def test_settings_come_from_the_preset_and_the_options_beside_them() -> None:
-    options = commands._run_options("train", ["--preset", "quick", "--seed", "7", "--controller.features", "z"])
+    options = run_options("train", ["--preset", "quick", "--seed", "7", "--controller.features", "z"])
     config = options.config()
     assert (config.preset, config.seed, config.controller.features) == ("quick", 7, ("z",))
     wanted = preset("quick").controller.generations
@@ -189,5 +190,5 @@ def test_settings_come_from_the_preset_and_the_options_beside_them() -> None:
 
 @pytest.mark.parametrize("arguments", [["--world", "dream,real"], ["--world=dream,real"]])
 def test_the_world_of_the_controller_has_a_short_name(arguments: list[str]) -> None:
-    options = commands._run_options("train", ["car-racing", *arguments])
+    options = run_options("train", ["car-racing", *arguments])
     assert options.controller.world == "dream,real"
