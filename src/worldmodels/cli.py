@@ -13,7 +13,7 @@ _VERBS = {
     "memory": "stage 4: train M, the MDN-RNN",
     "controller": "stage 5: evolve C",
     "evaluate": "score an agent, a run or the random policy on fresh episodes",
-    "ablate": "what V alone, an untrained M, a mask alone and dreams alone are worth, each evolved anew",
+    "ablate": "what V alone, an untrained M, a mask or dreams alone are worth",
     "record": "a video of the world, what V sees of it and what M expected",
     "play": "drive or pack bins yourself, in a window",
     "dream": "report, play or record: the world that M dreams",
