@@ -15,6 +15,7 @@ from worldmodels.config import (
     VisionConfig,
     check,
     from_json,
+    in_a_later_round,
     polishing,
     to_json,
 )
@@ -142,6 +143,15 @@ def test_polishing_means_small_steps_on_twice_the_tracks_for_whole_episodes() ->
     base = preset("standard").controller
     last = polishing(base, 1000)
     assert last.generations == base.polish > 0 and last.polish == 0 and last.horizon == 1000
-    assert last.episodes == 2 * base.episodes and last.sigma < base.sigma and last.revisit > base.revisit
+    assert last.episodes == 2 * base.episodes and last.sigma < base.sigma and 1 <= last.revisit * last.episodes < 2
     # The score that polishing must beat was taken on the same tracks.
     assert last.validation_episodes == base.validation_episodes and last.validate_every <= last.generations
+
+
+def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:
+    first = preset("standard", "take-cover")
+    later = in_a_later_round(replace(first, later=0.25))
+    assert later.collect.episodes == first.collect.episodes / 4 and later.collect.reference_episodes == 0
+    assert later.vision.epochs == first.vision.epochs / 4 and later.memory.steps == first.memory.steps / 4
+    assert (later.controller, later.dream, later.evaluate) == (first.controller, first.dream, first.evaluate)
+    assert in_a_later_round(replace(QUICK, later=1.0)) == replace(QUICK, later=1.0)

@@ -231,12 +231,31 @@ class Config:
     """Seed from which every other seed follows."""
     rounds: int = 1
     """Times round the loop collect, V, M, C; later rounds collect with the agent of the last."""
+    later: float = 0.5
+    """How much of the first round's episodes, of V's epochs and of M's steps each later round adds to what is there."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     dream: DreamConfig = field(default_factory=DreamConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def in_a_later_round(config: Config) -> Config:
+    """The settings of every round after the first."""
+    collect, vision, memory = config.collect, config.vision, config.memory
+
+    def share(count: int) -> int:
+        return max(1, round(config.later * count)) if count else 0
+
+    return replace(
+        config,
+        collect=replace(
+            collect, episodes=share(collect.episodes), reference_episodes=share(collect.reference_episodes)
+        ),
+        vision=replace(vision, epochs=config.later * vision.epochs),
+        memory=replace(memory, steps=share(memory.steps)),
+    )
 
 
 _MAY_BE_ZERO = {

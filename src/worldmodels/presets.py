@@ -38,6 +38,7 @@ _CAR_RACING = {
     "standard": Config(preset="standard"),
     "paper": Config(
         preset="paper",
+        later=1.0,
         collect=CollectConfig(episodes=9_900, reference_episodes=100, reference_steps=0),
         vision=VisionConfig(epochs=10, batch=100, lr=1e-4),
         memory=MemoryConfig(steps=4000, batch=100, length=999),
@@ -82,6 +83,7 @@ _TAKE_COVER = {
     "paper": replace(
         _DOOM,
         preset="paper",
+        later=1.0,
         collect=replace(_DOOM.collect, episodes=10_000),
         vision=replace(_DOOM.vision, epochs=10, batch=100, lr=1e-4),
         memory=replace(_DOOM.memory, steps=24_400, batch=100, length=500),
@@ -123,6 +125,7 @@ _BIN_PACKING = {
     "paper": replace(
         _PACKING,
         preset="paper",
+        later=1.0,
         collect=replace(_PACKING.collect, episodes=10_000),
         vision=VisionConfig(epochs=10, batch=100, lr=1e-4),
         memory=MemoryConfig(steps=4000, batch=100, length=999),

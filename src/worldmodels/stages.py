@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
-from worldmodels.config import Config, ControllerConfig, in_the_dream, polishing
+from worldmodels.config import Config, ControllerConfig, in_a_later_round, in_the_dream, polishing
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along
 from worldmodels.dream.returns import DreamReturns
@@ -73,8 +73,8 @@ class Pipeline:
 
     @property
     def config(self) -> Config:
-        """The run's settings."""
-        return self.run.config
+        """The run's settings, as they are for this round."""
+        return self.run.config if self.round == 1 else in_a_later_round(self.run.config)
 
     @property
     def seed(self) -> int:
@@ -129,7 +129,7 @@ class Pipeline:
         if name == "collect":
             return [EpisodeStore(directory).flush_path(index) for index in range(len(self._plan()))]
         if name == "encode":
-            return [latents_path(directory, index) for index in range(len(self._plan()) * self.round)]
+            return [latents_path(directory, index) for index in range(self._flushes_so_far())]
         return [directory / _FILES[name]]
 
     def written(self, name: str) -> list[Path]:
@@ -162,6 +162,9 @@ class Pipeline:
             (self.task.reference_backend, seeds[start : start + config.lockstep], steps)
             for start in range(config.episodes, len(seeds), config.lockstep)
         ]
+
+    def _flushes_so_far(self) -> int:
+        return len(self._plan()) + (self.before._flushes_so_far() if self.before is not None else 0)
 
     def _collect(self, directory: Path) -> Mapping[str, float]:
         store, flushes = EpisodeStore(directory), self._plan()

@@ -36,6 +36,8 @@ class RunOptions:
     """auto, cpu or cuda."""
     rounds: int = 1
     """Times round the loop; later rounds collect with the agent of the last."""
+    later: float = 0.5
+    """How much of the first round's episodes, of V's epochs and of M's steps each later round adds to what is there."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
