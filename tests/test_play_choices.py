@@ -84,7 +84,7 @@ def saved_agent(folder: Path) -> str:
 
 
 def test_the_dream_of_such_a_world_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="bin-packing cannot be dreamt"):
+    with pytest.raises(UserError, match="bin-packing cannot be played by hand in its dream"):
         play_dream(get_task("bin-packing"), 1, saved_agent(tmp_path))
 
 

@@ -32,6 +32,10 @@ def play_dream(
     tick: Callable[[Game], None] | None = None,
 ) -> list[float]:
     """Open the window and dream until it is closed; returns the score of every finished dream."""
+    if task.board() is not None:
+        raise UserError(
+            f"{task.name} cannot be played by hand in its dream; dream record {task.name} shows the agent there"
+        )
     loaded = load_agent(agent or task.name)
     if loaded.task.name != task.name:
         raise UserError(f"{agent} is an agent for {loaded.task.name}, not for {task.name}")
