@@ -77,7 +77,7 @@ class ControllerConfig:
 
     strategy: str = "cma"
     """What evolves it: cma, sep-cma (a diagonal covariance for good) or pepg (parameter-exploring policy gradients)."""
-    generations: int = 46
+    generations: int = 60
     """Generations of the evolution."""
     population: int = 16
     """Candidates per generation."""
@@ -105,8 +105,8 @@ class ControllerConfig:
     """Steps of an episode in the first generation."""
     horizon_growth: int = 15
     """Steps added per generation, up to the task's limit."""
-    polish: int = 16
-    """Generations that follow, from the best mean: small steps on many whole tracks, few of which are met again."""
+    polish: int = 12
+    """Generations that follow, from the best mean: small steps on many tracks, the hardest of which are met again."""
     patience: int = 60
     """A fitness episode ends after this many steps without a positive reward; 0 means never."""
     validate_every: int = 10
@@ -128,7 +128,7 @@ def polishing(controller: ControllerConfig, limit: int) -> ControllerConfig:
         generations=controller.polish,
         episodes=2 * controller.episodes,
         episodes_growth=0.0,
-        revisit=0.125,
+        revisit=0.4,
         sigma=0.3 * controller.sigma,
         lr=0.3 * controller.lr,
         sigma_decay=0.98,
