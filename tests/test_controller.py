@@ -122,18 +122,6 @@ def test_asking_twice_gives_the_same_candidates_even_if_the_first_were_changed()
     assert np.array_equal(strategy.ask(), wanted)
 
 
-@pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
-def test_a_fitness_that_is_no_number_counts_as_the_worst(bad: float) -> None:
-    broken, clean = (CMAES(np.zeros(6), 8, 0.3, 0, seed=2) for _ in range(2))
-    for _ in range(4):
-        fitness = sphere(broken.ask())
-        worst = fitness.copy()
-        fitness[3], worst[3] = bad, fitness.min() - 100
-        broken.tell(fitness)
-        clean.tell(worst)
-        assert np.array_equal(broken.ask(), clean.ask())
-
-
 def test_a_generation_without_any_number_or_difference_does_no_harm() -> None:
     strategy = CMAES(np.zeros(6), 8, 0.3, 0, seed=2)
     for fitness in (np.full(8, np.nan), np.full(8, -10.0), np.full(8, -np.inf)):
