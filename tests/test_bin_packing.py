@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
@@ -104,8 +103,6 @@ def test_the_return_is_minus_the_free_space_of_open_bins(capacity: int, distribu
     free = (state[:, :-1] * (capacity - np.arange(capacity))).sum(axis=1)
     np.testing.assert_array_equal(returns, -free)
     assert (returns <= best_possible(env._sizes[:, :300], capacity)).all()
-
-
 
 
 def score(rule: str, capacity: int, distribution: str, episodes: int) -> tuple[float, float]:
