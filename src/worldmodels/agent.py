@@ -110,14 +110,16 @@ class AgentPolicy:
 
     def __init__(self, agent: Agent, num_envs: int, controllers: Tensor) -> None:
         self.agent, self.num_envs = agent, num_envs
-        size = feature_size(agent.vision, agent.memory, agent.features)
-        self._controllers = Controllers(controllers.float().to(agent.device), size, agent.task.control_size)
+        self._size = feature_size(agent.vision, agent.memory, agent.features)
+        self._controllers = Controllers(controllers.float().to(agent.device), self._size, agent.task.control_size)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: zero hidden states."""
         self._h, self._c = self.agent.memory.initial_state(self.num_envs)
         self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
+        self.seen = torch.zeros(0, self._size, device=self.agent.device)
+        """What C saw at the last :meth:`act`, (n, F) of the n environments that acted."""
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
@@ -140,7 +142,8 @@ class AgentPolicy:
         z, _ = agent.encode(frames)
         h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
         known = {"z": z, "h": h, "c": c}
-        action = self._choose(torch.cat([known[name] for name in agent.features], dim=-1), index, frames)
+        self.seen = torch.cat([known[name] for name in agent.features], dim=-1)
+        action = self._choose(self.seen, index, frames)
         seen = torch.from_numpy(task.memory_action(action)).to(agent.device)
         state = agent.memory.step(z, seen, (h, c))
         if index is None:

@@ -105,8 +105,9 @@ class ControllerConfig:
     """Steps of an episode in the first generation."""
     horizon_growth: int = 15
     """Steps added per generation, up to the task's limit."""
-    polish: int = 12
-    """Generations that follow, from the best mean: small steps on many tracks, the hardest of which are met again."""
+    polish: int = 16
+    """Generations that follow, from the best mean and around what it meets: small steps on many tracks, the hardest of
+    which are met again."""
     patience: int = 60
     """A fitness episode ends after this many steps without a positive reward; 0 means never."""
     validate_every: int = 10
@@ -129,7 +130,7 @@ def polishing(controller: ControllerConfig, limit: int) -> ControllerConfig:
         episodes=2 * controller.episodes,
         episodes_growth=0.0,
         revisit=0.4,
-        sigma=0.3 * controller.sigma,
+        sigma=0.4 * controller.sigma,
         lr=0.3 * controller.lr,
         sigma_decay=0.98,
         sigma_hold=0,

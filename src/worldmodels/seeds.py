@@ -2,7 +2,16 @@
 
 import numpy as np
 
-_PURPOSES = {"collect": 1, "fitness": 2, "validation": 3, "evaluation": 4, "play": 5, "report": 6, "probe": 7}
+_PURPOSES = {
+    "collect": 1,
+    "fitness": 2,
+    "validation": 3,
+    "evaluation": 4,
+    "play": 5,
+    "report": 6,
+    "probe": 7,
+    "centre": 8,
+}
 _EVALUATION_FLOOR = 1 << 30
 
 

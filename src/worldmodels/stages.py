@@ -18,7 +18,7 @@ import torch
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
 from worldmodels.config import Config, ControllerConfig, in_a_later_round, in_the_dream, polishing
 from worldmodels.controller.evolve import evolve, real_returns
-from worldmodels.controller.space import features_along
+from worldmodels.controller.space import features_along, features_met
 from worldmodels.dream.returns import DreamReturns
 from worldmodels.encoding import dream_starts, encoded
 from worldmodels.errors import UserError
@@ -53,6 +53,9 @@ _FILES = {
     "controller": AGENT_FILE,
     "evaluate": "evaluation.json",
 }
+
+_CENTRE = 24
+"""Episodes in which a C that is polished shows what it meets."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +329,9 @@ class Pipeline:
             if settings.polish:
                 folder = directory / f"polish-after-{settings.generations}"
                 last = polishing(settings, self.task.max_steps)
-                controller, polished = evolve(agent, last, self.seed, folder, real, seen)
+                seeds = episode_seeds("centre", self.seed, _CENTRE)
+                met = partial(features_met, agent, settings.backend, seeds, last.horizon) if agent.features else None
+                controller, polished = evolve(agent, last, self.seed, folder, real, met)
                 if polished["validation"] > found["validation"]:
                     agent.controller = controller
                 found |= {f"polished_{name}": value for name, value in polished.items()}

@@ -3,16 +3,23 @@
 h has a large constant part, so that a random change of C's weights is first of all a constant pull at the wheel; and a
 few dozen of the 288 directions hold nearly all that varies. Around the mean and along the leading components, evolution
 searches a hundred numbers instead of 867. C itself stays what it is: one linear map of [z, h].
+
+Mean and components are those of recorded episodes at first. Where a C that can drive is polished, they are those of
+what it meets itself, which by then is something else.
 """
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from worldmodels.agent import Agent
+from worldmodels.agent import Agent, AgentPolicy
 from worldmodels.errors import UserError
+from worldmodels.rollouts import rollout
 from worldmodels.storage.latents import Latents
+from worldmodels.workers.recover import retrying
 
 _EPISODES = 64
 """Recorded episodes from which the components are found."""
@@ -95,3 +102,30 @@ def features_along(agent: Agent, latents: Latents) -> np.ndarray:
     if len(found) < 2:
         raise UserError("the recorded episodes are too short to find what C will see; collect longer ones")
     return found
+
+
+def features_met(agent: Agent, backend: str, seeds: Sequence[int], steps: int) -> np.ndarray:
+    """What the agent's own C sees along new episodes in the real world, one per seed, (n, F) float32."""
+
+    def play() -> _Watched:
+        watched = _Watched(agent.policy(len(seeds)))
+        with contextlib.closing(agent.task.make(len(seeds), backend)) as env:
+            rollout(env, watched, seeds, steps)
+        return watched
+
+    return np.concatenate(retrying(play).seen)
+
+
+class _Watched:
+    """A policy that keeps what its C saw, one step in so many."""
+
+    def __init__(self, policy: AgentPolicy) -> None:
+        self._policy, self._steps = policy, 0
+        self.seen: list[np.ndarray] = []
+
+    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        action = self._policy.act(observations, rows)
+        if self._steps % _EVERY == 0:
+            self.seen.append(self._policy.seen.cpu().numpy())
+        self._steps += 1
+        return action
