@@ -10,12 +10,18 @@ import torch
 from tests.test_controller import CONFIG, SIZE, Toy, toy_agent
 
 from worldmodels.agent import Agent
+from worldmodels.collecting import record_episodes
 from worldmodels.controller.evolve import evolve
 from worldmodels.controller.policy import Controllers
-from worldmodels.controller.space import component_space, features_along, whole_space
+from worldmodels.controller.space import component_space, features_along, features_met, whole_space
+from worldmodels.encoding import encoded
 from worldmodels.errors import UserError
 from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.progress import Progress
+from worldmodels.storage.episodes import EpisodeStore, Flush
 from worldmodels.storage.latents import Latents
+from worldmodels.vision.vae import ConvVAE
+from worlds import MAX_STEPS, Scripted
 
 FEATURES, CONTROLS = 12, 3
 STREAM = np.random.default_rng(5)
@@ -99,6 +105,20 @@ def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:
     found = features_along(agent, latents)
     assert found.shape == (3 + 6 + 4, 10)
     np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted), atol=1e-5)
+
+
+def test_what_a_controller_meets_is_what_it_would_have_seen_along_its_own_episodes(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    task, seeds = Scripted(deaths=1), [3, 4, 5, 13]
+    agent = Agent(task, ConvVAE(4), MDNRNN(4, 2, 6), torch.randn(2 * 11))
+    found = features_met(agent, "fast", seeds, MAX_STEPS)
+    assert len(task.made) == 2, "a world whose worker died is played again"
+    store = EpisodeStore(tmp_path)
+    store.write(0, record_episodes(task, "fast", lambda _: agent.policy(len(seeds)), seeds, MAX_STEPS))
+    with Progress(1, "encode", "frames") as bar:
+        wanted = features_along(agent, encoded(agent, Flush(store.flush_path(0)), bar))
+    assert found.shape == wanted.shape == (2 + 2 + 2 + 2, 10) and found.dtype == np.float32
+    np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted.tolist()), atol=0.01)
 
 
 def test_recordings_too_short_to_see_anything_are_refused() -> None:
