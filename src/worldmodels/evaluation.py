@@ -112,10 +112,11 @@ def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table()
-    table.add_column("agent")
+    # A long path is folded before any number is.
+    table.add_column("agent", overflow="fold")
     for column in ("mean", "sd", "median", "95% interval", "episodes"):
-        table.add_column(column, justify="right")
-    table.add_column("backend")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("backend", no_wrap=True)
     for name, row in rows.items():
         low, high = row["ci95"]
         numbers = [f"{row[key]:.1f}" for key in ("mean", "sd", "median")]
