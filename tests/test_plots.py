@@ -9,7 +9,7 @@ import pytest
 
 from worldmodels.errors import UserError
 from worldmodels.evaluation import report
-from worldmodels.report.plots import bar_of_scores, read_metrics, training_curves
+from worldmodels.report.plots import _evolution, bar_of_scores, read_metrics, training_curves
 
 
 def write_metrics(run: Path, stage: str, text: str) -> None:
@@ -38,6 +38,21 @@ def test_curves_of_a_whole_run_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"evaluation": result}))
     training_curves(tmp_path, tmp_path / "curves.png")
     drawn(tmp_path / "curves.png")
+
+
+def test_polishing_follows_the_generations_that_it_came_after(tmp_path: Path) -> None:
+    header = "step,mean,best,sd,horizon,validation,validation_sd\n"
+    write_metrics(tmp_path, "controller", header + "1,5,9,2,250,,\n2,8,12,2,265,50,10\n")
+    training_curves(tmp_path, tmp_path / "before.png")
+    # What another number of generations was followed by is not shown.
+    write_metrics(tmp_path, "controller/polish-after-1", header + "1,5,9,2,1000,90,1\n")
+    training_curves(tmp_path, tmp_path / "other.png")
+    write_metrics(tmp_path, "controller/polish-after-2", header + "1,9,10,1,1000,,\n2,11,12,1,1000,60,9\n")
+    data, main = _evolution(tmp_path / "round-1" / "controller")
+    assert main == 2 and data["step"].tolist() == [1, 2, 3, 4] and data["mean"].tolist() == [5, 8, 9, 11]
+    training_curves(tmp_path, tmp_path / "after.png")
+    before, other, after = (drawn(tmp_path / f"{name}.png") for name in ("before", "other", "after"))
+    assert np.array_equal(before, other) and not np.array_equal(before, after)
 
 
 def test_curves_are_drawn_when_stages_are_missing(tmp_path: Path) -> None:

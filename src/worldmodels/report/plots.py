@@ -73,7 +73,7 @@ def training_curves(run_dir: Path, out: Path) -> None:
             prefix = f"Round {directory.name.removeprefix('round-')}: " if len(rounds) > 1 else ""
             _vision(row[0], read_metrics(directory / "vision" / "metrics.csv"), prefix)
             _memory(row[1], read_metrics(directory / "memory" / "metrics.csv"), prefix)
-            _controller(row[2], read_metrics(directory / "controller" / "metrics.csv"), prefix)
+            _controller(row[2], *_evolution(directory / "controller"), prefix)
             last = Path(run_dir) if directory == rounds[-1] else None
             _evaluation(row[3], _scores(directory, last), prefix)
         save_figure(figure, out)
@@ -151,10 +151,24 @@ def _memory(axes: Axes, data: Columns, prefix: str) -> None:
     _headroom(*twins)
 
 
-def _controller(axes: Axes, data: Columns, prefix: str) -> None:
+def _evolution(directory: Path) -> tuple[Columns, int]:
+    """What was measured in every generation, those of polishing last, and how many came before them (0: all)."""
+    data = read_metrics(directory / "metrics.csv")
+    steps = data.get("step", np.array([]))
+    # A run that was told to go on has polished more than once; the last time counts.
+    polished = read_metrics(directory / f"polish-after-{int(steps[-1])}" / "metrics.csv") if len(steps) else {}
+    if not len(polished.get("step", ())):
+        return data, 0
+    polished = polished | {"step": polished["step"] + steps[-1]}
+    return {name: np.concatenate([data[name], polished[name]]) for name in data if name in polished}, int(steps[-1])
+
+
+def _controller(axes: Axes, data: Columns, main: int, prefix: str) -> None:
     axes.set_title(f"{prefix}Controller")
     if not _has(axes, data, "mean"):
         return
+    if main:
+        axes.axvspan(main, data["step"][-1], color=GREY, alpha=0.1, linewidth=0, label="polishing")
     _line(axes, data, "best", "best candidate", GREY, width=1.0)
     _line(axes, data, "mean", "population mean", BLUE)
     validation = data.get("validation", np.array([]))
