@@ -95,5 +95,5 @@ def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     said = capsys.readouterr()
     assert "mask-only" in said.out and "goodness of dreaming" in said.err
     # Done is done: nothing is evolved or scored again.
-    monkeypatch.setattr("worldmodels.stages.evolve", None)
+    monkeypatch.setattr("worldmodels.stages.evolve_everywhere", None)
     commands.ablate("ablate", where)

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ import numpy as np
 import torch
 
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
-from worldmodels.config import Config, ControllerConfig, in_a_later_round, in_the_dream, polishing
-from worldmodels.controller.evolve import evolve, real_returns
-from worldmodels.controller.space import features_along, features_met
-from worldmodels.dream.returns import DreamReturns
+from worldmodels.config import Config, ControllerConfig, in_a_later_round
 from worldmodels.encoding import dream_starts, encoded
 from worldmodels.errors import UserError
 from worldmodels.evaluation import agent_policy, evaluate, report
+from worldmodels.evolution import evolve_everywhere
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.train import train_memory
 from worldmodels.players import Player, agent_player, player_of
@@ -53,9 +50,6 @@ _FILES = {
     "controller": AGENT_FILE,
     "evaluate": "evaluation.json",
 }
-
-_CENTRE = 24
-"""Episodes in which a C that is polished shows what it meets."""
 
 
 @dataclass(frozen=True)
@@ -313,29 +307,7 @@ class Pipeline:
         agent.info = {"preset": self.config.preset, "seed": self.config.seed}
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
-        settings, dream = self._evolution, self.config.dream
-        real, metrics = real_returns(agent, settings.backend), dict[str, float]()
-
-        seen = partial(features_along, agent, latents) if agent.features else None
-        if "dream" in settings.world:
-            folder = directory / "dream" if "real" in settings.world else directory
-            dreamt = in_the_dream(settings, dream, self.task.max_steps)
-            fitness = DreamReturns(agent, dream.temperature, dream.ends)
-            agent.controller, metrics = evolve(agent, dreamt, self.seed, folder, fitness, seen, real)
-            if "real" in settings.world:
-                metrics = {f"dream_{name}": value for name, value in metrics.items()}
-        if "real" in settings.world:
-            agent.controller, found = evolve(agent, settings, self.seed, directory, real, seen)
-            if settings.polish:
-                folder = directory / f"polish-after-{settings.generations}"
-                last = polishing(settings, self.task.max_steps)
-                seeds = episode_seeds("centre", self.seed, _CENTRE)
-                met = partial(features_met, agent, settings.backend, seeds, last.horizon) if agent.features else None
-                controller, polished = evolve(agent, last, self.seed, folder, real, met)
-                if polished["validation"] > found["validation"]:
-                    agent.controller = controller
-                found |= {f"polished_{name}": value for name, value in polished.items()}
-            metrics |= found
+        metrics = evolve_everywhere(agent, self._evolution, self.config.dream, self.seed, directory, latents)
         agent.save(directory)
         return metrics
 

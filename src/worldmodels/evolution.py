@@ -1,0 +1,51 @@
+"""The whole evolution of a C: in dreams, in the real world or in one after the other, and polished in the end."""
+
+from functools import partial
+from pathlib import Path
+
+from worldmodels.agent import Agent
+from worldmodels.config import ControllerConfig, DreamConfig, in_the_dream, polishing
+from worldmodels.controller.evolve import evolve, real_returns
+from worldmodels.controller.space import features_along, features_met
+from worldmodels.dream.returns import DreamReturns
+from worldmodels.seeds import episode_seeds
+from worldmodels.storage.latents import Latents
+
+_CENTRE = 24
+"""Episodes in which a C that is polished shows what it meets."""
+
+
+def evolve_everywhere(
+    agent: Agent, settings: ControllerConfig, dream: DreamConfig, seed: int, directory: Path, latents: Latents
+) -> dict[str, float]:
+    """Evolve the agent's C, in place, in the worlds that the settings name; return what each evolution reached.
+
+    Every evolution keeps its own checkpoint below ``directory`` and continues from it.
+    """
+    real, metrics, limit = real_returns(agent, settings.backend), dict[str, float](), agent.task.max_steps
+    seen = partial(features_along, agent, latents) if agent.features else None
+    if "dream" in settings.world:
+        folder = directory / "dream" if "real" in settings.world else directory
+        fitness = DreamReturns(agent, dream.temperature, dream.ends)
+        agent.controller, metrics = evolve(
+            agent, in_the_dream(settings, dream, limit), seed, folder, fitness, seen, real
+        )
+        if "real" in settings.world:
+            metrics = {f"dream_{name}": value for name, value in metrics.items()}
+    if "real" in settings.world:
+        agent.controller, found = evolve(agent, settings, seed, directory, real, seen)
+        if settings.polish:
+            found |= _polished(agent, settings, seed, directory, found["validation"])
+        metrics |= found
+    return metrics
+
+
+def _polished(agent: Agent, settings: ControllerConfig, seed: int, directory: Path, reached: float) -> dict[str, float]:
+    """Evolve on around what C itself meets; keep the result only if its validation is better than ``reached``."""
+    folder, last = directory / f"polish-after-{settings.generations}", polishing(settings, agent.task.max_steps)
+    seeds = episode_seeds("centre", seed, _CENTRE)
+    met = partial(features_met, agent, settings.backend, seeds, last.horizon) if agent.features else None
+    controller, found = evolve(agent, last, seed, folder, real_returns(agent, settings.backend), met)
+    if found["validation"] > reached:
+        agent.controller = controller
+    return {f"polished_{name}": value for name, value in found.items()}
