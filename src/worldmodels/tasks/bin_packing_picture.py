@@ -20,8 +20,11 @@ _WHOLE, _REST = 29, 15
 """A chunk of the last colour is drawn for 29 or more bins, and stands for 15 of them."""
 _ITEM_WIDTH = 6
 """Columns of the item in the published picture; it stands as many times as far to the right as it is large."""
-_WIDE, _WIDE_PIXELS = 8, 4
-"""The first eight bins of a level are four pixels wide each; every further one is a single pixel."""
+_WIDTHS = (14, 6, 3)
+"""Columns of the first bins of a level, gap included; every further one has a single column. Whoever packs well has none
+or one of most levels, and V keeps what covers many pixels."""
+_ITEM_COLUMNS, _MARGIN = 7, 1
+"""Columns of the item at the right edge, and of the gap before it."""
 _FITS, _DOES_NOT, _FRAME = (80, 200, 120), (70, 90, 140), (235, 235, 235)
 
 
@@ -64,34 +67,33 @@ class PublishedPicture:
 class CountedPicture:
     """A picture from which the state can be read: a bar per level, in another colour where the item fits.
 
-    Bars show up to 40 bins. The item is a column at the right edge, as high as the item is large.
+    Bars show up to 36 bins. The item is a block at the right edge, the higher the larger it is.
     """
 
     def __init__(self, capacity: int, most: int, largest: int) -> None:
         self._capacity = capacity
-        width = _SIDE - 4
+        ends = np.cumsum(_WIDTHS)
         bars = np.zeros((2, most + 1, _SIDE, 3), np.uint8)
         for fits, colour in enumerate((_DOES_NOT, _FITS)):
             for count in range(1, most + 1):
-                wide = min(count, _WIDE)
-                for one in range(wide):
-                    # The gap after each bin lets them be counted.
-                    bars[fits, count, one * _WIDE_PIXELS : (one + 1) * _WIDE_PIXELS - 1] = colour
-                bars[fits, count, _WIDE * _WIDE_PIXELS : min(width, _WIDE * _WIDE_PIXELS + count - wide)] = colour
+                further = int(ends[-1]) + max(0, count - len(ends))
+                bars[fits, count, : further if count > len(ends) else ends[count - 1]] = colour
+                # The gap after each bin lets them be counted.
+                bars[fits, count, ends[:count] - 1] = 0
         self._bars = bars.reshape(2 * (most + 1), _SIDE * 3)
         self._most = most
         self._level = _level_of_rows(capacity)
-        self._height = np.zeros((largest + 1, _SIDE, 4, 3), np.uint8)
+        self._item = np.zeros((largest + 1, _SIDE, _ITEM_COLUMNS + _MARGIN, 3), np.uint8)
         for size in range(1, largest + 1):
-            high = max(1, round(_SIDE * size / largest))
-            self._height[size, _SIDE - high :, 1:] = _FRAME
+            top, bottom = (_SIDE * place // largest for place in (largest - size, largest - size + 1))
+            self._item[size, top:bottom, _MARGIN:] = _FRAME
 
     def __call__(self, counts: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Pictures (N, 64, 64, 3) uint8 of counts (N, B) and items (N,)."""
         fits = (np.arange(self._capacity) + items[:, None]) <= self._capacity
         index = (counts + (self._most + 1) * fits)[:, self._level]
         pictures: np.ndarray = self._bars.take(index, axis=0, mode="clip").reshape(len(counts), _SIDE, _SIDE, 3)
-        pictures[:, :, _SIDE - 4 :] = self._height[items]
+        pictures[:, :, _SIDE - _ITEM_COLUMNS - _MARGIN :] = self._item[items]
         return pictures
 
 
