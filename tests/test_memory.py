@@ -1,5 +1,6 @@
 """M: the network, its loss, and the sequences it is trained on."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,20 @@ def test_training_lowers_every_part_of_the_loss(stored: Latents, tmp_path: Path)
     assert after["nll"] < before["nll"] - 0.5 and after["reward"] < 0.5 * before["reward"]
     assert after["end"] < before["end"]
     assert memory.lstm.bias_hh_l0.abs().max() == 0, "the second bias is no weight"
+
+
+def test_rewards_in_a_unit_of_their_own_are_learnt_alike_and_said_in_the_worlds(
+    stored: Latents, tmp_path: Path
+) -> None:
+    memories, losses = [], []
+    for scale in (1.0, 1024.0):
+        torch.manual_seed(0)
+        memory = MDNRNN(2, 2, 16, 2, reward=True)
+        memory.scale_reward(scale)
+        paid = dataclasses.replace(stored, rewards=stored.rewards * scale)
+        config, device = MemoryConfig(steps=8, batch=8, length=6), torch.device("cpu")
+        losses.append(train_memory(memory, paid, config, 1, device, tmp_path / str(scale), scale))
+        memories.append(memory)
+    assert losses[0] == losses[1]
+    for (name, one), other in zip(memories[0].state_dict().items(), memories[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(one * (1024 if name.startswith("reward_head") else 1), other, rtol=0, atol=0)

@@ -262,7 +262,8 @@ class Pipeline:
     def _memory(self, directory: Path) -> Mapping[str, float]:
         latents = self.load_latents()
         memory = self.before.load_memory() if self.before is not None else self.new_memory()
-        metrics = train_memory(memory, latents, self.config.memory, self.seed, self.device, directory)
+        config, scale = self.config.memory, self.task.reward_scale
+        metrics = train_memory(memory, latents, config, self.seed, self.device, directory, scale)
         save_tensors(directory / _FILES["memory"], memory.state_dict(), {})
         return metrics
 

@@ -71,6 +71,13 @@ class MDNRNN(nn.Module):
         """The logit of the end as often as it really comes, from what the end head says."""
         return end_logit - self.end_weight.log()
 
+    @torch.no_grad()
+    def scale_reward(self, factor: float) -> None:
+        """Multiply what the reward head says, where there is one."""
+        if self.reward_head is not None:
+            self.reward_head.weight.mul_(factor)
+            self.reward_head.bias.mul_(factor)
+
     def allowed_logits(self, z: Tensor) -> Tensor:
         """Logits (..., C) of which controls are allowed at z (..., Z)."""
         assert self.allowed_head is not None

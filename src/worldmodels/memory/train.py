@@ -98,10 +98,20 @@ Sequences = tuple[tuple[Tensor, Tensor, Targets], Before | None]
 
 
 def train_memory(
-    memory: MDNRNN, latents: Latents, config: MemoryConfig, seed: int, device: torch.device, directory: Path
+    memory: MDNRNN,
+    latents: Latents,
+    config: MemoryConfig,
+    seed: int,
+    device: torch.device,
+    directory: Path,
+    reward_scale: float = 1.0,
 ) -> dict[str, float]:
-    """Train ``memory`` in place; return its mean loss over batches drawn after the last step."""
+    """Train ``memory`` in place; return its mean loss over batches drawn after the last step.
+
+    reward_scale: rewards are learnt in units of it, so that large ones do not drown the rest of the loss.
+    """
     memory.to(device)
+    memory.scale_reward(1 / reward_scale)
     if memory.end_head is not None:
         memory.end_weight.fill_(config.end_weight)
     sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in)
@@ -111,6 +121,7 @@ def train_memory(
         state = None if before is None else memory.follow(*(one.to(device) for one in before))
         prediction = memory(z.to(device), actions.to(device), state)
         there = targets.to(device)
+        there = there._replace(rewards=there.rewards / reward_scale)
         allowed = memory.allowed_logits(there.z) if memory.allowed_head else None
         return memory_loss(prediction, there, config.end_weight, allowed)
 
@@ -126,4 +137,5 @@ def train_memory(
             _, parts = loss(next(drawn), step)
             for name, value in parts.items():
                 totals[name] = totals.get(name, 0.0) + value.item() / rounds
+    memory.scale_reward(reward_scale)
     return totals

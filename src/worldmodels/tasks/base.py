@@ -67,6 +67,8 @@ class Task(ABC):
     """What the controller sees of z, h and c."""
     predicts_reward: bool = True
     """Whether M has a reward head."""
+    reward_scale: float = 1.0
+    """The unit in which M learns rewards; where they are large, about their size."""
     predicts_end: bool = True
     """Whether M has an end head."""
     alive_reward: float | None = None

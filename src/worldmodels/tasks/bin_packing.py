@@ -45,6 +45,7 @@ class BinPacking(Task):
 
     def __init__(self) -> None:
         self.action_size = self.control_size = self.capacity
+        self.reward_scale = float(self.capacity)
         self.action_space = spaces.Discrete(self.capacity)
         self.action_names = tuple(f"level {level}" for level in range(self.capacity))
         self.action_ranges = ((0.0, 1.0),) * self.capacity

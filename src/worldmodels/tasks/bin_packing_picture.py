@@ -21,8 +21,8 @@ _WHOLE, _REST = 29, 15
 _ITEM_WIDTH = 6
 """Columns of the item in the published picture; it stands as many times as far to the right as it is large."""
 _WIDTHS = (14, 6, 3)
-"""Columns of the first bins of a level, gap included; every further one has a single column. Whoever packs well has none
-or one of most levels, and V keeps what covers many pixels."""
+"""Columns of the first bins of a level, gap included; every further one has a single column. Whoever packs well has
+none or one of most levels, and V keeps what covers many pixels."""
 _ITEM_COLUMNS, _MARGIN = 7, 1
 """Columns of the item at the right edge, and of the gap before it."""
 _FITS, _DOES_NOT, _FRAME = (80, 200, 120), (70, 90, 140), (235, 235, 235)
