@@ -99,6 +99,7 @@ _PACKING = Config(
     memory=MemoryConfig(),
     controller=ControllerConfig(
         backend="native",
+        features=("z",),
         polish=0,
         generations=150,
         episodes=8,

@@ -63,7 +63,8 @@ def run_stage(name: str, config: Config, directory: Path, device: str) -> None:
 
 
 def ablate_run(config: Config, directory: Path, device: str) -> None:
-    """Evolve C on z alone, on an untrained M, in the dream only and, where a mask forbids controls, on that mask alone.
+    """Evolve C on z alone and on an untrained M (where C sees what M remembers), on the mask alone (where controls are
+    forbidden) and in the dream only.
 
     The scores are compared with those of the run's agent and the random policy.
     """
@@ -94,7 +95,14 @@ def ablate_run(config: Config, directory: Path, device: str) -> None:
 def _variants(config: Config) -> list[str]:
     """Ablations that say something about this run."""
     masked, dreams_only = get_task(config.task).masked, config.controller.world == "dream"
-    return ["v-only", "untrained-m", *["mask-only"] * masked, *["dream-only"] * (not dreams_only)]
+    remembers = not {"h", "c"}.isdisjoint(config.controller.features)
+    chosen = {
+        "v-only": remembers,
+        "untrained-m": remembers,
+        "mask-only": masked,
+        "dream-only": not dreams_only,
+    }
+    return [name for name, says in chosen.items() if says]
 
 
 def _evaluation(pipeline: Pipeline) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class BinPacking(Task):
     frames_per_second = 5
     lockstep = 250
     masked = True
+    features = ("z",)
     rules = tuple(RULES)
     capacity = 30
     distribution = "perfect-packing"
