@@ -111,6 +111,7 @@ _PACKING = Config(
         patience=0,
         validation_episodes=128,
     ),
+    dream=DreamConfig(generations=60, population=16, episodes=16),
     evaluate=EvaluateConfig(episodes=1000, lockstep=250),
 )
 _BIN_PACKING = {
