@@ -101,7 +101,7 @@ _PACKING = Config(
         backend="native",
         features=("z",),
         polish=0,
-        generations=120,
+        generations=60,
         episodes=6,
         episodes_growth=0.05,
         revisit=0.34,
@@ -111,7 +111,7 @@ _PACKING = Config(
         patience=0,
         validation_episodes=128,
     ),
-    dream=DreamConfig(generations=60, population=16, episodes=16),
+    dream=DreamConfig(generations=60, population=16, steps=100, temperature=1.0),
     evaluate=EvaluateConfig(episodes=1000, lockstep=250),
 )
 _BIN_PACKING = {
