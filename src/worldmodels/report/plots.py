@@ -135,12 +135,16 @@ def _memory(axes: Axes, data: Columns, prefix: str) -> None:
     _focus(axes, data["nll"])
     handles, labels = axes.get_legend_handles_labels()
     twins = [axes]
-    others = [name for name in ("reward", "end") if name in data and np.isfinite(data[name]).any()]
+    texts = {
+        "reward": ("reward (squared error)", ORANGE),
+        "end": ("end (cross-entropy)", GREEN),
+        "allowed": ("what is allowed (cross-entropy)", PINK),
+    }
+    others = [name for name in texts if name in data and np.isfinite(data[name]).any()]
     if others:
         right = axes.twinx()
         twins.append(right)
         right.grid(visible=False)
-        texts = {"reward": ("reward (squared error)", ORANGE), "end": ("end (cross-entropy)", GREEN)}
         for name in others:
             _line(right, data, name, *texts[name], style="--")
         right.set_ylabel("loss of the other heads (dashed)")
