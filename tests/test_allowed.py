@@ -48,7 +48,7 @@ def test_an_agent_never_chooses_what_does_not_fit() -> None:
     torch.manual_seed(0)
     task = get_task("bin-packing")
     memory = MDNRNN(4, 30, 8, 2, reward=True)
-    agent = Agent(task, ConvVAE(4), memory, torch.randn(30 * 13))
+    agent = Agent(task, ConvVAE(4), memory, torch.randn(30 * 13), features=("z", "h"))
     played = rollout(task.make(6, "native"), agent.policy(6), list(range(6)), 300)
     assert not played.terminated.any() and (played.lengths == 300).all()
     # Biases alone, larger for fuller levels, under the mask: that is best fit.
@@ -70,7 +70,9 @@ def forbidding(allowed: torch.Tensor) -> Agent:
     with torch.no_grad():
         memory.allowed_head[2].weight.zero_()
         memory.allowed_head[2].bias.copy_(torch.where(allowed, 5.0, -5.0))
-    return Agent(task, ConvVAE(4), memory, torch.randn(30 * 13), starts=torch.randn(3, 2, 4).half())
+    return Agent(
+        task, ConvVAE(4), memory, torch.randn(30 * 13), features=("z", "h"), starts=torch.randn(3, 2, 4).half()
+    )
 
 
 def test_controllers_in_dreams_choose_only_what_the_dream_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +104,7 @@ def one_hot(control: torch.Tensor) -> torch.Tensor:
 
 def test_m_learns_which_levels_z_allows_and_latents_keep_masks_beside_their_frames(tmp_path: Path) -> None:
     task = get_task("bin-packing")
-    agent = Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13))
+    agent = Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13), features=("z", "h"))
     store = EpisodeStore(tmp_path / "episodes")
     store.write(0, record_episodes(task, "native", task.exploration, [1, 2, 3], 40))
     flush = Flush(store.flush_path(0))
@@ -124,7 +126,9 @@ def test_m_learns_which_levels_z_allows_and_latents_keep_masks_beside_their_fram
     assert set(found) == {"nll", "reward", "allowed"} and found["allowed"] < 0.35
     told = (memory.allowed_logits(mu.float()) > 0)[:, shown]
     assert (told == latents.allowed[:, shown].bool()).float().mean() > 0.99
-    agent = Agent(task, ConvVAE(4), memory, torch.zeros(30 * 21), starts=torch.zeros(1, 2, 4).half())
+    agent = Agent(
+        task, ConvVAE(4), memory, torch.zeros(30 * 21), features=("z", "h"), starts=torch.zeros(1, 2, 4).half()
+    )
     agent.save(tmp_path / "agent")
     again = load_agent(tmp_path / "agent").memory
     assert again.allowed_head is not None
@@ -133,7 +137,7 @@ def test_m_learns_which_levels_z_allows_and_latents_keep_masks_beside_their_fram
 
 def test_what_bin_packing_cannot_do_is_said() -> None:
     task = get_task("bin-packing")
-    agent = Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13))
+    agent = Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13), features=("z", "h"))
     agent.starts = torch.zeros(1, 2, 4).half()
     with pytest.raises(UserError, match="need an M that tells which actions are allowed"):
         DreamVectorEnv(1, agent)

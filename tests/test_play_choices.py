@@ -79,7 +79,9 @@ def saved_agent(folder: Path) -> str:
     torch.manual_seed(0)
     controller = torch.zeros(30 * 13)
     controller[:30] = torch.linspace(-1, 1, 30)
-    Agent(get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), controller).save(folder)
+    Agent(get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), controller, features=("z", "h")).save(
+        folder
+    )
     return str(folder)
 
 

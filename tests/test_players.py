@@ -43,7 +43,9 @@ def packer(folder: Path, name: str = "bin-packing") -> Path:
     torch.manual_seed(0)
     task = get_task(name)
     size = task.control_size
-    Agent(task, ConvVAE(4), MDNRNN(4, size, 8, 2, reward=True), torch.randn(size * 13)).save(folder)
+    Agent(task, ConvVAE(4), MDNRNN(4, size, 8, 2, reward=True), torch.randn(size * 13), features=("z", "h")).save(
+        folder
+    )
     return folder
 
 

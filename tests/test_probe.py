@@ -134,9 +134,9 @@ def test_both_pictures_are_probed_in_the_same_states() -> None:
 def test_frames_and_states_belong_together() -> None:
     seen = witness(get_task("bin-packing"), 3, 4, 8, 40)
     np.testing.assert_array_equal(fitting_levels(seen.frames, 30), seen.state["level is allowed"])
-    # The item is a column at the right edge, as high as it is large.
-    high = seen.frames[:, :, 62].any(axis=-1).sum(axis=1)
-    np.testing.assert_array_equal(high, np.round(64 * seen.state["size of the item"][:, 0] / 9))
+    # The item is a block at the right edge, the higher the larger it is.
+    top = seen.frames[:, :, 62].any(axis=-1).argmax(axis=1)
+    np.testing.assert_array_equal(top, 64 * (9 - seen.state["size of the item"][:, 0]) // 9)
 
 
 @pytest.fixture(scope="module")

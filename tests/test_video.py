@@ -73,7 +73,9 @@ def test_a_sheet_shows_three_rows_that_differ(agent: Agent, tmp_path: Path) -> N
 @pytest.mark.parametrize(("name", "frames"), [("a.gif", 3), ("a.png", 3)])
 def test_a_world_of_many_choices_is_recorded_from_its_pictures(tmp_path: Path, name: str, frames: int) -> None:
     torch.manual_seed(0)
-    packer = Agent(get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13))
+    packer = Agent(
+        get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13), features=("z", "h")
+    )
     result = record(packer, tmp_path / name, seed=1, max_steps=10)
     assert (result["backend"], result["steps"], result["frames"]) == ("native", 10, frames)
     moments: list[Moment] = []
