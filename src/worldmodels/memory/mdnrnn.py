@@ -109,7 +109,7 @@ class MDNRNN(nn.Module):
             inputs = torch.cat([z, actions], dim=-1)[rows]
             packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
             _, (last_h, last_c) = self.lstm(packed)
-            h[rows], c[rows] = last_h[0], last_c[0]
+            h[rows], c[rows] = last_h[0].float(), last_c[0].float()
         return h, c
 
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.config import MemoryConfig
-from worldmodels.device import generator
+from worldmodels.device import generator, precision
 from worldmodels.errors import UserError
 from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
 from worldmodels.storage.latents import Latents
@@ -118,8 +118,9 @@ def train_memory(
 
     def loss(batch: Sequences, step: int) -> Loss:
         (z, actions, targets), before = batch
-        state = None if before is None else memory.follow(*(one.to(device) for one in before))
-        prediction = memory(z.to(device), actions.to(device), state)
+        with precision(device):
+            state = None if before is None else memory.follow(*(one.to(device) for one in before))
+            prediction = memory(z.to(device), actions.to(device), state)
         there = targets.to(device)
         there = there._replace(rewards=there.rewards / reward_scale)
         allowed = memory.allowed_logits(there.z) if memory.allowed_head else None

@@ -23,6 +23,8 @@ _THRESHOLD = 1 / 3
 """Controls beyond it press a key (paper's code)."""
 _LONGEST_HOLD = 10
 """An action of the random policy is held for 1 to so many tics (paper's code)."""
+_HOLDS = (4, 300)
+"""Longest holds of exploring episodes, the shortest and the longest of them; short ones are as common as long ones."""
 
 
 class TakeCover(Task):
@@ -81,8 +83,12 @@ class TakeCover(Task):
         return (control > _THRESHOLD).float() - (control < -_THRESHOLD).float()
 
     def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
-        """Random keys, held for a few tics; some drivers prefer a side, so that the walls are seen as well."""
-        return _Holding(seeds, leaning=True)
+        """Random keys; how long they are held and which are preferred differs between episodes, from nervous to stubborn.
+
+        An M that has never seen what comes of standing still, or of leaning on a wall, dreams that nothing does: a C
+        evolved there stands still.
+        """
+        return _Holding(seeds, diverse=True)
 
     def noisy(self, policy: ExplorationPolicy, seeds: Sequence[int]) -> ExplorationPolicy:
         """The policy, interrupted now and then by random keys; how often differs between episodes."""
@@ -98,12 +104,17 @@ class TakeCover(Task):
 
 
 class _Holding:
-    """Keys that are redrawn after 1 to 10 tics, one random stream per environment."""
+    """Keys that are redrawn after 1 to 10 tics, one random stream per environment.
 
-    def __init__(self, seeds: Sequence[int], leaning: bool = False) -> None:
+    diverse: every environment has its own longest hold, up to a whole game, and its own chances of keys.
+    """
+
+    def __init__(self, seeds: Sequence[int], diverse: bool = False) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
-        self._chances = [
-            stream.dirichlet(np.full(3, 3.0)) if leaning else np.full(3, 1 / 3) for stream in self._streams
+        self._chances = [stream.dirichlet(np.ones(3)) if diverse else np.full(3, 1 / 3) for stream in self._streams]
+        shortest, longest = np.log(_HOLDS)
+        self._longest = [
+            int(np.exp(stream.uniform(shortest, longest))) if diverse else _LONGEST_HOLD for stream in self._streams
         ]
         self._actions = np.zeros(len(seeds), np.int64)
         self._left = np.zeros(len(seeds), np.int64)
@@ -111,7 +122,7 @@ class _Holding:
     def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
         for row in rows[self._left[rows] == 0].tolist():
             self._actions[row] = self._streams[row].choice(3, p=self._chances[row])
-            self._left[row] = self._streams[row].integers(1, _LONGEST_HOLD + 1)
+            self._left[row] = self._streams[row].integers(1, self._longest[row] + 1)
         self._left[rows] -= 1
         return np.array(self._actions[rows])
 
