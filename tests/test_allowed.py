@@ -23,6 +23,7 @@ from worldmodels.storage.episodes import EpisodeStore, Flush
 from worldmodels.storage.latents import load_latents, save_latents
 from worldmodels.tasks import get_task
 from worldmodels.vision.vae import ConvVAE
+from worldmodels.workers.kept import Kept
 
 CPU = torch.device("cpu")
 TASKS = ["bin-packing", "bin-packing-9-linear-waste", "bin-packing-9-perfect-packing", "bin-packing-9-bounded-waste"]
@@ -106,7 +107,7 @@ def test_m_learns_which_levels_z_allows_and_latents_keep_masks_beside_their_fram
     task = get_task("bin-packing")
     agent = Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13), features=("z", "h"))
     store = EpisodeStore(tmp_path / "episodes")
-    store.write(0, record_episodes(task, "native", task.exploration, [1, 2, 3], 40))
+    store.write(0, record_episodes(Kept(task), "native", task.exploration, [1, 2, 3], 40))
     flush = Flush(store.flush_path(0))
     with Progress(flush.num_frames, "encode", "frames") as bar:
         latents = encoded(agent, flush, bar)

@@ -13,7 +13,6 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.config import ControllerConfig
-from worldmodels.controller import evolve as evolving
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.policy import Controllers, parameter_count
 from worldmodels.controller.strategy import CMAES
@@ -325,11 +324,9 @@ class FirstParameter:
         return np.stack([self._gas[rows], np.zeros(len(rows), np.float32)], axis=1)
 
 
-def test_real_returns_keep_their_order_over_several_batches_of_environments(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(evolving, "_LOCKSTEP", 4)
+def test_real_returns_keep_their_order_over_several_batches_of_environments() -> None:
     agent = toy_agent(task := Scripted(deaths=1), FirstParameter)
+    task.at_once = 4
     controllers = np.zeros((5, SIZE))
     controllers[:, 0] = np.arange(5) / 16
     returns, steps = real_returns(agent, "fast")(controllers, [5, 13], MAX_STEPS, None)
@@ -337,7 +334,7 @@ def test_real_returns_keep_their_order_over_several_batches_of_environments(
         [sum(seed + step / 8 + row / 16 for step in range(length_of(seed))) for seed in (5, 13)] for row in range(5)
     ]
     assert returns.tolist() == wanted and steps == 5 * (length_of(5) + length_of(13))
-    assert task.made == [(4, "fast"), (4, "fast"), (4, "fast"), (2, "fast")]  # the first lost a worker
+    assert task.made == [(4, "fast"), (4, "fast"), (2, "fast")]  # the first lost a worker
 
 
 def test_real_returns_stop_at_the_horizon() -> None:

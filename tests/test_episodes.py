@@ -15,6 +15,7 @@ from worldmodels.collecting import record_episodes
 from worldmodels.errors import UserError
 from worldmodels.storage.episodes import Episode, EpisodeStore
 from worldmodels.vision.train import BLOCK, FrameStream
+from worldmodels.workers.kept import Kept
 from worlds import (
     MAX_STEPS,
     Diarist,
@@ -52,7 +53,7 @@ def test_frames_actions_and_rewards_are_aligned_and_the_final_ones_are_kept() ->
 
 
 def test_a_limit_of_steps_cuts_an_episode_without_ending_its_world() -> None:
-    (episode,) = record_episodes(Scripted(), "slow", lambda _: Diarist(), [12], 3)
+    (episode,) = record_episodes(Kept(Scripted()), "slow", lambda _: Diarist(), [12], 3)
     assert_scripted(episode, 12, 3)
     assert not episode.terminated and episode.renderer == "slow"
 
@@ -65,7 +66,7 @@ def test_every_attempt_gets_a_fresh_policy_and_a_fresh_recorder() -> None:
         return Diarist()
 
     task = Scripted(deaths=2)
-    episodes = record_episodes(task, "fast", policy, [40, 41], MAX_STEPS)
+    episodes = record_episodes(Kept(task), "fast", policy, [40, 41], MAX_STEPS)
     for episode, seed in zip(episodes, [40, 41], strict=True):
         assert_scripted(episode, seed, length_of(seed))
     assert asked == [[40, 41]] * 3 and len(task.made) == 3

@@ -26,6 +26,7 @@ from worldmodels.tasks.bin_packing import BinPacking, variant
 from worldmodels.tasks.bin_packing_rules import RULES
 from worldmodels.tasks.bin_packing_world import BinPackingVectorEnv
 from worldmodels.vision.vae import ConvVAE
+from worldmodels.workers.kept import Kept
 
 ITEMS = 30
 CPU = torch.device("cpu")
@@ -84,7 +85,7 @@ def test_a_rules_data_are_what_it_does_on_the_state_but_for_noise(rule: str, tmp
     for task in (get_task("bin-packing"), short_and_small()):
         assert isinstance(task, BinPacking)
         world, policy = task.rule(rule)
-        plain = record_episodes(world, "native", policy, range(8), 60)
+        plain = record_episodes(Kept(world), "native", policy, range(8), 60)
         seen: list[np.ndarray] = []
 
         class Watched:
@@ -210,7 +211,9 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
     monkeypatch.setattr(Pipeline, "agent", lambda self: agent)
     second = dataclasses.replace(pipeline(tmp_path / "run", "best-fit"), round=2)
     found = second._player(tmp_path).record(0, "native", [5], ITEMS)
-    wanted = record_episodes(short, "native", lambda seeds: short.noisy(agent.policy(len(seeds)), seeds), [5], ITEMS)
+    wanted = record_episodes(
+        Kept(short), "native", lambda seeds: short.noisy(agent.policy(len(seeds)), seeds), [5], ITEMS
+    )
     assert (found[0].frames == wanted[0].frames).all()
 
 

@@ -21,6 +21,7 @@ from worldmodels.progress import Progress
 from worldmodels.storage.episodes import EpisodeStore, Flush
 from worldmodels.storage.latents import Latents
 from worldmodels.vision.vae import ConvVAE
+from worldmodels.workers.kept import Kept
 from worlds import MAX_STEPS, Scripted
 
 FEATURES, CONTROLS = 12, 3
@@ -114,7 +115,7 @@ def test_what_a_controller_meets_is_what_it_would_have_seen_along_its_own_episod
     found = features_met(agent, "fast", seeds, MAX_STEPS)
     assert len(task.made) == 2, "a world whose worker died is played again"
     store = EpisodeStore(tmp_path)
-    store.write(0, record_episodes(task, "fast", lambda _: agent.policy(len(seeds)), seeds, MAX_STEPS))
+    store.write(0, record_episodes(Kept(task), "fast", lambda _: agent.policy(len(seeds)), seeds, MAX_STEPS))
     with Progress(1, "encode", "frames") as bar:
         wanted = features_along(agent, encoded(agent, Flush(store.flush_path(0)), bar))
     assert found.shape == wanted.shape == (2 + 2 + 2 + 2, 10) and found.dtype == np.float32

@@ -20,6 +20,7 @@ from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
 from worldmodels.tasks import take_cover_world as world
 from worldmodels.tasks.take_cover import TakeCover
+from worldmodels.workers.kept import Kept
 from worldmodels.workers.process_env import ProcessVectorEnv
 
 TASK = TakeCover()
@@ -91,7 +92,7 @@ def test_the_task_plays_the_stock_game_tic_by_tic() -> None:
 
 
 def test_recorded_episodes_keep_the_fatal_action_and_the_death() -> None:
-    (episode,) = record_episodes(TASK, "vizdoom", TASK.random_policy, [11], 2100)
+    (episode,) = record_episodes(Kept(TASK), "vizdoom", TASK.random_policy, [11], 2100)
     steps = len(episode.actions)
     assert episode.terminated and len(episode.frames) == steps + 1 and episode.rewards.tolist() == [1.0] * steps
     assert set(np.unique(episode.actions)) <= {-1.0, 0.0, 1.0}

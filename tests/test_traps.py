@@ -27,6 +27,7 @@ from worldmodels.presets import preset
 from worldmodels.storage.latents import Latents
 from worldmodels.tasks import get_task
 from worldmodels.vision.vae import ConvVAE
+from worldmodels.workers.kept import Kept
 from worlds import Diarist, Scripted, ScriptedEnv, length_of, reward_at
 
 LATENT = 8
@@ -66,7 +67,7 @@ class Reckless:
 @pytest.fixture(scope="module")
 def deadly() -> Latents:
     """Recorded lives; z holds the step in its first number and noise in the others."""
-    episodes = record_episodes(Deadly(), "fast", Reckless, list(range(200)), 10)
+    episodes = record_episodes(Kept(Deadly()), "fast", Reckless, list(range(200)), 10)
     assert any(episode.terminated for episode in episodes) and not all(episode.terminated for episode in episodes)
     steps = np.concatenate([episode.frames[:, 0, 0, 1] for episode in episodes]).astype(np.float32)
     mu = torch.zeros(len(steps), LATENT)

@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 from worldmodels.collecting import record_episodes
 from worldmodels.storage.episodes import Episode
 from worldmodels.tasks import ExplorationPolicy, Task
+from worldmodels.workers.kept import Kept
 from worldmodels.workers.recover import WorkerDied
 
 MAX_STEPS = 10
@@ -133,4 +134,4 @@ class Scripted(Task):
 
 def scripted_episodes(seeds: Sequence[int]) -> list[Episode]:
     """Episodes of the scripted world as the collect stage records them."""
-    return record_episodes(Scripted(), "fast", lambda _: Diarist(), list(seeds), MAX_STEPS)
+    return record_episodes(Kept(Scripted()), "fast", lambda _: Diarist(), list(seeds), MAX_STEPS)

@@ -1,14 +1,14 @@
 """Filling the episode store: whole episodes, aligned, seeded by their number."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from worldmodels.rollouts import Policy, rollout
 from worldmodels.storage.episodes import Episode
 from worldmodels.tasks import Task
-from worldmodels.workers.recover import retrying
+from worldmodels.workers.kept import Kept
 
 
 class Recorder:
@@ -63,14 +63,13 @@ class Recorder:
 
 
 def record_episodes(
-    task: Task, backend: str, policy: Callable[[Sequence[int]], Policy], seeds: Sequence[int], steps: int
+    kept: Kept, backend: str, policy: Callable[[Sequence[int]], Policy], seeds: Sequence[int], steps: int
 ) -> list[Episode]:
     """Play one episode of at most ``steps`` per seed, in lockstep, with ``policy(seeds)``, and return them all."""
 
-    def play() -> list[Episode]:
-        recorder = Recorder(task, len(seeds), steps)
-        with contextlib.closing(task.make(len(seeds), backend)) as env:
-            rollout(env, policy(seeds), seeds, steps, observer=recorder)
+    def play(env: VectorEnv) -> list[Episode]:
+        recorder = Recorder(kept.task, len(seeds), steps)
+        rollout(env, policy(seeds), seeds, steps, observer=recorder)
         return recorder.episodes(seeds, backend)
 
-    return retrying(play)
+    return kept.retrying(len(seeds), backend, play)

@@ -1,6 +1,7 @@
 """Scores: fresh episodes on the reference backend, with mean, sd, median and a 95% interval."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from worldmodels.progress import Progress
 from worldmodels.rollouts import Policy, rollout
 from worldmodels.storage.atomic import read_json, write_json
 from worldmodels.tasks import Task
-from worldmodels.workers.recover import retrying
+from worldmodels.workers.kept import Kept
 
 PolicyFor = Callable[[Sequence[int]], Policy]
 """A fresh policy for the environments with these seeds."""
@@ -42,13 +43,12 @@ def evaluate(
     returns = _finished(partial, seeds, identity)
     with (
         Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar,
-        contextlib.closing(_Environments(task, backend)) as environments,
+        contextlib.closing(Kept(task)) as kept,
     ):
         while len(returns) < len(seeds):
             chunk = list(seeds[len(returns) : len(returns) + lockstep])
-            env = environments.of(len(chunk))
-            played = retrying(lambda: rollout(env, policy(chunk), chunk, steps or task.max_steps))  # noqa: B023
-            returns += played.returns.tolist()
+            play = functools.partial(_play, policy, chunk, steps or task.max_steps)
+            returns += kept.retrying(len(chunk), backend, play).tolist()
             if partial is not None:
                 content = {"identity": identity, "seeds": list(seeds), "returns": returns}
                 write_json(partial, content, checksum=True)
@@ -56,24 +56,8 @@ def evaluate(
     return np.array(returns)
 
 
-class _Environments:
-    """Keeps the environments of the last chunk, since worker processes take seconds to start."""
-
-    def __init__(self, task: Task, backend: str) -> None:
-        self._task, self._backend = task, backend
-        self._env: VectorEnv | None = None
-
-    def of(self, count: int) -> VectorEnv:
-        """``count`` environments."""
-        if self._env is None or self._env.num_envs != count:
-            self.close()
-            self._env = self._task.make(count, self._backend)
-        return self._env
-
-    def close(self) -> None:
-        """End their processes."""
-        if self._env is not None:
-            self._env.close()
+def _play(policy: PolicyFor, seeds: Sequence[int], steps: int, env: VectorEnv) -> np.ndarray:
+    return rollout(env, policy(seeds), seeds, steps).returns
 
 
 def _finished(partial: Path | None, seeds: Sequence[int], identity: str) -> list[float]:

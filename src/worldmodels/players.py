@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from worldmodels.errors import UserError
 from worldmodels.evaluation import PolicyFor
 from worldmodels.storage.episodes import Episode, EpisodeStore
 from worldmodels.tasks import Task
+from worldmodels.workers.kept import Kept
 
 
 class Player(Protocol):
@@ -29,19 +29,19 @@ class Player(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Settled:
     """Plays by a policy that does not learn."""
 
-    task: Task
-    policy: PolicyFor
+    def __init__(self, task: Task, policy: PolicyFor) -> None:
+        self._kept, self._policy = Kept(task), policy
 
     def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
         """Episodes that depend on their seeds alone."""
-        return record_episodes(self.task, backend, self.policy, seeds, steps)
+        return record_episodes(self._kept, backend, self._policy, seeds, steps)
 
     def finish(self) -> None:
-        """Nothing is kept between flushes."""
+        """End the environments."""
+        self._kept.close()
 
 
 def player_of(task: Task, policy: str, directory: Path, seed: int, device: torch.device, steps: int) -> Player:

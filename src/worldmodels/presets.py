@@ -63,11 +63,11 @@ _CAR_RACING = {
 
 _DOOM = Config(
     task="take-cover",
-    collect=CollectConfig(episodes=400, reference_episodes=0, lockstep=20, backend="vizdoom"),
+    collect=CollectConfig(episodes=400, reference_episodes=0, lockstep=50, backend="vizdoom"),
     vision=VisionConfig(latent_size=64, epochs=4),
     memory=MemoryConfig(hidden_size=512, batch=48, length=200, burn_in=2100, steps=1500),
     controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=0, polish=0),
-    evaluate=EvaluateConfig(episodes=400, lockstep=20),
+    evaluate=EvaluateConfig(episodes=400, lockstep=50),
 )
 _TAKE_COVER = {
     "quick": replace(
@@ -77,7 +77,7 @@ _TAKE_COVER = {
         vision=replace(_DOOM.vision, epochs=3, batch=64, lr=8e-4),
         memory=replace(_DOOM.memory, steps=300),
         dream=DreamConfig(generations=30, population=16, episodes=16, validation_episodes=32),
-        evaluate=EvaluateConfig(episodes=100, lockstep=20),
+        evaluate=EvaluateConfig(episodes=100, lockstep=50),
     ),
     "standard": replace(_DOOM, preset="standard"),
     "paper": replace(
@@ -88,7 +88,7 @@ _TAKE_COVER = {
         vision=replace(_DOOM.vision, epochs=10, batch=100, lr=1e-4),
         memory=replace(_DOOM.memory, steps=24_400, batch=100, length=500),
         dream=DreamConfig(generations=2000, population=64, episodes=16, validate_every=25, validation_episodes=256),
-        evaluate=EvaluateConfig(episodes=1000, lockstep=20),
+        evaluate=EvaluateConfig(episodes=1000, lockstep=50),
     ),
 }
 

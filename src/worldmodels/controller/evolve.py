@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from worldmodels import interrupt
 from worldmodels.agent import Agent
@@ -21,10 +22,7 @@ from worldmodels.rollouts import Rollouts, rollout
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.atomic import array, load_tensors, save_tensors
 from worldmodels.storage.metrics import MetricsLog
-from worldmodels.workers.recover import retrying
-
-_LOCKSTEP = 256
-"""Most environments stepped together; more would only take memory."""
+from worldmodels.workers.kept import Kept
 
 Returns = Callable[[np.ndarray, Sequence[int], int, int | None], tuple[np.ndarray, int]]
 """(controllers (N, P), seeds (E,), steps at most, patience) -> (returns (N, E) of everyone on every seed, steps)."""
@@ -43,23 +41,28 @@ class _State:
 
 def real_returns(agent: Agent, backend: str) -> Returns:
     """Measure controllers in the real environment, in lockstep."""
+    kept = Kept(agent.task)
 
     def measure(
         controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
     ) -> tuple[np.ndarray, int]:
         everyone, everywhere = np.repeat(controllers, len(seeds), axis=0), list(seeds) * len(controllers)
         returns, done = np.zeros(len(everyone)), 0
-        for start in range(0, len(everyone), _LOCKSTEP):
-            part = slice(start, start + _LOCKSTEP)
-            result = retrying(partial(play, everyone[part], everywhere[part], steps, patience))
+        # Parts of one size, since environments are kept only for as many again.
+        size = -(-len(everyone) // -(-len(everyone) // agent.task.at_once))
+        for start in range(0, len(everyone), size):
+            part = slice(start, start + size)
+            ours = partial(play, everyone[part], everywhere[part], steps, patience)
+            result = kept.retrying(len(everyone[part]), backend, ours)
             returns[part] = result.returns
             done += result.steps
         return returns.reshape(len(controllers), len(seeds)), done
 
-    def play(controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None) -> Rollouts:
+    def play(
+        controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None, env: VectorEnv
+    ) -> Rollouts:
         policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
-        with contextlib.closing(agent.task.make(len(controllers), backend)) as env:
-            return rollout(env, policy, seeds, steps, patience)
+        return rollout(env, policy, seeds, steps, patience)
 
     return measure
 

@@ -31,6 +31,7 @@ from worldmodels.progress import say
 from worldmodels.report.dream_plots import open_loop_plot, scatter_plot, temperature_plot
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.atomic import read_json, write_bytes, write_json
+from worldmodels.workers.kept import Kept
 
 
 class DreamReport:
@@ -82,13 +83,14 @@ class DreamReport:
         """How long the dream stays true, and how well reward and end are foreseen."""
         config, task = self._config, self._task
         seeds = episode_seeds("report", self._seed, config.episodes)
-        watched = []
+        watched, kept = [], Kept(task)
         for start in range(0, len(seeds), task.lockstep):
             chunk = seeds[start : start + task.lockstep]
             episodes = record_episodes(
-                task, self._backend, lambda some: task.noisy(self._agent.policy(len(some)), some), chunk, self._steps
+                kept, self._backend, lambda some: task.noisy(self._agent.policy(len(some)), some), chunk, self._steps
             )
             watched += [watch(self._agent, episode) for episode in episodes]
+        kept.close()
         horizon = min(config.horizon, self._steps)
         opened = open_loop(self._agent, watched, horizon, config.starts, self._seed)
         rows = [

@@ -79,6 +79,8 @@ class Task(ABC):
     """What one environment takes."""
     lockstep: int = 50
     """Environments that run together when nothing else is said."""
+    at_once: int = 256
+    """Most environments that run together when many controllers are measured; more would only take memory."""
     backends: tuple[str, ...]
     """Backends that can build this world, fastest first."""
     reference_backend: str

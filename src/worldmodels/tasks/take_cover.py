@@ -48,7 +48,8 @@ class TakeCover(Task):
     backends = ("vizdoom",)
     reference_backend = "vizdoom"
     frames_per_second = 35
-    lockstep = 20
+    lockstep = 50
+    at_once = 64
 
     def _make(self, num_envs: int, backend: str) -> VectorEnv:
         if importlib.util.find_spec("vizdoom") is None:
@@ -83,7 +84,7 @@ class TakeCover(Task):
         return (control > _THRESHOLD).float() - (control < -_THRESHOLD).float()
 
     def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
-        """Random keys; how long they are held and which are preferred differs between episodes, from nervous to stubborn.
+        """Random keys; how long they are held and which are preferred differs: from nervous to stubborn episodes.
 
         An M that has never seen what comes of standing still, or of leaning on a wall, dreams that nothing does: a C
         evolved there stands still.
