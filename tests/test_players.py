@@ -220,10 +220,14 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
 @pytest.mark.parametrize(
     ("task", "policy", "message"),
     [
-        ("bin-packing", "bestfit", "unknown policy 'bestfit' for bin-packing; choose exploration, random, best-fit, "),
+        (
+            "bin-packing",
+            "bestfit",
+            "unknown policy 'bestfit' for bin-packing; choose exploration, disturbed, random, best-fit, ",
+        ),
         ("bin-packing", "", "unknown policy ''"),
-        ("car-racing", "best-fit", "for car-racing; choose exploration, random, a shipped agent or"),
-        ("take-cover", "best-fit", "choose exploration, random, rainbow, a shipped"),
+        ("car-racing", "best-fit", "for car-racing; choose exploration, disturbed, random, a shipped agent or"),
+        ("take-cover", "best-fit", "choose exploration, disturbed, random, rainbow, a shipped"),
         ("bin-packing", "car-racing", "expected an agent for bin-packing as policy, car-racing is one for car-racing"),
         ("car-racing", "rainbow", "expected a world with numbered actions for the policy rainbow, car-racing has Box"),
     ],

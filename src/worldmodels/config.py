@@ -24,8 +24,9 @@ class CollectConfig:
     steps: int = 0
     """Longest episode; 0 means the task's limit."""
     policy: str = "exploration"
-    """Who plays in the first round: exploration (what suits the world), random, one of the world's rules with noise,
-    rainbow (a Rainbow DQN that learns meanwhile; extra rl), or an agent with noise: a shipped one's name, or a path.
+    """Who plays in the first round: exploration (what suits the world), disturbed (the same with noise and lapses,
+    which dreams need where explorers know what they do), random, one of the world's rules with noise, rainbow (a
+    Rainbow DQN that learns meanwhile; extra rl), or an agent with noise: a shipped one's name, or a path.
     Short: --policy."""
 
 

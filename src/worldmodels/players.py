@@ -16,6 +16,8 @@ from worldmodels.storage.episodes import Episode, EpisodeStore
 from worldmodels.tasks import Task
 from worldmodels.workers.kept import Kept
 
+_KNOWN = ("exploration", "disturbed", "random")
+
 
 class Player(Protocol):
     """Plays episodes, a flush at a time and in order."""
@@ -56,6 +58,8 @@ def player_of(task: Task, policy: str, directory: Path, seed: int, device: torch
     check_policy(task, policy)
     if policy == "exploration":
         return Settled(task, task.exploration)
+    if policy == "disturbed":
+        return Settled(task, lambda seeds: task.noisy(task.exploration(seeds), seeds))
     if policy == "random":
         return Settled(task, task.random_policy)
     if policy in task.rules:
@@ -77,7 +81,7 @@ def agent_player(agent: Agent) -> Player:
 
 def check_policy(task: Task, policy: str) -> None:
     """Refuse, in one line, a policy that there is not, that is not for this task, or whose package is missing."""
-    if policy in ("exploration", "random", *task.rules):
+    if policy in (*_KNOWN, *task.rules):
         return
     if policy == "rainbow":
         if not isinstance(task.action_space, spaces.Discrete):
@@ -90,7 +94,7 @@ def check_policy(task: Task, policy: str) -> None:
         return
     if policy not in shipped_agents() and not (policy and Path(policy).exists()):
         learner = ("rainbow",) if isinstance(task.action_space, spaces.Discrete) else ()
-        known = ", ".join(("exploration", "random", *task.rules, *learner))
+        known = ", ".join((*_KNOWN, *task.rules, *learner))
         raise UserError(
             f"unknown policy {policy!r} for {task.name}; choose {known}, a shipped agent or an agent's path"
         )

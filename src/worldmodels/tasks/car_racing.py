@@ -80,7 +80,7 @@ class CarRacing(Task):
         return _Explorer(seeds)
 
     def noisy(self, policy: ExplorationPolicy, seeds: Sequence[int]) -> ExplorationPolicy:
-        """The policy with Ornstein-Uhlenbeck noise of a strength that differs between episodes."""
+        """The policy with Ornstein-Uhlenbeck noise and lapses, of a strength and frequency that differ."""
         return _Noisy(policy, seeds)
 
     def random_policy(self, seeds: Sequence[int]) -> ExplorationPolicy:
@@ -106,6 +106,10 @@ def _clip(actions: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(actions, _LOW, _HIGH), dtype=np.float32)
 
 
+_LAPSES, _LONGEST_LAPSE = 0.02, 50
+"""Most frequent lapses of a noisy driver, per step, and the longest, in steps."""
+
+
 class _Uniform:
     def __init__(self, seeds: Sequence[int]) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
@@ -129,13 +133,31 @@ class _Noise:
 
 
 class _Noisy:
+    """A driver with shaking hands who now and then holds some other action for up to a second.
+
+    Where drivers always follow the road, M cannot tell whether the car turns because they steer or because the road
+    does, and dreams of a car that follows the road by itself.
+    """
+
     def __init__(self, policy: ExplorationPolicy, seeds: Sequence[int]) -> None:
-        streams = [np.random.default_rng(seed) for seed in seeds]
-        self._policy, self._noise = policy, _Noise(streams)
-        self._scale = np.array([stream.uniform(0.0, 0.6) for stream in streams])
+        self._streams = [np.random.default_rng(seed) for seed in seeds]
+        self._policy, self._noise = policy, _Noise(self._streams)
+        draw = np.array([stream.random(2) for stream in self._streams])
+        self._scale, self._chance = 0.6 * draw[:, 0], _LAPSES * draw[:, 1]
+        self._held = np.zeros((len(seeds), 3))
+        self._left = np.zeros(len(seeds), np.int64)
 
     def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
         actions = self._policy.act(observations, rows) + self._noise.draw(rows) * self._scale[rows, None]
+        for row in rows[self._left[rows] == 0].tolist():
+            stream = self._streams[row]
+            if stream.random() < self._chance[row]:
+                self._left[row] = stream.integers(5, _LONGEST_LAPSE + 1)
+                gas, brake = stream.random() * (stream.random(2) < (0.6, 0.2))
+                self._held[row] = 0.5 * stream.standard_normal(), gas, brake
+        lapsed = self._left[rows] > 0
+        actions[lapsed] = self._held[rows[lapsed]]
+        self._left[rows[lapsed]] -= 1
         return _clip(actions)
 
 
