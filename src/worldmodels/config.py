@@ -44,6 +44,9 @@ class VisionConfig:
     """Adam's highest learning rate; it falls to a tenth along a cosine."""
     kl_tolerance: float = 0.5
     """KL below this many nats per latent dimension is not punished."""
+    emphasis: float = 0.0
+    """How much more an error counts where a picture differs from the usual one; above 0 for worlds in which small
+    things matter. A pixel counts 1 + emphasis * (its distance from the batch's mean picture, 0 to 1)."""
     window: int = 256
     """Blocks of 64 frames in memory at a time, among which batches are shuffled."""
 
@@ -265,6 +268,7 @@ _MAY_BE_ZERO = {
     "reference_steps",
     "burn_in",
     "kl_tolerance",
+    "emphasis",
     "components",
     "episodes_growth",
     "diagonal",

@@ -63,10 +63,10 @@ _CAR_RACING = {
 
 _DOOM = Config(
     task="take-cover",
-    collect=CollectConfig(episodes=400, reference_episodes=0, lockstep=50, backend="vizdoom"),
-    vision=VisionConfig(latent_size=64, epochs=4),
+    collect=CollectConfig(episodes=600, reference_episodes=0, lockstep=50, backend="vizdoom"),
+    vision=VisionConfig(latent_size=64, epochs=2.5, emphasis=20.0),
     memory=MemoryConfig(hidden_size=512, batch=48, length=200, burn_in=2100, steps=1500),
-    controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=0, polish=0),
+    controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=48, polish=0),
     evaluate=EvaluateConfig(episodes=400, lockstep=50),
 )
 _TAKE_COVER = {

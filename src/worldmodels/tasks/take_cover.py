@@ -17,8 +17,8 @@ from torch import Tensor
 from worldmodels.errors import UserError
 from worldmodels.tasks.base import ExplorationPolicy, Task
 
-_TOP, _BOTTOM = 40, 200
-"""Rows of the screen that frames keep: what is above and below is floor and ceiling only."""
+_TOP, _BOTTOM = 72, 168
+"""Rows of the screen that frames keep, so that far fireballs are more than a pixel: the rest is floor and ceiling."""
 _THRESHOLD = 1 / 3
 """Controls beyond it press a key (paper's code)."""
 _LONGEST_HOLD = 10
@@ -64,7 +64,7 @@ class TakeCover(Task):
         )
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
-        """Cut 160x320 out of the screen and shrink it to 64x64 with an antialiased bilinear filter."""
+        """Cut 96x320 out of the screen and shrink it to 64x64 with an antialiased bilinear filter."""
         images = torch.from_numpy(observations)[:, _TOP:_BOTTOM].permute(0, 3, 1, 2)
         small = F.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
         return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())

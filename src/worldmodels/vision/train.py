@@ -112,7 +112,7 @@ def vision_loss(
         eps = noise((len(frames), config.latent_size), seed, 13, step).to(device)
         with precision(device):
             output = vision(images, eps)
-        return vae_loss(output.reconstruction, images, output.mu, output.logvar, config.kl_tolerance)
+        return vae_loss(output.reconstruction, images, output.mu, output.logvar, config.kl_tolerance, config.emphasis)
 
     return loss
 
@@ -128,7 +128,7 @@ def _held_out_loss(
     for block in blocks:
         images = images_from_frames(torch.from_numpy(stream.load([block])).to(device))
         mu, logvar = vision.encode(images)
-        _, parts = vae_loss(vision.decode(mu), images, mu, logvar, config.kl_tolerance)
+        _, parts = vae_loss(vision.decode(mu), images, mu, logvar, config.kl_tolerance, config.emphasis)
         for name in totals:
             totals[name] += parts[name].item() / len(blocks)
     return {f"held_out_{name}": value for name, value in totals.items()}
