@@ -64,7 +64,7 @@ _CAR_RACING = {
 _DOOM = Config(
     task="take-cover",
     collect=CollectConfig(episodes=600, reference_episodes=0, lockstep=50, backend="vizdoom"),
-    vision=VisionConfig(latent_size=64, epochs=2.5, emphasis=20.0),
+    vision=VisionConfig(latent_size=64, epochs=2.5, batch=64, lr=8e-4, emphasis=20.0),
     memory=MemoryConfig(hidden_size=512, batch=48, length=200, burn_in=2100, steps=1500),
     controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=48, polish=0),
     evaluate=EvaluateConfig(episodes=400, lockstep=50),
