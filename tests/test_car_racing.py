@@ -123,6 +123,20 @@ def test_policies_act_within_the_action_space_and_by_their_episodes_seed_alone(m
     assert np.abs(actions[:, 0] - actions[:, 3]).max() > 0.01
 
 
+def test_noisy_drivers_hold_an_action_of_their_own_now_and_then() -> None:
+    """Lapses are what tells M the effect of steering from that of the road."""
+    driver, picture = noise_free(list(range(8))), np.concatenate([road_at(48)] * 8)
+    actions = np.array([driver.act(picture, np.arange(8)) for _ in range(600)])  # type: ignore[attr-defined]
+    held = (np.diff(actions, axis=0) == 0).all(axis=2)
+    longest = 0
+    for row in range(8):
+        run = 0
+        for same in held[:, row].tolist():
+            run = run + 1 if same else 0
+            longest = max(longest, run)
+    assert 5 <= longest < 120 and 0.02 < held.mean() < 0.6
+
+
 # --- names and backends --------------------------------------------------------------------------------------
 
 

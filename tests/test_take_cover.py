@@ -1,6 +1,7 @@
 """Doom TakeCover: the stock game, seen and acted on as the task says, and nothing left behind."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from worldmodels.collecting import record_episodes
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
 from worldmodels.tasks import take_cover_world as world
+from worldmodels.tasks.base import ExplorationPolicy
 from worldmodels.tasks.take_cover import TakeCover
 from worldmodels.workers.kept import Kept
 from worldmodels.workers.process_env import ProcessVectorEnv
@@ -224,3 +226,22 @@ def test_a_missing_vizdoom_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch)
 def test_the_task_is_registered() -> None:
     assert isinstance(get_task("take-cover"), TakeCover)
     assert isinstance(TASK.make(1, "vizdoom"), ProcessVectorEnv)
+
+
+def test_explorers_range_from_nervous_to_stubborn_and_random_ones_are_all_alike() -> None:
+    """An M that never saw anybody stand still believes that it is safe."""
+
+    def longest_holds(policy: ExplorationPolicy) -> np.ndarray:
+        actions = np.array([policy.act(np.zeros((40, 1)), np.arange(40)) for _ in range(400)])
+        assert set(np.unique(actions)) == {0, 1, 2}
+        longest = np.zeros(40, int)
+        run = np.zeros(40, int)
+        for before, now in itertools.pairwise(actions):
+            run = np.where(before == now, run + 1, 0)
+            longest = np.maximum(longest, run)
+        return longest
+
+    seeds = list(range(40))
+    explorers, random = longest_holds(TASK.exploration(seeds)), longest_holds(TASK.random_policy(seeds))
+    assert explorers.min() < 30 and (explorers > 100).sum() >= 8
+    assert random.max() < 80

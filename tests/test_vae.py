@@ -145,6 +145,26 @@ def test_the_loss_is_the_papers() -> None:
     assert total.item() == pytest.approx(parts["reconstruction"].item() + parts["kl"].item(), rel=1e-6)
 
 
+def test_emphasis_weighs_errors_by_how_unusual_the_picture_is_there() -> None:
+    torch.manual_seed(2)
+    reconstruction, images = torch.rand(3, 3, 64, 64), torch.rand(3, 3, 64, 64)
+    images[:, :, :32] = images[:1, :, :32]  # the upper half never changes
+    mu = logvar = torch.zeros(3, 32)
+    plain, emphasised = (vae_loss(reconstruction, images, mu, logvar, 0.5, weight)[1] for weight in (0.0, 7.0))
+    r, x = reconstruction.double().numpy(), images.double().numpy()
+    wanted = 0.0
+    for image in range(3):
+        for row in range(64):
+            for column in range(64):
+                distance = abs(x[image, :, row, column] - x[:, :, row, column].mean(axis=0)).mean()
+                error = (r[image, :, row, column] - x[image, :, row, column]) ** 2
+                wanted += (1 + 7 * distance) * error.sum() / 3
+    assert emphasised["reconstruction"].item() == pytest.approx(wanted, rel=1e-6)
+    still = vae_loss(reconstruction[:, :, :32], images[:, :, :32], mu, logvar, 0.5, 7.0)[1]["reconstruction"]
+    assert still.item() == pytest.approx(float(((r - x)[:, :, :32] ** 2).sum()) / 3, rel=1e-6)
+    assert emphasised["reconstruction"] > plain["reconstruction"]
+
+
 def test_the_divergence_has_a_floor_for_each_image_and_no_gradient_below_it() -> None:
     mu = torch.zeros(2, 32)
     mu[1] = 3.0
