@@ -56,6 +56,13 @@ class Agent:
             raise UserError(f"expected at least 1 environment, got {num_envs}")
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
 
+    def part(self, name: str) -> slice:
+        """Where C sees ``name`` (z, h or c) among its features; an empty slice if it does not."""
+        if name not in self.features:
+            return slice(0)
+        before = feature_size(self.vision, self.memory, self.features[: self.features.index(name)])
+        return slice(before, before + feature_size(self.vision, self.memory, (name,)))
+
     def digest(self) -> str:
         """SHA-256 of all weights, by which results of another agent are told apart."""
         total = hashlib.sha256()

@@ -65,8 +65,11 @@ _DOOM = Config(
     task="take-cover",
     collect=CollectConfig(episodes=600, reference_episodes=0, lockstep=50, backend="vizdoom"),
     vision=VisionConfig(latent_size=64, epochs=2.5, batch=64, lr=8e-4, emphasis=20.0),
-    memory=MemoryConfig(hidden_size=512, batch=48, length=200, burn_in=2100, steps=1500),
-    controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=48, polish=0),
+    memory=MemoryConfig(hidden_size=512, batch=24, length=200, burn_in=2100, steps=2000),
+    controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=64, polish=0),
+    dream=DreamConfig(
+        generations=16, population=24, episodes=24, ends="threshold", validate_every=4, validation_episodes=100
+    ),
     evaluate=EvaluateConfig(episodes=400, lockstep=50),
 )
 _TAKE_COVER = {
@@ -79,7 +82,7 @@ _TAKE_COVER = {
         dream=DreamConfig(generations=30, population=16, episodes=16, validation_episodes=32),
         evaluate=EvaluateConfig(episodes=100, lockstep=50),
     ),
-    "standard": replace(_DOOM, preset="standard"),
+    "standard": replace(_DOOM, preset="standard", rounds=3, later=0.35),
     "paper": replace(
         _DOOM,
         preset="paper",

@@ -152,7 +152,7 @@ def _fresh(agent: Agent, config: ControllerConfig, seen: Callable[[], np.ndarray
     if seen is None or config.components == 0:
         space = whole_space(start, controls)
     else:
-        space = component_space(start, controls, seen(), config.components)
+        space = component_space(start, controls, seen(), config.components, agent.part("c"))
     return _State(space, [], start, -np.inf, 0, [])
 
 

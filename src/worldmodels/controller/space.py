@@ -63,18 +63,27 @@ def whole_space(start: np.ndarray, controls: int) -> SearchSpace:
     return SearchSpace(start, np.zeros(features), np.eye(features), controls)
 
 
-def component_space(start: np.ndarray, controls: int, seen: np.ndarray, components: int) -> SearchSpace:
+def component_space(
+    start: np.ndarray, controls: int, seen: np.ndarray, components: int, loud: slice = slice(0)
+) -> SearchSpace:
     """The leading ``components`` principal components of what C has seen, (n, F) features.
 
-    They are scaled so that a step of given size changes C's output as much as in the whole space.
+    They are scaled so that a step of given size changes C's output as much as in the whole space. loud: features that
+    count as if they varied no more than the others; c, which has no bounds, would else be all that is heard.
     """
     centre = seen.mean(axis=0, dtype=np.float64)
-    variances, directions = np.linalg.eigh(np.cov(seen.astype(np.float64), rowvar=False).reshape(len(centre), -1))
+    volume = np.ones(len(centre))
+    spread = seen.var(axis=0, dtype=np.float64)
+    others = np.delete(spread, loud)
+    if spread[loud].sum() > 0 and others.sum() > 0:
+        volume[loud] = np.sqrt(others.mean() / spread[loud].mean())
+    covariance = np.cov(seen.astype(np.float64) * volume, rowvar=False).reshape(len(centre), -1)
+    variances, directions = np.linalg.eigh(covariance)
     count = min(components, len(centre))
     variances, directions = np.maximum(variances[::-1][:count], 1e-9), directions[:, ::-1][:, :count]
     scales = variances ** (-_WHITENING / 2)
     scales *= np.sqrt(variances.sum() / (variances * scales**2).sum())
-    return SearchSpace(start, centre, directions * scales, controls)
+    return SearchSpace(start, centre, volume[:, None] * directions * scales, controls)
 
 
 @torch.inference_mode()
