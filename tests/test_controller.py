@@ -201,7 +201,8 @@ class Toy:
 
 def toy_agent(task: Any = None, policy: Any = None) -> Agent:
     """What evolve needs of an agent."""
-    return cast(Agent, SimpleNamespace(controller=torch.zeros(SIZE), task=task or Scripted(), policy=policy, info={}))
+    whole = {"controller": torch.zeros(SIZE), "task": task or Scripted(), "policy": policy, "info": {}}
+    return cast(Agent, SimpleNamespace(**whole, part=lambda name: slice(0)))
 
 
 def without_speed(directory: Path) -> list[str]:

@@ -87,6 +87,29 @@ def test_there_are_never_more_components_than_features_nor_any_that_explode() ->
     assert before_tanh(space.controllers(np.full((1, space.size), 1e-3))[0], constant).shape == (500, CONTROLS)
 
 
+def test_loud_features_count_as_if_they_varied_no_more_than_the_others() -> None:
+    """c has no bounds; by its variance alone it would be all that C listens to."""
+    shouting = SEEN.copy()
+    shouting[:, 8:] *= 100.0
+    spread = SEEN.var(axis=0)
+    quiet = SEEN.copy()
+    quiet[:, 8:] *= np.sqrt(spread[:8].mean() / spread[8:].mean())
+    point = 0.02 * STREAM.standard_normal((1, CONTROLS * 6))
+    start = np.zeros_like(START)
+    heard = component_space(start, CONTROLS, shouting, 5, slice(8, FEATURES)).controllers(point)[0]
+    wanted = component_space(start, CONTROLS, quiet, 5).controllers(point)[0]
+    np.testing.assert_allclose(before_tanh(heard, shouting), before_tanh(wanted, quiet), rtol=1e-6, atol=1e-8)
+    deaf = component_space(start, CONTROLS, shouting, 5).controllers(point)[0]
+    assert not np.allclose(before_tanh(deaf, shouting), before_tanh(wanted, quiet), rtol=0.1)
+
+
+def test_an_agent_knows_where_c_sees_what() -> None:
+    agent = SimpleNamespace(vision=ConvVAE(4), memory=MDNRNN(4, 2, 6), features=("z", "c", "h"))
+    parts = [Agent.part(cast(Agent, agent), name) for name in ("z", "c", "h")]
+    assert parts == [slice(0, 4), slice(4, 10), slice(10, 16)]
+    assert Agent.part(cast(Agent, SimpleNamespace(features=("z",))), "c") == slice(0)
+
+
 def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:
     torch.manual_seed(3)
     memory = MDNRNN(4, 2, 6)
