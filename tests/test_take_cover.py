@@ -141,11 +141,11 @@ def test_right_moves_right_and_left_moves_left(action: int, side: int) -> None:
 
 def test_frames_show_the_middle_of_the_screen() -> None:
     screen = np.zeros((1, 240, 320, 3), np.uint8)
-    screen[:, 40:200] = 100
+    screen[:, 72:168] = 100
     assert TASK.frames(screen).shape == (1, 64, 64, 3) and (TASK.frames(screen) == 100).all()
-    screen[:, :40], screen[:, 200:] = 255, 255
+    screen[:, :72], screen[:, 168:] = 255, 255
     assert (TASK.frames(screen) == 100).all()
-    screen[:, 100:110, 160:170] = 250
+    screen[:, 108:114, 160:170] = 250
     rows, columns = np.nonzero(TASK.frames(screen)[0, :, :, 0] > 150)
     assert rows.min() >= 24 and rows.max() <= 28 and columns.min() >= 31 and columns.max() <= 34
 
