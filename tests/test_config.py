@@ -11,6 +11,7 @@ import pytest
 from worldmodels.config import (
     Config,
     ControllerConfig,
+    DreamConfig,
     MemoryConfig,
     VisionConfig,
     check,
@@ -38,6 +39,7 @@ def test_changed_values_survive_json_with_their_types() -> None:
         seed=77,
         vision=replace(QUICK.vision, epochs=0.25),
         controller=replace(QUICK.controller, features=("z",), diagonal=-1),
+        dream=replace(QUICK.dream, begins=(0, 300)),
     )
     again = from_json(json.loads(json.dumps(to_json(config))))
     assert again == config and isinstance(again.controller.features, tuple)
@@ -93,6 +95,7 @@ def test_what_does_not_fit_is_refused_in_one_line(spoil: Any) -> None:
         (Config(memory=MemoryConfig(hidden_size=0)), "--memory.hidden-size must be positive, got 0"),
         (Config(controller=ControllerConfig(patience=-1)), "--controller.patience must be at least 0, got -1"),
         (Config(controller=ControllerConfig(sigma=0.0)), "--controller.sigma must be positive, got 0"),
+        (Config(dream=DreamConfig(begins=(0, -5))), "--dream.begins must be whole numbers of at least 0, got 0 -5"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused_by_the_name_of_their_option(config: Config, message: str) -> None:

@@ -4,6 +4,7 @@ The world of traps 1 to 3 is deadly where its frame says so and the action does 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import Agent
 from worldmodels.collecting import record_episodes
-from worldmodels.config import MemoryConfig
-from worldmodels.controller.evolve import real_returns
+from worldmodels.config import ControllerConfig, DreamConfig, MemoryConfig
+from worldmodels.controller.evolve import Returns, real_returns
 from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.env import DreamVectorEnv
 from worldmodels.dream.returns import DreamReturns
 from worldmodels.encoding import dream_starts
 from worldmodels.evaluation import evaluate
+from worldmodels.evolution import evolve_everywhere
 from worldmodels.memory.mdnrnn import MDNRNN, Prediction, Targets, memory_loss
 from worldmodels.memory.mixture import Mixture
 from worldmodels.memory.train import SequenceSampler, train_memory
@@ -179,9 +181,12 @@ def test_6_dreams_begin_where_recordings_begin_or_with_what_m_remembers_there(de
     assert torch.equal(starts[:, 0], deadly.mu[first]) and torch.equal(starts[:, 1], deadly.logvar[first])
     assert (states == 0).all()
 
+    asked, remembered = dream_starts(agent, deadly, (0, 2))
     agent.task.dream_begins = (0, 2)
     starts, states = dream_starts(agent, deadly)
-    long = deadly.lengths >= 2
+    assert torch.equal(starts, asked) and torch.equal(states, remembered)
+    long = deadly.lengths > 2
+    assert len(starts) == len(first) + long.sum(), "an episode that ended at step 2 has nothing left to dream of"
     late = starts[len(first) :, 0], states[len(first) :].float()
     assert torch.equal(late[0], deadly.mu[first[long] + 2])
     z = torch.stack([deadly.mu[first[long] + step] for step in range(2)], dim=1).float()
@@ -199,6 +204,28 @@ def test_6_dreams_begin_where_recordings_begin_or_with_what_m_remembers_there(de
     fitting = (dreams.h[:, None] - states[None, :, 0].float()).abs().amax(-1) < 1e-6
     assert (nearest & fitting).any(dim=1).all(), "z and memory belong to the same moment"
     assert (dreams.h != 0).any() and (dreams.h == 0).all(dim=1).any()
+
+
+def test_6_evolution_may_dream_on_from_other_moments_than_those_that_the_agent_keeps(
+    deadly: Latents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(Deadly(), ConvVAE(LATENT), MDNRNN(LATENT, 2, 24, 3, True, True), torch.zeros(66))
+    agent.starts, agent.start_states = kept = dream_starts(agent, deadly)
+    dreamt_with = list[Agent]()
+
+    def measure(dreamer: Agent, temperature: float, ends: str) -> Returns:
+        dreamt_with.append(dreamer)
+        return DreamReturns(dreamer, temperature, ends)
+
+    monkeypatch.setattr("worldmodels.evolution.DreamReturns", measure)
+    monkeypatch.setattr("worldmodels.evolution.real_returns", lambda agent, backend: DreamReturns(agent, 1.0, "sample"))
+    settings = ControllerConfig(world="dream", population=2, components=0)
+    dream = DreamConfig(generations=1, population=2, episodes=2, steps=4, begins=(2,), validation_episodes=2)
+    evolve_everywhere(agent, settings, dream, 1, tmp_path, deadly)
+    assert agent.starts is kept[0] and agent.start_states is kept[1]
+    starts, states = dream_starts(agent, deadly, (2,))
+    assert dreamt_with[0].starts is not None and torch.equal(dreamt_with[0].starts, starts)
+    assert dreamt_with[0].start_states is not None and torch.equal(dreamt_with[0].start_states, states)
 
 
 def test_7_the_controller_sees_what_the_paper_gave_it() -> None:

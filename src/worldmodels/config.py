@@ -157,6 +157,8 @@ class DreamConfig:
     """Dreams that every candidate of a generation dreams; new ones in each generation."""
     steps: int = 0
     """Longest dream; 0 means the task's limit."""
+    begins: tuple[int, ...] = ()
+    """Steps of recorded episodes at which dreams begin, M having followed so far; empty means the world's own."""
     temperature: float = 1.15
     """Uncertainty of the dream: logits are divided by it, noise is multiplied by its square root."""
     ends: str = "sample"
@@ -305,6 +307,8 @@ def check(config: Any, where: str = "") -> None:
             check(value, f"{name}.")
         elif item.name == "features" and (not value or not set(value) <= {"z", "h", "c"}):
             raise UserError(f"--{name} must be some of z, h and c, got {' '.join(map(str, value)) or 'nothing'}")
+        elif item.name == "begins" and not all(type(one) is int and one >= 0 for one in value):
+            raise UserError(f"--{name} must be whole numbers of at least 0, got {' '.join(map(str, value))}")
         elif item.name == "temperatures" and not (value and all(0 < one < float("inf") for one in value)):
             raise UserError(f"--{name} must be positive numbers, got {' '.join(map(str, value)) or 'nothing'}")
         elif item.name in _CHOICES and value not in _CHOICES[item.name]:
@@ -345,7 +349,11 @@ def from_json(content: dict[str, Any]) -> Config:
         values = {name: (parts[name](**value) if name in parts else value) for name, value in content.items()}
         config = Config(**values)
         features = tuple(str(one) for one in config.controller.features)
-        config = dataclasses.replace(config, controller=dataclasses.replace(config.controller, features=features))
+        config = dataclasses.replace(
+            config,
+            controller=dataclasses.replace(config.controller, features=features),
+            dream=dataclasses.replace(config.dream, begins=tuple(config.dream.begins)),
+        )
         check(config)
         return config
     except (TypeError, AttributeError, UserError) as error:

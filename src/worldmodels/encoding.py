@@ -1,5 +1,7 @@
 """Turning recorded frames into latents, and what dreams begin with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,24 +35,24 @@ def encoded(agent: Agent, flush: Flush, bar: Progress) -> Latents:
 
 
 @torch.inference_mode()
-def dream_starts(agent: Agent, latents: Latents) -> tuple[Tensor, Tensor]:
-    """What dreams of the task begin with, out of the last episodes.
+def dream_starts(agent: Agent, latents: Latents, begins: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    """What dreams begin with, out of the last episodes.
 
-    mu and logvar of frames, (S, 2, Z) float16, and h and c of an M that has followed the episode so far, (S, 2, H)
-    float16: zeros for first frames.
+    begins: steps of those episodes (none: the task's). Returns mu and logvar of frames, (S, 2, Z) float16, and h and c
+    of an M that has followed the episode so far, (S, 2, H) float16: zeros for first frames.
     """
-    begins = agent.task.dream_begins
+    begins = begins or agent.task.dream_begins
     chosen = torch.arange(len(latents.lengths))[-max(1, _STARTS // len(begins)) :]
     lengths = latents.lengths[chosen]
     # Short trials may have no episode that comes so far.
-    begins = tuple(step for step in begins if (lengths >= step).any()) or (0,)
+    begins = tuple(step for step in begins if (lengths > step).any()) or (0,)
     actions = (latents.lengths.cumsum(0) - latents.lengths)[chosen]
     frames = actions + chosen
     h, c = agent.memory.initial_state(len(chosen))
     codes, states = [], []
     for step in range(max(begins) + 1):
         if step in begins:
-            there = lengths >= step
+            there = lengths > step
             here = frames[there] + step
             codes.append(torch.stack([latents.mu[here], latents.logvar[here]], dim=1))
             states.append(torch.stack([h, c], dim=1).cpu()[there])

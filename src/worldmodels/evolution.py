@@ -1,5 +1,6 @@
 """The whole evolution of a C: in dreams, in the real world or in one after the other, and polished in the end."""
 
+import copy
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from worldmodels.config import ControllerConfig, DreamConfig, in_the_dream, poli
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along, features_met
 from worldmodels.dream.returns import DreamReturns
+from worldmodels.encoding import dream_starts
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.latents import Latents
 
@@ -26,7 +28,10 @@ def evolve_everywhere(
     seen = partial(features_along, agent, latents) if agent.features else None
     if "dream" in settings.world:
         folder = directory / "dream" if "real" in settings.world else directory
-        fitness = DreamReturns(agent, dream.temperature, dream.ends)
+        dreamer = copy.copy(agent)
+        if dream.begins:
+            dreamer.starts, dreamer.start_states = dream_starts(agent, latents, dream.begins)
+        fitness = DreamReturns(dreamer, dream.temperature, dream.ends)
         agent.controller, metrics = evolve(
             agent, in_the_dream(settings, dream, limit), seed, folder, fitness, seen, real
         )

@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.collecting import record_episodes
-from worldmodels.config import ControllerConfig, DreamConfig, DreamReportConfig, in_the_dream
+from worldmodels.config import DreamReportConfig, in_the_dream
 from worldmodels.controller.evolve import evolve, real_returns
+from worldmodels.controller.space import features_met
 from worldmodels.dream.returns import DreamReturns
 from worldmodels.dream.truth import (
     FRAME_STEPS,
@@ -27,6 +29,7 @@ from worldmodels.dream.truth import (
     watch,
 )
 from worldmodels.evaluation import statistics
+from worldmodels.presets import preset
 from worldmodels.progress import say
 from worldmodels.report.dream_plots import open_loop_plot, scatter_plot, temperature_plot
 from worldmodels.seeds import episode_seeds
@@ -139,14 +142,18 @@ class DreamReport:
     def _temperature(self, temperature: float) -> dict[str, Any]:
         """Evolve in dreams of one temperature; score the result there and in the real world."""
         config, agent = self._config, self._agent
-        dream = DreamConfig(generations=config.generations, temperature=temperature, steps=config.steps)
-        settings = in_the_dream(ControllerConfig(components=0), dream, self._steps)
+        usual = preset("standard", agent.task.name)
+        dream = dataclasses.replace(usual.dream, generations=config.generations, temperature=temperature)
+        dream = dataclasses.replace(dream, steps=min(config.steps or self._steps, dream.steps or self._steps))
+        settings = in_the_dream(usual.controller, dream, self._steps)
         settings = dataclasses.replace(settings, validate_every=config.generations)
         fresh = copy.copy(agent)
         fresh.controller = torch.zeros_like(agent.controller)
         measure = DreamReturns(fresh, temperature, dream.ends)
         folder = self._directory / "parts" / f"temperature-{temperature:g}"
-        best, _ = evolve(fresh, settings, self._seed, folder, measure)
+        seeds = episode_seeds("report", self._seed, config.episodes, 4)
+        met = partial(features_met, agent, self._backend, seeds, self._steps) if agent.features else None
+        best, _ = evolve(fresh, settings, self._seed, folder, measure, met)
         games = episode_seeds("report", self._seed, config.games, 3)
         controller = best.double().numpy()[None]
         row: dict[str, Any] = {"temperature": temperature}
