@@ -14,6 +14,7 @@ from worldmodels.config import (
     DreamConfig,
     MemoryConfig,
     VisionConfig,
+    after_dreams,
     check,
     from_json,
     in_a_later_round,
@@ -149,6 +150,13 @@ def test_polishing_means_small_steps_on_twice_the_tracks_for_whole_episodes() ->
     assert last.episodes == 2 * base.episodes and last.sigma < base.sigma and last.revisit > base.revisit
     # The score that polishing must beat was taken on the same tracks.
     assert last.validation_episodes == base.validation_episodes and last.validate_every <= last.generations
+
+
+def test_a_c_that_comes_from_dreams_goes_on_over_whole_episodes_in_smaller_steps() -> None:
+    usual = preset("standard").controller
+    going_on = after_dreams(usual, 1000)
+    assert (going_on.horizon, going_on.horizon_growth) == (1000, 0) and going_on.sigma == usual.sigma / 2
+    assert going_on.generations == usual.generations
 
 
 def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:

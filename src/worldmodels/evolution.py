@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from worldmodels.agent import Agent
-from worldmodels.config import ControllerConfig, DreamConfig, in_the_dream, polishing
+from worldmodels.config import ControllerConfig, DreamConfig, after_dreams, in_the_dream, polishing
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_along, features_met
 from worldmodels.dream.returns import DreamReturns
@@ -38,7 +38,8 @@ def evolve_everywhere(
         if "real" in settings.world:
             metrics = {f"dream_{name}": value for name, value in metrics.items()}
     if "real" in settings.world:
-        agent.controller, found = evolve(agent, settings, seed, directory, real, seen)
+        begun = after_dreams(settings, limit) if "dream" in settings.world else settings
+        agent.controller, found = evolve(agent, begun, seed, directory, real, seen)
         if settings.polish:
             found |= _polished(agent, settings, seed, directory, found["validation"])
         metrics |= found

@@ -14,6 +14,9 @@ from worldmodels.config import (
 )
 from worldmodels.errors import UserError
 
+_SHORT_DREAMS = DreamConfig(
+    generations=60, population=24, episodes=24, steps=300, temperature=1.0, validation_episodes=32
+)
 _CAR_RACING = {
     "quick": Config(
         preset="quick",
@@ -32,10 +35,19 @@ _CAR_RACING = {
             polish=0,
             validation_episodes=16,
         ),
-        dream=DreamConfig(generations=40, population=16, episodes=16, validation_episodes=16),
+        dream=replace(_SHORT_DREAMS, generations=40, population=16, episodes=16, validation_episodes=16),
         evaluate=EvaluateConfig(episodes=30, lockstep=30),
     ),
-    "standard": Config(preset="standard"),
+    "standard": Config(preset="standard", dream=_SHORT_DREAMS),
+    # Evolved in dreams alone, from drivers that lapse now and then: see CarRacing.noisy.
+    "dream": Config(
+        preset="dream",
+        collect=CollectConfig(policy="disturbed"),
+        vision=VisionConfig(epochs=3),
+        memory=MemoryConfig(steps=1500),
+        controller=ControllerConfig(world="dream"),
+        dream=_SHORT_DREAMS,
+    ),
     "paper": Config(
         preset="paper",
         later=1.0,

@@ -27,7 +27,7 @@ class RunOptions:
     task: TaskName = "car-racing"
     """The world: car-racing, take-cover or bin-packing."""
     preset: str = "standard"
-    """quick, standard or paper."""
+    """quick, standard or paper; of car-racing also dream, which evolves C in dreams alone."""
     run: Path | None = None
     """The run's directory (default: runs/TASK-PRESET-seedS). The same command continues it."""
     seed: int = 1
