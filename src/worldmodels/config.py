@@ -215,7 +215,7 @@ def in_the_dream(controller: ControllerConfig, dream: DreamConfig, limit: int) -
 
 
 def after_dreams(controller: ControllerConfig, limit: int) -> ControllerConfig:
-    """The settings with which a C that was evolved in dreams goes on in the real world, which it need not learn anew."""
+    """The settings with which a C that has been evolved in dreams goes on in the real world: it can do much already."""
     return replace(controller, sigma=0.5 * controller.sigma, sigma_hold=0, horizon=limit, horizon_growth=0)
 
 
