@@ -164,5 +164,6 @@ def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:
     later = in_a_later_round(replace(first, later=0.25))
     assert later.collect.episodes == first.collect.episodes / 4 and later.collect.reference_episodes == 0
     assert later.vision.epochs == first.vision.epochs / 4 and later.memory.steps == first.memory.steps / 4
-    assert (later.controller, later.dream, later.evaluate) == (first.controller, first.dream, first.evaluate)
+    assert (later.controller, later.evaluate) == (first.controller, first.evaluate)
+    assert later.dream == replace(first.dream, sigma=first.dream.later_sigma)
     assert in_a_later_round(replace(QUICK, later=1.0)) == replace(QUICK, later=1.0)

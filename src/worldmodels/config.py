@@ -165,6 +165,8 @@ class DreamConfig:
     """How a dream ends: sample (as often as ends come) or threshold (where the weighted end head exceeds 0.5)."""
     sigma: float = 0.1
     """Initial step size."""
+    later_sigma: float = 0.1
+    """That of later rounds, which begin with the C of the last: beside its weights, a small step changes nothing."""
     validate_every: int = 10
     """Generations between evaluations of the distribution's mean in the real world."""
     validation_episodes: int = 64
@@ -267,6 +269,7 @@ def in_a_later_round(config: Config) -> Config:
         ),
         vision=replace(vision, epochs=config.later * vision.epochs),
         memory=replace(memory, steps=share(memory.steps)),
+        dream=replace(config.dream, sigma=config.dream.later_sigma),
     )
 
 

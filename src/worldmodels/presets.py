@@ -79,8 +79,17 @@ _DOOM = Config(
     vision=VisionConfig(latent_size=64, epochs=2.5, batch=64, lr=8e-4, emphasis=20.0),
     memory=MemoryConfig(hidden_size=512, batch=24, length=200, burn_in=2100, steps=2000),
     controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=64, polish=0),
+    # Games get harder while they last, since imps gather: dreams begin at all stages of them.
     dream=DreamConfig(
-        generations=16, population=24, episodes=24, ends="threshold", validate_every=4, validation_episodes=100
+        generations=16,
+        population=24,
+        episodes=48,
+        steps=800,
+        begins=(0, 200, 400, 600, 800, 1000),
+        ends="threshold",
+        later_sigma=0.4,
+        validate_every=4,
+        validation_episodes=100,
     ),
     evaluate=EvaluateConfig(episodes=400, lockstep=50),
 )
