@@ -15,8 +15,10 @@ from worldmodels.dream.beside import Beside
 from worldmodels.dream.truth import (
     area_under_curve,
     controllers_of_all_strengths,
+    correlation,
     open_loop,
     predicted,
+    ranks,
     watch,
 )
 from worldmodels.errors import UserError
@@ -92,6 +94,12 @@ def test_the_area_under_the_curve_is_the_chance_of_the_right_order() -> None:
     assert np.isnan(area_under_curve(scores, np.zeros(80, bool)))
 
 
+def test_ranks_of_equal_scores_are_equal_and_a_score_that_never_varies_correlates_with_nothing() -> None:
+    assert ranks(np.array([5.0, 1.0, 5.0, 9.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
+    assert np.isnan(correlation(ranks(np.full(4, 2100.0)), ranks(np.arange(4.0))))
+    assert correlation(ranks(np.array([1.0, 10.0, 100.0])), ranks(np.array([3.0, 4.0, 5.0]))) == pytest.approx(1.0)
+
+
 def test_controllers_range_from_the_agents_own_to_nothing_of_it() -> None:
     agent = dreamer()
     some = controllers_of_all_strengths(agent, 40, 1)
@@ -108,16 +116,17 @@ def test_the_report_writes_its_tables_and_pictures_and_measures_nothing_twice(
     report = DreamReport(agent, TINY, 1, tmp_path).run()
     assert report["prediction"]["starts"] == 6 and report["correlation"]["controllers"] == 5
     assert [row["temperature"] for row in report["temperatures"]] == [0.5, 1.0]
-    names = {"open_loop", "correlation", "temperatures"}
-    assert {path.stem for path in tmp_path.glob("*.png")} == names
-    assert {path.stem for path in tmp_path.glob("*.csv")} == names | {"prediction"}
+    names = {"open_loop", "prediction", "correlation", "temperatures"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.csv")} == names
     rows = list(csv.DictReader((tmp_path / "open_loop.csv").open()))
     assert [row["steps_ahead"] for row in rows] == list("123456") and rows[3]["frame_rmse"] == ""
     capsys.readouterr()
     assert DreamReport(agent, TINY, 1, tmp_path).run() == report
     assert "measuring" not in "".join(capsys.readouterr())
-    other = DreamReport(dreamer(end_bias=-6.0, seed=1), replace(TINY, generations=0), 1, tmp_path).run()
-    assert other["prediction"] != report["prediction"] and "temperatures" not in other
+    other = DreamReport(dreamer(end_bias=-6.0, seed=1), TINY, 1, tmp_path).run()
+    assert "generations" in "".join(capsys.readouterr()), "another agent's C is another one's to evolve"
+    assert other["prediction"] != report["prediction"] and other["temperatures"] != report["temperatures"]
+    assert "temperatures" not in DreamReport(agent, replace(TINY, generations=0), 1, tmp_path / "short").run()
 
 
 def test_a_dream_beside_the_real_world_begins_with_its_frame_and_gets_its_actions() -> None:

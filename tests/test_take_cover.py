@@ -17,6 +17,8 @@ import torch
 import vizdoom.gymnasium_wrapper  # noqa: F401
 
 from worldmodels.collecting import record_episodes
+from worldmodels.errors import UserError
+from worldmodels.report.picture import stock_env
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
 from worldmodels.tasks import take_cover_world as world
@@ -195,16 +197,29 @@ while True:
 """
 
 
-@pytest.mark.parametrize("victim", ["parent", "worker"])
+_WATCH = """
+from worldmodels.report.picture import stock_env
+from worldmodels.tasks import get_task
+env = stock_env(get_task("take-cover"))
+env.reset(seed=1)
+print("playing", flush=True)
+while True:
+    if env.step(0)[2]:
+        env.reset(seed=1)
+"""
+
+
+@pytest.mark.parametrize("victim", ["parent", "worker", "watcher"])
 def test_killing_leaves_no_game_and_no_shared_memory(victim: str, tmp_path: Path) -> None:
     before, running, temporary = shared_memory(), games(), folders()
-    parent = subprocess.Popen([sys.executable, "-c", _PLAY], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    code = _WATCH if victim == "watcher" else _PLAY
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert parent.stdout is not None
     pids = parent.stdout.readline().split()[1:]
     assert games() > running
-    os.kill(parent.pid if victim == "parent" else int(pids[0]), signal.SIGKILL)
+    os.kill(int(pids[0]) if victim == "worker" else parent.pid, signal.SIGKILL)
     parent.wait(30)
-    if victim == "worker":
+    if victim != "parent":
         time.sleep(11)  # young shared memory may belong to a game that is just starting
         world.sweep()
     assert gone(before, running)
@@ -216,11 +231,23 @@ def test_killing_leaves_no_game_and_no_shared_memory(victim: str, tmp_path: Path
 
 
 def test_a_missing_vizdoom_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from worldmodels.errors import UserError
-
     monkeypatch.setattr("worldmodels.tasks.take_cover.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'missing vizdoom; pip install "worldmodels\[doom\]"'):
         TASK.make(1, "vizdoom")
+    with pytest.raises(UserError, match=r'it needs vizdoom; pip install "worldmodels\[doom\]"'):
+        stock_env(TASK)
+
+
+def test_a_game_that_crashes_while_it_is_watched_is_named_in_one_line() -> None:
+    running = games()
+    with contextlib.closing(stock_env(TASK)) as env:
+        env.reset(seed=1)
+        for process in games() - running:
+            os.kill(process, signal.SIGKILL)
+        with pytest.raises(UserError, match=r"TakeCover-v0 failed: .*; run the same command again") as caught:
+            for _ in range(20):
+                env.step(np.int64(0))
+        assert "\n" not in str(caught.value)
 
 
 def test_the_task_is_registered() -> None:

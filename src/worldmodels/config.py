@@ -164,7 +164,7 @@ class DreamConfig:
     ends: str = "sample"
     """How a dream ends: sample (as often as ends come) or threshold (where the weighted end head exceeds 0.5)."""
     sigma: float = 0.1
-    """Initial step size."""
+    """Initial step size in the first round."""
     later_sigma: float = 0.1
     """That of later rounds, which begin with the C of the last: beside its weights, a small step changes nothing."""
     validate_every: int = 10

@@ -42,17 +42,19 @@ def dream_starts(agent: Agent, latents: Latents, begins: Sequence[int] = ()) -> 
     of an M that has followed the episode so far, (S, 2, H) float16: zeros for first frames.
     """
     begins = begins or agent.task.dream_begins
-    chosen = torch.arange(len(latents.lengths))[-max(1, _STARTS // len(begins)) :]
+    quota = max(1, _STARTS // len(begins))
+    # The latest episodes that come so far; short trials may have none.
+    rows = {step: (latents.lengths > step).nonzero().squeeze(1)[-quota:] for step in begins}
+    rows = {step: some for step, some in rows.items() if len(some)} or {0: torch.arange(len(latents.lengths))[-quota:]}
+    chosen = torch.tensor(sorted({one for some in rows.values() for one in some.tolist()}))
     lengths = latents.lengths[chosen]
-    # Short trials may have no episode that comes so far.
-    begins = tuple(step for step in begins if (lengths > step).any()) or (0,)
     actions = (latents.lengths.cumsum(0) - latents.lengths)[chosen]
     frames = actions + chosen
     h, c = agent.memory.initial_state(len(chosen))
     codes, states = [], []
-    for step in range(max(begins) + 1):
-        if step in begins:
-            there = lengths > step
+    for step in range(max(rows) + 1):
+        if step in rows:
+            there = torch.isin(chosen, rows[step])
             here = frames[there] + step
             codes.append(torch.stack([latents.mu[here], latents.logvar[here]], dim=1))
             states.append(torch.stack([h, c], dim=1).cpu()[there])

@@ -69,6 +69,7 @@ _CAR_RACING = {
             validate_every=25,
             validation_episodes=256,
         ),
+        dream=replace(_SHORT_DREAMS, generations=300, population=64),
         evaluate=EvaluateConfig(episodes=1000),
     ),
 }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
-from worldmodels.config import Config, ControllerConfig, in_a_later_round
+from worldmodels.config import Config, ControllerConfig, DreamConfig, in_a_later_round
 from worldmodels.encoding import dream_starts, encoded
 from worldmodels.errors import UserError
 from worldmodels.evaluation import agent_policy, evaluate, report
@@ -293,12 +293,14 @@ class Pipeline:
         dreamt = "dream" in self._evolution.world
         inputs = {
             "controller": settings,
-            **({"dream": dataclasses.asdict(self.config.dream)} if dreamt else {}),
+            **({"dream": dataclasses.asdict(self._dream)} if dreamt else {}),
             "vision": self.digest("vision"),
             "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
             "latents": self.digest("encode"),
         }
-        return self._do("controller", inputs, self._controller, free=("controller.generations", "dream.generations"))
+        # What went on in the real world cannot be told to have begun with another C.
+        longer = {"dream": "dream.generations"}.get(self._evolution.world, "controller.generations")
+        return self._do("controller", inputs, self._controller, free=(longer,))
 
     def _controller(self, directory: Path) -> Mapping[str, float]:
         memory = self.new_memory() if self.variant == "untrained-m" else self.load_memory()
@@ -308,7 +310,7 @@ class Pipeline:
         agent.info = {"preset": self.config.preset, "seed": self.config.seed}
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
-        metrics = evolve_everywhere(agent, self._evolution, self.config.dream, self.seed, directory, latents)
+        metrics = evolve_everywhere(agent, self._evolution, self._dream, self.seed, directory, latents)
         agent.save(directory)
         return metrics
 
@@ -318,6 +320,12 @@ class Pipeline:
         worlds = {"dream-only": "dream", "untrained-m": "real"}
         settings = self.config.controller
         return dataclasses.replace(settings, world=worlds.get(self.variant, settings.world))
+
+    @property
+    def _dream(self) -> DreamConfig:
+        # An ablation begins with a C of zeros in every round.
+        dream = self.config.dream
+        return dataclasses.replace(dream, sigma=self.run.config.dream.sigma) if self.variant else dream
 
     @property
     def _features(self) -> tuple[str, ...]:

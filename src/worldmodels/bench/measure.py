@@ -100,6 +100,7 @@ def agent_for(task: Task) -> Agent:
         standard.memory.mixtures,
         task.predicts_reward,
         task.predicts_end,
+        task.control_size if task.masked else 0,
     )
     controller = torch.zeros(controller_size(task, vision, memory, task.features))
     return Agent(task, vision.to(device), memory.to(device), controller, info={"untrained": True})

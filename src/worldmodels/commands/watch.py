@@ -107,7 +107,7 @@ def dream(verb: str, arguments: list[str]) -> int:
     from worldmodels.tasks import get_task, task_names
 
     task = options.task
-    if options.agent is not None and not any(text in task_names() for text in arguments):
+    if options.agent is not None and not any(text in task_names() for text in arguments if text != options.agent):
         from worldmodels.agent import load_agent
 
         task = load_agent(options.agent).task.name

@@ -90,12 +90,18 @@ def evolve(
     space, start = state.space, len(state.fitness)
     strategy = make_strategy(config, space.size, seed)
     if start > config.generations:
-        raise UserError(f"{checkpoint} has seen {start} generations; give at least --controller.generations {start}")
+        raise UserError(
+            f"{checkpoint} has seen {start} generations; expected at least as many, got {config.generations}"
+        )
     for fitness in state.fitness:
         strategy.tell(fitness)
     columns = ("mean", "best", "sd", "horizon", "steps_per_s", "sigma", "validation", "validation_sd")
     log = MetricsLog(directory, columns, start)
     validation_seeds = episode_seeds("validation", seed, config.validation_episodes)
+    if start == 0 and space.start.any():
+        # Nobody wants to go on from a C and come back with a worse one.
+        scores, _ = validate(space.start[None], validation_seeds, limit, None)
+        state.best_score = float(scores.mean())
     with Progress(config.generations, "controller", "generations", start) as bar, contextlib.closing(log):
         total_steps, began = 0, time.monotonic()
         for generation in range(start, config.generations):

@@ -59,7 +59,6 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 50}
         self._mode, self._observation = autoreset_mode, observation
         self._limit = max_steps or self.agent.task.max_steps
-        self._settings = (temperature, ends, dtype)
         self._dreams = Dreams(self.agent, temperature, ends, dtype)
         if observation == "frame":
             self.single_observation_space: spaces.Space[Any] = spaces.Box(0, 255, (64, 64, 3), np.uint8)

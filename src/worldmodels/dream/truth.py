@@ -113,7 +113,8 @@ class Predicted:
     """How well reward and end are foreseen one step ahead.
 
     reward_correlation: of rewards summed over ``window`` steps; end_auc: chance that a step that ends is given a higher
-    probability than one that does not; end_recall and end_precision at probability 0.5. allowed_accuracy: share of the
+    probability than one that does not; end_recall and end_precision where the weighted end head
+    exceeds 0.5, which is what ends dreams by threshold. allowed_accuracy: share of the
     controls of which M tells rightly whether they are allowed. NaN where there is nothing to tell apart.
     """
 
@@ -127,42 +128,57 @@ class Predicted:
     allowed_accuracy: float
 
 
+@dataclass(frozen=True)
+class Foreseen:
+    """What M foretold one step ahead and what came: sums of rewards over windows (W,), logits and ends of steps (T,).
+
+    ``logit`` is that of the weighted end head, ``chance`` the probability of an end that it stands for. Parts that M
+    does not foretell are empty.
+    """
+
+    reward: np.ndarray
+    reward_real: np.ndarray
+    logit: np.ndarray
+    chance: np.ndarray
+    end: np.ndarray
+
+
 @torch.inference_mode()
-def predicted(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Predicted:
-    """Follow real episodes and compare what M predicted for each step with what came."""
-    rewards, foreseen, chances, ends = [], [], [], []
+def foresee(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Foreseen:
+    """Follow real episodes with M."""
+    parts = [[np.zeros(0)] for _ in range(4)]
+    ends = [np.zeros(0, bool)]
     for one in watched:
-        prediction = agent.memory.heads(one.h[1:])
-        steps = len(one.episode.actions)
+        prediction, steps = agent.memory.heads(one.h[1:]), len(one.episode.actions)
         if prediction.reward is not None:
             whole = steps // window * window
-            rewards.append(one.episode.rewards[:whole].reshape(-1, window).sum(axis=1))
-            foreseen.append(prediction.reward.cpu().numpy()[:whole].reshape(-1, window).sum(axis=1))
+            for sums, values in zip(parts, (prediction.reward.cpu().numpy(), one.episode.rewards), strict=False):
+                sums.append(values[:whole].reshape(-1, window).sum(axis=1))
         if prediction.end_logit is not None:
-            chances.append(torch.sigmoid(prediction.end_logit).cpu().numpy())
+            parts[2].append(prediction.end_logit.cpu().numpy())
+            parts[3].append(torch.sigmoid(agent.memory.end_odds(prediction.end_logit)).cpu().numpy())
             ends.append((np.arange(steps) == steps - 1) & one.episode.terminated)
-    correlation = float("nan")
-    if rewards and np.concatenate(rewards).std() > 0:
-        correlation = float(np.corrcoef(np.concatenate(rewards), np.concatenate(foreseen))[0, 1])
-    total = sum(len(one.episode.actions) for one in watched)
-    told = _allowed_accuracy(agent, watched)
-    if not chances:
-        return Predicted(correlation, window, float("nan"), float("nan"), float("nan"), 0, total, told)
-    chance, end = np.concatenate(chances), np.concatenate(ends)
-    alarm = chance > 0.5
-    hits = float((alarm & end).sum())
+    reward, real, logit, chance = (np.concatenate(part) for part in parts)
+    return Foreseen(reward, real, logit, chance, np.concatenate(ends))
+
+
+def predicted(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Predicted:
+    """How well reward and end of real episodes are foreseen."""
+    seen = foresee(agent, watched, window)
+    alarm, hits = seen.logit > 0, float(((seen.logit > 0) & seen.end).sum())
     return Predicted(
-        correlation,
+        correlation(seen.reward, seen.reward_real) if len(seen.reward) else float("nan"),
         window,
-        area_under_curve(chance, end),
-        hits / end.sum() if end.any() else float("nan"),
+        area_under_curve(seen.logit, seen.end),
+        hits / seen.end.sum() if seen.end.any() else float("nan"),
         hits / alarm.sum() if alarm.any() else float("nan"),
-        int(end.sum()),
-        total,
-        told,
+        int(seen.end.sum()),
+        sum(len(one.episode.actions) for one in watched),
+        _allowed_accuracy(agent, watched),
     )
 
 
+@torch.inference_mode()
 def _allowed_accuracy(agent: Agent, watched: Sequence[Watched]) -> float:
     if agent.memory.allowed_head is None:
         return float("nan")
@@ -172,6 +188,17 @@ def _allowed_accuracy(agent: Agent, watched: Sequence[Watched]) -> float:
         assert real is not None
         right.append(((agent.memory.allowed_logits(one.z) > 0).cpu().numpy() == real).mean(axis=1))
     return float(np.concatenate(right).mean())
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's r of two samples (N,); NaN where one of them does not vary."""
+    return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else float("nan")
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks (N,) from 0 on; equal values share the mean of theirs."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") - 1) / 2
 
 
 def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:

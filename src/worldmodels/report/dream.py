@@ -6,7 +6,9 @@ Every part is a CSV and a picture in one folder; a part that is there is not mea
 import copy
 import csv
 import dataclasses
+import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,21 +19,24 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.collecting import record_episodes
-from worldmodels.config import DreamReportConfig, in_the_dream
+from worldmodels.config import DreamReportConfig, in_the_dream, to_json
 from worldmodels.controller.evolve import evolve, real_returns
 from worldmodels.controller.space import features_met
 from worldmodels.dream.returns import DreamReturns
 from worldmodels.dream.truth import (
     FRAME_STEPS,
     controllers_of_all_strengths,
+    correlation,
+    foresee,
     open_loop,
     predicted,
+    ranks,
     watch,
 )
 from worldmodels.evaluation import statistics
 from worldmodels.presets import preset
 from worldmodels.progress import say
-from worldmodels.report.dream_plots import open_loop_plot, scatter_plot, temperature_plot
+from worldmodels.report.dream_plots import open_loop_plot, prediction_plot, scatter_plot, temperature_plot
 from worldmodels.seeds import episode_seeds
 from worldmodels.storage.atomic import read_json, write_bytes, write_json
 from worldmodels.workers.kept import Kept
@@ -65,7 +70,7 @@ class DreamReport:
 
     def _part(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self._directory / "parts" / f"{name}.json"
-        identity = {"config": _plain(self._config), "seed": self._seed, "agent": self._agent.digest()}
+        identity = self._identity(name)
         if path.exists():
             before = read_json(path, checksum=True)
             if before["identity"] == identity:
@@ -74,6 +79,14 @@ class DreamReport:
         result = measure()
         write_json(path, {"identity": identity, "result": result}, checksum=True)
         return result
+
+    def _identity(self, name: str) -> dict[str, Any]:
+        """All that a part's result depends on."""
+        found = {"config": to_json(self._config), "seed": self._seed, "agent": self._agent.digest()}
+        if name != "prediction":
+            usual = preset("standard", self._task.name)
+            found |= {"dream": to_json(usual.dream), "controller": to_json(usual.controller)}
+        return found
 
     def _table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
@@ -110,6 +123,8 @@ class DreamReport:
         open_loop_plot(opened, self._directory / "open_loop.png")
         foreseen = dataclasses.asdict(predicted(self._agent, watched))
         self._table("prediction.csv", [foreseen])
+        seen = foresee(self._agent, watched, foreseen["window"])
+        prediction_plot(seen, foreseen["window"], self._directory / "prediction.png")
         # Up to here the dream says more about what comes than that nothing changes.
         beats = np.flatnonzero(~(opened.latent < opened.latent_still))
         return {
@@ -125,12 +140,11 @@ class DreamReport:
         controllers = controllers_of_all_strengths(self._agent, config.controllers, self._seed)
         seeds = episode_seeds("report", self._seed, config.controller_episodes, 1)
         dreams = episode_seeds("report", self._seed, 4 * config.controller_episodes, 2)
+        usual = preset("standard", self._task.name).dream
         real, _ = real_returns(self._agent, self._backend)(controllers, seeds, self._steps, None)
-        dreamt, _ = DreamReturns(self._agent, 1.0, "sample")(controllers, dreams, self._steps)
+        dreamt, _ = DreamReturns(self._agent, usual.temperature, usual.ends)(controllers, dreams, self._steps)
         x, y = dreamt.mean(axis=1), real.mean(axis=1)
-        pearson = float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else float("nan")
-        first, second = (np.argsort(np.argsort(one)).astype(np.float64) for one in (x, y))
-        spearman = float(np.corrcoef(first, second)[0, 1])
+        pearson, spearman = correlation(x, y), correlation(ranks(x), ranks(y))
         rows = [
             {"controller": index, "dream_mean": a, "real_mean": b}
             for index, (a, b) in enumerate(zip(x.tolist(), y.tolist(), strict=True))
@@ -144,13 +158,17 @@ class DreamReport:
         config, agent = self._config, self._agent
         usual = preset("standard", agent.task.name)
         dream = dataclasses.replace(usual.dream, generations=config.generations, temperature=temperature)
-        dream = dataclasses.replace(dream, steps=min(config.steps or self._steps, dream.steps or self._steps))
+        # From the first frame on, unlike training where that begins in the middle; so whole dreams then.
+        longest = self._steps if dream.begins else dream.steps or self._steps
+        dream = dataclasses.replace(dream, steps=min(self._steps, longest))
         settings = in_the_dream(usual.controller, dream, self._steps)
         settings = dataclasses.replace(settings, validate_every=config.generations)
         fresh = copy.copy(agent)
         fresh.controller = torch.zeros_like(agent.controller)
         measure = DreamReturns(fresh, temperature, dream.ends)
-        folder = self._directory / "parts" / f"temperature-{temperature:g}"
+        # The checkpoint knows neither agent nor settings; a folder of another identity is not touched.
+        whose = hashlib.sha256(json.dumps(self._identity("temperature"), sort_keys=True).encode()).hexdigest()[:12]
+        folder = self._directory / "parts" / f"temperature-{temperature:g}-{whose}"
         seeds = episode_seeds("report", self._seed, config.episodes, 4)
         met = partial(features_met, agent, self._backend, seeds, self._steps) if agent.features else None
         best, _ = evolve(fresh, settings, self._seed, folder, measure, met)
@@ -175,7 +193,8 @@ def print_report(report: Mapping[str, Any], directory: Path) -> None:
     if found["end_auc"] is not None:
         recall, precision = (found[name] for name in ("end_recall", "end_precision"))
         say(
-            f"ends: AUC {found['end_auc']:.3f}, recall {_text(recall)}, precision {_text(precision)} at probability 0.5"
+            f"ends: AUC {found['end_auc']:.3f}, recall {_text(recall)}, precision {_text(precision)} "
+            "where the weighted end head exceeds 0.5"
         )
     if found["reward_correlation"] is not None:
         say(f"rewards over {found['window']} steps: correlation {found['reward_correlation']:.3f}")
@@ -201,8 +220,3 @@ def _text(value: float | None) -> str:
 def _number(value: float) -> float | None:
     """JSON knows no NaN."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _plain(config: DreamReportConfig) -> dict[str, Any]:
-    content = dataclasses.asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}

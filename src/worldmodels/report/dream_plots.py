@@ -6,10 +6,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from worldmodels.dream.truth import OpenLoop
+from worldmodels.dream.truth import Foreseen, OpenLoop
 from worldmodels.report.plots import BLUE, GREY, ORANGE, STYLE, save_figure
+
+_FEW = 20
+"""Steps below which a share says nothing."""
 
 
 def open_loop_plot(result: OpenLoop, out: Path) -> None:
@@ -32,6 +36,44 @@ def open_loop_plot(result: OpenLoop, out: Path) -> None:
         for axes in (left, right):
             axes.legend()
         save_figure(figure, out)
+
+
+def prediction_plot(seen: Foreseen, window: int, out: Path) -> None:
+    """Rewards foretold against real ones, and how often ends came where M gave them some probability."""
+    drawn = [*([_rewards] if len(seen.reward) else []), *([_ends] if seen.end.any() else [])]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6 * max(1, len(drawn)), 4.6), layout="constrained")
+        for axes, draw in zip(
+            figure.subplots(1, max(1, len(drawn)), squeeze=False)[0], drawn or [_nothing], strict=True
+        ):
+            draw(axes, seen, window)
+        save_figure(figure, out)
+
+
+def _rewards(axes: Axes, seen: Foreseen, window: int) -> None:
+    both = np.concatenate([seen.reward, seen.reward_real])
+    axes.plot([both.min(), both.max()], [both.min(), both.max()], color=GREY, linewidth=1, linestyle=":")
+    axes.scatter(seen.reward, seen.reward_real, s=10, color=BLUE, alpha=0.4, linewidths=0)
+    axes.set(title=f"Rewards of {window} steps", xlabel="foretold one step ahead", ylabel="real")
+
+
+def _ends(axes: Axes, seen: Foreseen, window: int) -> None:
+    # Ends are rare: classes of probability a factor of about three apart, those with few steps left out.
+    edges = np.concatenate([[0.0], 10.0 ** np.arange(-4, 0.1, 0.5)])
+    where = np.clip(np.searchsorted(edges, seen.chance, side="right") - 1, 0, len(edges) - 2)
+    classes = [one for one in range(len(edges) - 1) if (where == one).sum() >= _FEW]
+    told = [seen.chance[where == one].mean() for one in classes]
+    came = [seen.end[where == one].mean() for one in classes]
+    axes.plot([1e-5, 1], [1e-5, 1], color=GREY, linewidth=1, linestyle=":", label="as foretold")
+    axes.plot(told, came, "o-", color=BLUE, markersize=4, label="came to an end")
+    axes.set_xscale("symlog", linthresh=1e-4)
+    axes.set_yscale("symlog", linthresh=1e-4)
+    axes.set(title="Ends", xlabel="probability foretold", ylabel="share of steps that ended", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+
+
+def _nothing(axes: Axes, seen: Foreseen, window: int) -> None:
+    axes.set(title="Nothing to foretell", xticks=[], yticks=[])
 
 
 def scatter_plot(dream: np.ndarray, real: np.ndarray, text: str, out: Path) -> None:

@@ -1,8 +1,10 @@
 """Pictures of an agent at work: the world, what V sees of it and what M expected, side by side."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -54,12 +56,33 @@ def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
     """The stock Gymnasium environment of a task, which draws pictures for people."""
     try:
         options = {**task.gymnasium_options, "render_mode": "rgb_array", "max_episode_steps": task.max_steps}
-        return gymnasium.make(task.gymnasium_id, **options)
+        return _Spoken(gymnasium.make(task.gymnasium_id, **options))
     except gymnasium.error.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"cannot open {task.gymnasium_id} as a window on the world: {reason}; run worldmodels doctor"
         ) from None
+
+
+class _Spoken(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Says in one line when the world itself fails."""
+
+    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
+        with self._one_line():
+            return self.env.reset(**given)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        with self._one_line():
+            return self.env.step(action)
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            name = self.spec.id if self.spec else "the world"
+            raise UserError(f"{name} failed: {reason}; run the same command again") from error
 
 
 def visible(task: Task, picture: np.ndarray) -> np.ndarray:

@@ -6,8 +6,10 @@ is removed by :func:`sweep`.
 """
 
 import contextlib
+import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -35,6 +37,8 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 35}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None) -> None:
+        if importlib.util.find_spec("vizdoom") is None:
+            raise gymnasium.error.DependencyNotInstalled('it needs vizdoom; pip install "worldmodels[doom]"')
         self.render_mode = render_mode
         self.observation_space = spaces.Box(0, 255, SCREEN, np.uint8)
         self.action_space = spaces.Discrete(3)
@@ -65,7 +69,7 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
             return
         import vizdoom.gymnasium_wrapper  # noqa: F401
 
-        self._folder = tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", ignore_cleanup_errors=True)
         self._game = gymnasium.make(STOCK_ID, disable_env_checker=True).unwrapped
         self._episodes = 0
         with contextlib.chdir(self._folder.name):
@@ -93,7 +97,8 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
     def _forget(self) -> None:
         """Remove what the game would leave; it is about to be killed with this process."""
         if self._game is not None:
-            _unlink(self._game.game.get_instance_id())
+            with contextlib.suppress(Exception):  # a game that crashed may not know its name any more
+                _unlink(self._game.game.get_instance_id())
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -104,7 +109,10 @@ def _unlink(instance: str) -> None:
 
 
 def sweep() -> None:
-    """Remove shared memory and folders of games that no longer run (Linux; elsewhere the system does not show it)."""
+    """Remove shared memory and folders of games that no longer run (Linux; elsewhere the system does not show it).
+
+    A game goes on when the process that played it was killed, unless that was a worker of ours; it is ended first.
+    """
     if not _SHARED.is_dir() or not Path("/proc/self/cmdline").exists():
         return
     files = [path for path in _SHARED.glob("ViZDoom*") if _stale(path)]
@@ -112,6 +120,11 @@ def sweep() -> None:
     if not files and not folders:
         return
     processes = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    orphans = {process for process in processes if _home(process) in folders and not _owned(_home(process))}
+    for process in orphans:
+        with contextlib.suppress(OSError):
+            os.kill(int(process.name), signal.SIGKILL)
+    processes = [process for process in processes if process not in orphans]
     running = b" ".join(_command_line(process) for process in processes)
     for path in files:
         instance = path.name
@@ -130,6 +143,12 @@ def _home(process: Path) -> Path | None:
         return (process / "cwd").readlink()
     except OSError:
         return None
+
+
+def _owned(folder: Path | None) -> bool:
+    """Whether the process that a game's folder is named after still runs."""
+    owner = folder.name.removeprefix(_FOLDER).split("-")[0] if folder is not None else ""
+    return not owner.isdigit() or Path("/proc", owner).exists()
 
 
 def _command_line(folder: Path) -> bytes:
