@@ -278,6 +278,16 @@ def test_the_mean_with_the_best_validation_is_returned_and_not_the_last(tmp_path
     np.testing.assert_array_equal(controller.numpy(), toy.validation_calls[1][0][0].astype(np.float32))
 
 
+def test_a_controller_that_nobody_beat_is_given_back(tmp_path: Path) -> None:
+    agent = toy_agent()
+    agent.controller = torch.from_numpy(TARGET).float()
+    toy = Toy(validations=[4.0, 1.0, 3.0, 2.0, 3.0])
+    controller, metrics = evolve(agent, CONFIG, 1, tmp_path, toy)
+    assert torch.equal(controller, agent.controller) and (metrics["validation"], metrics["best_generation"]) == (4.0, 0)
+    np.testing.assert_allclose(toy.validation_calls[0][0][0], TARGET, rtol=1e-6)
+    assert len({tuple(seeds) for _, seeds, *_ in toy.validation_calls}) == 1, "all are validated on the same tracks"
+
+
 @pytest.mark.parametrize("dies_at", [0, 2, 5, 9])
 def test_a_killed_evolution_continues_to_the_same_result(tmp_path: Path, dies_at: int) -> None:
     wanted = evolve(toy_agent(), CONFIG, 1, tmp_path / "whole", Toy())
@@ -304,7 +314,7 @@ def test_a_finished_evolution_measures_nothing_again(tmp_path: Path) -> None:
 
 def test_fewer_generations_than_were_evolved_are_refused(tmp_path: Path) -> None:
     evolve(toy_agent(), replace(CONFIG, generations=2), 1, tmp_path, Toy())
-    with pytest.raises(UserError, match=r"at least --controller\.generations 2"):
+    with pytest.raises(UserError, match="seen 2 generations; expected at least as many, got 1"):
         evolve(toy_agent(), replace(CONFIG, generations=1), 1, tmp_path, Toy())
 
 
