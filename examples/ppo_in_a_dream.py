@@ -20,7 +20,7 @@ from worldmodels.evaluation import statistics
 def main() -> None:
     """Train, then play."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agent", default="car-racing", help="a shipped agent's task or the path of an agent")
+    parser.add_argument("--agent", default="car-racing-dream", help="a shipped agent's name or the path of an agent")
     parser.add_argument("--steps", type=int, default=500_000, help="dreamt steps of training")
     parser.add_argument("--dream-length", type=int, default=300, help="longest dream")
     parser.add_argument("--temperature", type=float, default=1.0, help="uncertainty of the dreams")

@@ -253,18 +253,17 @@ def _check_finite(name: str, values: Tensor) -> None:
 
 
 def shipped_agents() -> list[str]:
-    """Tasks whose agent comes with the package."""
-    root = resources.files("worldmodels") / "agents"
-    return [name for name in task_names() if (root / name / AGENT_FILE).is_file()]
+    """Names of the agents that come with the package: "car-racing" for a task's own, "car-racing-dream" for another."""
+    folder = Path(str(resources.files("worldmodels") / "agents"))
+    return sorted(path.parent.name for path in folder.glob(f"*/{AGENT_FILE}"))
 
 
 def _agent_path(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
-    if str(name_or_path) in task_names() and not path.exists():
-        shipped = Path(str(resources.files("worldmodels") / "agents" / str(name_or_path) / AGENT_FILE))
-        if not shipped.is_file():
-            raise UserError(f"no agent for {name_or_path} ships with this version; train one: worldmodels train {path}")
-        return shipped
+    path, name = Path(name_or_path), str(name_or_path)
+    if name in shipped_agents() and not path.exists():
+        return Path(str(resources.files("worldmodels") / "agents" / name / AGENT_FILE))
+    if name in task_names() and not path.exists():
+        raise UserError(f"no agent for {name} ships with this version; train one: worldmodels train {name}")
     if path.is_dir():
         candidates = [path / AGENT_FILE, path / "agent" / AGENT_FILE]
         for candidate in candidates:
