@@ -289,11 +289,13 @@ class Pipeline:
 
     def controller(self) -> dict[str, Any]:
         """Evolve C in the real world or the dream; more generations continue a finished evolution."""
+        # Lists, as JSON gives them back.
         settings = dataclasses.asdict(self._evolution) | {"features": list(self._features)}
+        dream = dataclasses.asdict(self._dream) | {"begins": list(self._dream.begins)}
         dreamt = "dream" in self._evolution.world
         inputs = {
             "controller": settings,
-            **({"dream": dataclasses.asdict(self._dream)} if dreamt else {}),
+            **({"dream": dream} if dreamt else {}),
             "vision": self.digest("vision"),
             "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
             "latents": self.digest("encode"),
