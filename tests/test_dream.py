@@ -244,6 +244,39 @@ def test_ends_come_by_chance_or_where_they_are_more_likely_than_not(ends: str) -
         assert share == (pytest.approx(chance, abs=0.04) if ends == "sample" else float(bias > 0))
 
 
+def test_where_another_m_dreams_the_agents_own_only_follows_what_c_sees() -> None:
+    agent, other = dreamer("take-cover", end_bias=-20.0), dreamer("take-cover", end_bias=-20.0, seed=1)
+    other.starts = agent.starts
+    agent.start_states, other.start_states = torch.randn(2, 5, 2, 16).half()
+    alone, both = (
+        Dreams(other, 1.1, dtype=torch.float32),
+        Dreams(agent, 1.1, dtype=torch.float32, dreamer=other),
+    )
+    seeds = range(9)
+    alone.reset(seeds)
+    both.reset(seeds)
+    state = tuple(part.clone() for part in both.features().split([6, 16, 16], dim=1)[:0:-1])
+    assert (state[0] != 0).any()
+    for step in range(12):
+        torch.testing.assert_close(both.z, alone.z)
+        actions = torch.randn(9, 1, generator=torch.Generator().manual_seed(step))
+        with torch.no_grad():
+            state = agent.memory.step(both.z, actions, (state[0], state[1]))
+        assert torch.equal(both.step(actions)[1], alone.step(actions)[1])
+        # C of Doom sees z, c and h, in this order.
+        torch.testing.assert_close(both.features(), torch.cat([alone.z, state[1], state[0]], dim=1))
+        torch.testing.assert_close(both.h[:, 16:], alone.h)
+
+
+def test_an_end_is_as_likely_as_the_m_that_dreams_holds_it() -> None:
+    agent, other = dreamer(end_bias=-20.0), dreamer(end_bias=20.0, seed=1)
+    other.starts = agent.starts
+    for ends in ("sample", "threshold"):
+        dreams = Dreams(agent, ends=ends, dreamer=other)
+        dreams.reset(range(50))
+        assert dreams.step(torch.zeros(50, 3))[1].all()
+
+
 def test_a_doom_dream_pays_one_for_every_tic_and_a_driving_dream_what_m_predicts() -> None:
     env = DreamVectorEnv(8, dreamer("take-cover", end_bias=-20.0))
     env.reset(seed=1)

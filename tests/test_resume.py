@@ -224,6 +224,27 @@ def test_a_second_round_killed_now_and_then_ends_with_the_same_bytes(finished: P
     assert litter(run) == []
 
 
+def test_a_further_m_leaves_the_first_as_it_is_and_survives_kills(finished: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    words = (*TINY, "--memory.dreamers", "1", "--world", "dream")
+    assert command("train", "car-racing", "--run", whole, *words).code == 0
+    for fault in (
+        kill("os:replace", "memory-2/checkpoint", nth=2, after=True),
+        kill("os:replace", "memory-2/done.json"),
+        kill("os:replace", "controller/evolution", after=True),
+    ):
+        assert command("train", "car-racing", "--run", run, *words, faults=[fault]).code == KILLED
+    shutil.rmtree(run / "round-1" / "memory-2")
+    refused(command("controller", "car-racing", "--run", run, *words), "the memory stage", "is not finished")
+    assert command("train", "car-racing", "--run", run, *words).code == 0
+    assert digests(run, ["memory"]) == digests(finished, ["memory"])
+    assert digests(run, ["memory", "controller"]) == digests(whole, ["memory", "controller"])
+    second, first = (run / "round-1" / name / "memory.safetensors" for name in ("memory-2", "memory"))
+    assert second.read_bytes() == (whole / "round-1" / "memory-2" / "memory.safetensors").read_bytes()
+    assert second.read_bytes() != first.read_bytes()
+    assert litter(run) == []
+
+
 def test_ablations_go_on_after_a_kill(finished: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path / "run")
     for fault in (

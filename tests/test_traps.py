@@ -213,9 +213,9 @@ def test_6_evolution_may_dream_on_from_other_moments_than_those_that_the_agent_k
     agent.starts, agent.start_states = kept = dream_starts(agent, deadly)
     dreamt_with = list[Agent]()
 
-    def measure(dreamer: Agent, temperature: float, ends: str) -> Returns:
-        dreamt_with.append(dreamer)
-        return DreamReturns(dreamer, temperature, ends)
+    def measure(own: Agent, temperature: float, ends: str, dreamer: Agent | None) -> Returns:
+        dreamt_with.append(own)
+        return DreamReturns(own, temperature, ends, dreamer)
 
     monkeypatch.setattr("worldmodels.evolution.DreamReturns", measure)
     monkeypatch.setattr("worldmodels.evolution.real_returns", lambda agent, backend: DreamReturns(agent, 1.0, "sample"))
@@ -226,6 +226,37 @@ def test_6_evolution_may_dream_on_from_other_moments_than_those_that_the_agent_k
     starts, states = dream_starts(agent, deadly, (2,))
     assert dreamt_with[0].starts is not None and torch.equal(dreamt_with[0].starts, starts)
     assert dreamt_with[0].start_states is not None and torch.equal(dreamt_with[0].start_states, states)
+
+
+def test_6_further_ms_dream_their_share_of_the_dreams_from_what_they_remember_themselves(
+    deadly: Latents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(Deadly(), ConvVAE(LATENT), MDNRNN(LATENT, 2, 24, 3, True, True), torch.zeros(66))
+    agent.starts, agent.start_states = dream_starts(agent, deadly)
+    others = [MDNRNN(LATENT, 2, 24, 3, True, True) for _ in range(2)]
+    dreamt = list[tuple[Agent, list[int]]]()
+
+    def measure(own: Agent, temperature: float, ends: str, dreamer: Agent) -> Returns:
+        assert own.memory is agent.memory
+        returns = DreamReturns(own, temperature, ends, dreamer)
+
+        def noted(controllers: np.ndarray, seeds: Any, steps: int, patience: int | None) -> tuple[np.ndarray, int]:
+            dreamt.append((dreamer, list(seeds)))
+            return returns(controllers, seeds, steps, patience)
+
+        return noted
+
+    monkeypatch.setattr("worldmodels.evolution.DreamReturns", measure)
+    monkeypatch.setattr("worldmodels.evolution.real_returns", lambda agent, backend: DreamReturns(agent, 1.0, "sample"))
+    settings = ControllerConfig(world="dream", population=2, components=0)
+    dream = DreamConfig(generations=1, population=2, episodes=5, steps=4, begins=(2,), validation_episodes=2)
+    evolve_everywhere(agent, settings, dream, 1, tmp_path, deadly, others)
+    assert [one.memory for one, _ in dreamt] == others
+    assert [len(seeds) for _, seeds in dreamt] == [3, 2] and not set(dreamt[0][1]) & set(dreamt[1][1])
+    for other, _ in dreamt:
+        starts, states = dream_starts(other, deadly, (2,))
+        assert other.starts is not None and torch.equal(other.starts, starts)
+        assert other.start_states is not None and torch.equal(other.start_states, states)
 
 
 def test_7_the_controller_sees_what_the_paper_gave_it() -> None:

@@ -73,6 +73,9 @@ class MemoryConfig:
     """Gradients are clipped to this value, element by element."""
     end_weight: float = 10.0
     """How many times an end counts in the loss of the end head."""
+    dreamers: int = 0
+    """Further Ms, each trained by itself on the same latents. C is evolved in their dreams, where its own M only
+    follows, as it does in the real world; with none, its own M dreams and C sees all that the dream is made of."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +280,7 @@ _MAY_BE_ZERO = {
     "reference_episodes",
     "reference_steps",
     "burn_in",
+    "dreamers",
     "kl_tolerance",
     "emphasis",
     "components",

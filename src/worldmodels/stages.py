@@ -62,6 +62,8 @@ class Pipeline:
     variant: str = ""
     """An ablation of the controller: "v-only" (z alone), "untrained-m", "mask-only" (C sees nothing) or "dream-only"
     (evolved in dreams alone); empty for the full agent."""
+    dreamer: int = 0
+    """Which of the further Ms the memory stage is about; 0 is the agent's own."""
 
     @property
     def task(self) -> Task:
@@ -82,6 +84,7 @@ class Pipeline:
         """The stage called ``name`` of this round, or of another."""
         ablated = self.variant and name in ("controller", "evaluate")
         folder = f"{_FOLDERS[name]}-{self.variant}" if ablated else _FOLDERS[name]
+        folder += f"-{self.dreamer + 1}" if self.dreamer and name == "memory" else ""
         return self.run.stage(folder, round_number or self.round)
 
     @property
@@ -255,21 +258,35 @@ class Pipeline:
         return load_latents(self.stage("encode").directory, count, self.digest("vision"))
 
     def memory(self) -> dict[str, Any]:
-        """Train M on the latents."""
-        inputs = {"memory": dataclasses.asdict(self.config.memory), "latents": self.digest("encode")}
-        return self._do("memory", inputs, self._memory)
+        """Train M on the latents, and those that dream for it."""
+        settings = dataclasses.asdict(self.config.memory)
+        # More of them are more work for others, not for this one.
+        del settings["dreamers"]
+        inputs = {"memory": settings, "latents": self.digest("encode")}
+        result = self._do("memory", inputs, self._memory)
+        others = [one.memory() for one in self._dreamers]
+        return result | {"seconds": result["seconds"] + sum(one["seconds"] for one in others)}
+
+    @property
+    def _dreamers(self) -> list["Pipeline"]:
+        count = 0 if self.dreamer else self.config.memory.dreamers
+        return [dataclasses.replace(self, dreamer=number + 1) for number in range(count)]
 
     def _memory(self, directory: Path) -> Mapping[str, float]:
         latents = self.load_latents()
         memory = self.before.load_memory() if self.before is not None else self.new_memory()
         config, scale = self.config.memory, self.task.reward_scale
-        metrics = train_memory(memory, latents, config, self.seed, self.device, directory, scale)
+        metrics = train_memory(memory, latents, config, self._memory_seed, self.device, directory, scale)
         save_tensors(directory / _FILES["memory"], memory.state_dict(), {})
         return metrics
 
+    @property
+    def _memory_seed(self) -> int:
+        return self.seed + 7919 * self.dreamer
+
     def new_memory(self) -> MDNRNN:
         """An untrained M, the same one for the same seed."""
-        torch.manual_seed(self.seed + 1)
+        torch.manual_seed(self._memory_seed + 1)
         config, task = self.config.memory, self.task
         return MDNRNN(
             self.config.vision.latent_size,
@@ -298,6 +315,7 @@ class Pipeline:
             **({"dream": dream} if dreamt else {}),
             "vision": self.digest("vision"),
             "memory": self.digest("memory") if self.variant != "untrained-m" else "untrained",
+            **({"dreamers": [one.digest("memory") for one in self._dreamers]} if dreamt and self._dreamers else {}),
             "latents": self.digest("encode"),
         }
         # What went on in the real world cannot be told to have begun with another C.
@@ -312,7 +330,8 @@ class Pipeline:
         agent.info = {"preset": self.config.preset, "seed": self.config.seed}
         if self.before is not None and not self.variant:
             agent.controller = self.before.agent().controller
-        metrics = evolve_everywhere(agent, self._evolution, self._dream, self.seed, directory, latents)
+        dreamers = [one.load_memory() for one in self._dreamers] if "dream" in self._evolution.world else []
+        metrics = evolve_everywhere(agent, self._evolution, self._dream, self.seed, directory, latents, dreamers)
         agent.save(directory)
         return metrics
 

@@ -10,13 +10,14 @@ from worldmodels.device import fast_bfloat16
 from worldmodels.dream.counted import CountedStreams
 from worldmodels.dream.noise import Noise, Numbers, Streams
 from worldmodels.errors import UserError
+from worldmodels.memory.mdnrnn import State
 from worldmodels.memory.packed import PackedMemory
 
 ENDS = ("sample", "threshold")
 """How a dream ends: as often as ends come, or where the end head, to which they count more, says so (paper's code)."""
 
 World = tuple[Tensor, Tensor, Tensor]
-"""Where N dreams are: z (N, Z), h (N, H), c (N, H), all float32."""
+"""Where N dreams are: z (N, Z), h (N, H), c (N, H), all float32; of two Ms, h and c are (N, 2H), the agent's first."""
 
 
 class Dreams:
@@ -24,7 +25,9 @@ class Dreams:
 
     temperature: above 1 the dream is less certain than M is, below 1 more (paper, section 4.2). dtype: of the products
     (None: the fastest of the device). streams: where random numbers come from (None: numpy for a CPU, computed on the
-    device elsewhere). Raises :class:`UserError` for an agent that cannot dream.
+    device elsewhere). dreamer: an agent with the same V and the same starts whose M dreams (None: the agent's own). The
+    agent's M then only follows, as it does in the real world: C sees what its M believes instead of all that the dream
+    is made of. Raises :class:`UserError` for an agent that cannot dream.
     """
 
     def __init__(
@@ -34,17 +37,18 @@ class Dreams:
         ends: str = "sample",
         dtype: torch.dtype | None = None,
         streams: type[Streams] | type[CountedStreams] | None = None,
+        dreamer: Agent | None = None,
     ) -> None:
-        check_dream(agent, temperature, ends)
+        followers = [agent] if dreamer is None else [agent, dreamer]
+        for one in followers:
+            check_dream(one, temperature, ends)
         assert agent.starts is not None
         self.agent, self.temperature, self._ends = agent, float(temperature), ends
         fastest = torch.bfloat16 if fast_bfloat16(agent.device) else torch.float32
-        self._memory = PackedMemory(agent.memory, dtype or fastest)
+        self._memories = [PackedMemory(one.memory, dtype or fastest) for one in followers]
+        self._end_odds = followers[-1].memory.end_odds
         self._starts = agent.starts.float().to(agent.device)
-        states = agent.start_states
-        if states is None:
-            states = torch.zeros(len(agent.starts), 2, agent.memory.hidden_size)
-        self._states = states.float().to(agent.device)
+        self._states = torch.cat([_start_states(one) for one in followers], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
         self.noise = streams or (Streams if agent.device.type == "cpu" else CountedStreams)
         self.z = self.h = self.c = torch.empty(0)
@@ -60,7 +64,7 @@ class Dreams:
 
     def streams(self, seeds: Sequence[int], shared: bool = False) -> Noise:
         """Random numbers for dreams with these seeds; ``shared``: drawn once for all rows that have the same seed."""
-        return self.noise(seeds, self._memory.latent_size, self.agent.device, shared)
+        return self.noise(seeds, self._memories[0].latent_size, self.agent.device, shared)
 
     def begin(self, streams: Noise) -> World:
         """A recorded frame per row, drawn anew from its mu and logvar, and M's memory at that moment.
@@ -102,18 +106,27 @@ class Dreams:
         It waits for nothing and copies nothing from another device, so that it can be recorded as a CUDA graph.
         """
         uniform, normal, chance = numbers
-        h, c = self._memory.step(world[0], actions, world[1:])
-        drawn = self._memory.draw(h, uniform, normal, self.temperature)
+        h, c = self._followed(world, actions)
+        dreaming = self._memories[-1]
+        drawn = dreaming.draw(h[:, -dreaming.hidden_size :], uniform, normal, self.temperature)
         if drawn.end_logit is None:
             ended = torch.zeros(len(h), dtype=torch.bool, device=h.device)
         elif self._ends == "sample":
-            ended = chance < torch.sigmoid(self.agent.memory.end_odds(drawn.end_logit))
+            ended = chance < torch.sigmoid(self._end_odds(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
         if self._alive_reward is not None:
             return (drawn.z, h, c), torch.full_like(drawn.z[:, 0], self._alive_reward), ended
         assert drawn.reward is not None
         return (drawn.z, h, c), drawn.reward, ended
+
+    def _followed(self, world: World, actions: Tensor) -> State:
+        z, h, c = world
+        if len(self._memories) == 1:
+            return self._memories[0].step(z, actions, (h, c))
+        halves = zip(self._memories, h.chunk(2, dim=1), c.chunk(2, dim=1), strict=True)
+        after = [memory.step(z, actions, (h, c)) for memory, h, c in halves]
+        return torch.cat([one[0] for one in after], dim=1), torch.cat([one[1] for one in after], dim=1)
 
     @torch.inference_mode()
     def allowed(self, z: Tensor) -> Tensor | None:
@@ -134,8 +147,15 @@ class Dreams:
 
     def seen(self, world: World) -> Tensor:
         """What C sees of dreams, (N, F)."""
-        known = dict(zip(("z", "h", "c"), world, strict=True))
+        own = self._memories[0].hidden_size
+        known = {"z": world[0], "h": world[1][:, :own], "c": world[2][:, :own]}
         return torch.cat([world[0][:, :0], *(known[name] for name in self.agent.features)], dim=1)
+
+
+def _start_states(agent: Agent) -> Tensor:
+    assert agent.starts is not None
+    states = agent.start_states
+    return torch.zeros(len(agent.starts), 2, agent.memory.hidden_size) if states is None else states.float().cpu()
 
 
 def check_dream(agent: Agent, temperature: float, ends: str) -> None:

@@ -27,11 +27,12 @@ class DreamReturns:
     """``measure(controllers (P, size), seeds (E,), steps, patience) -> (returns (P, E), steps)`` in dreams.
 
     Every controller dreams every seed; patience has no meaning here, since M's reward is never exactly zero.
+    dreamer: as in :class:`~worldmodels.dream.dreams.Dreams`.
     """
 
-    def __init__(self, agent: Agent, temperature: float, ends: str) -> None:
+    def __init__(self, agent: Agent, temperature: float, ends: str, dreamer: Agent | None = None) -> None:
         self._agent = agent
-        self._dreams = Dreams(agent, temperature, ends)
+        self._dreams = Dreams(agent, temperature, ends, dreamer=dreamer)
         self._standing: dict[tuple[object, ...], StandingBatch] = {}
 
     @torch.inference_mode()
