@@ -288,6 +288,25 @@ def test_a_controller_that_nobody_beat_is_given_back(tmp_path: Path) -> None:
     assert len({tuple(seeds) for _, seeds, *_ in toy.validation_calls}) == 1, "all are validated on the same tracks"
 
 
+def test_the_best_means_meet_in_finals_and_the_best_over_all_episodes_wins(tmp_path: Path) -> None:
+    config = replace(CONFIG, finalists=3, final_episodes=15)
+    # Validated after generations 2, 4, 6 and 7; then the second, the fourth and the third, with 15 episodes for 5.
+    results = [1.0, 5.0, 3.0, 4.0, 2.0, 3.4, 3.6]
+    with pytest.raises(KeyboardInterrupt):
+        evolve(toy_agent(), config, 1, tmp_path, killed := Toy(dies_at=12, validations=results))
+    rest = Toy(validations=results[5:])
+    controller, metrics = evolve(toy_agent(), config, 1, tmp_path, rest)
+    calls = killed.validation_calls + rest.validation_calls
+    assert len(killed.validation_calls) == 5 and len(rest.calls) == 2, "what was scored is not scored again"
+    for place, call in zip((1, 3, 2), calls[4:], strict=True):
+        np.testing.assert_array_equal(call[0], calls[place][0])
+        assert call[1] == calls[4][1] and len(set(call[1])) == 15 and not set(call[1]) & set(calls[0][1])
+    assert (metrics["validation"], metrics["best_generation"]) == (pytest.approx((5 * 4.0 + 15 * 3.4) / 20), 7.0)
+    np.testing.assert_array_equal(controller.numpy(), calls[3][0][0].astype(np.float32))
+    again = evolve(toy_agent(), config, 1, tmp_path, idle := Toy())
+    assert torch.equal(again[0], controller) and again[1] == metrics and idle.calls == []
+
+
 @pytest.mark.parametrize("dies_at", [0, 2, 5, 9])
 def test_a_killed_evolution_continues_to_the_same_result(tmp_path: Path, dies_at: int) -> None:
     wanted = evolve(toy_agent(), CONFIG, 1, tmp_path / "whole", Toy())

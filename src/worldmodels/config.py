@@ -121,6 +121,11 @@ class ControllerConfig:
     """Generations between evaluations of the distribution's mean."""
     validation_episodes: int = 32
     """Tracks of that evaluation, the same ones each time and never used for fitness."""
+    finalists: int = 1
+    """Best means of these evaluations that are evaluated once more in the end; the best over all its episodes counts.
+    1: the best evaluation counts."""
+    final_episodes: int = 200
+    """Episodes of that evaluation, other ones."""
     backend: str = "envpool"
     """Backend on which fitness and validation are measured."""
     features: tuple[str, ...] = ("z", "h")
@@ -174,6 +179,10 @@ class DreamConfig:
     """Generations between evaluations of the distribution's mean in the real world."""
     validation_episodes: int = 64
     """Episodes of that evaluation."""
+    finalists: int = 1
+    """As the controller's."""
+    final_episodes: int = 200
+    """As the controller's."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +225,8 @@ def in_the_dream(controller: ControllerConfig, dream: DreamConfig, limit: int) -
         patience=0,
         validate_every=dream.validate_every,
         validation_episodes=dream.validation_episodes,
+        finalists=dream.finalists,
+        final_episodes=dream.final_episodes,
     )
 
 

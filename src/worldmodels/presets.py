@@ -91,6 +91,7 @@ _DOOM = Config(
         later_sigma=0.4,
         validate_every=4,
         validation_episodes=100,
+        finalists=3,
     ),
     evaluate=EvaluateConfig(episodes=400, lockstep=50),
 )
@@ -100,7 +101,7 @@ _TAKE_COVER = {
         preset="quick",
         collect=replace(_DOOM.collect, episodes=200),
         memory=replace(_DOOM.memory, steps=600),
-        dream=replace(_DOOM.dream, generations=12, population=16, episodes=16, validation_episodes=50),
+        dream=replace(_DOOM.dream, generations=12, population=16, episodes=16, validation_episodes=50, finalists=1),
         evaluate=EvaluateConfig(episodes=100, lockstep=50),
     ),
     "standard": replace(_DOOM, preset="standard", rounds=3, later=0.35),

@@ -11,6 +11,7 @@ _PURPOSES = {
     "report": 6,
     "probe": 7,
     "centre": 8,
+    "finals": 9,
 }
 _EVALUATION_FLOOR = 1 << 30
 

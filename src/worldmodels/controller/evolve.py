@@ -1,6 +1,7 @@
 """Evolving C: candidates drive the same new tracks in every generation, the distribution's mean is what counts."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,14 +30,33 @@ Returns = Callable[[np.ndarray, Sequence[int], int, int | None], tuple[np.ndarra
 
 
 @dataclass
+class _Mean:
+    """A mean of the distribution: after which generation, its controller (P,), its score in validation, and in the
+    finals, NaN before it has met them."""
+
+    generation: int
+    controller: np.ndarray
+    score: float
+    final: float = math.nan
+
+
+@dataclass
 class _State:
     space: SearchSpace
     fitness: list[np.ndarray]
-    best: np.ndarray
-    best_score: float
-    best_generation: int
+    means: list[_Mean]
     revisit: list[int]
     """Tracks on which the last generation did worst; the next one meets them again."""
+
+    def best(self, config: ControllerConfig) -> tuple[_Mean, float]:
+        """The best mean, and its score over all its episodes; once there were finals, the best of those."""
+        final = [one for one in self.means if not math.isnan(one.final)]
+        most, more = config.validation_episodes, config.final_episodes
+        scores = [(most * one.score + more * one.final) / (most + more) for one in final]
+        if not final:
+            final, scores = self.means, [one.score for one in self.means]
+        index = int(np.argmax(scores))
+        return final[index], scores[index]
 
 
 def real_returns(agent: Agent, backend: str) -> Returns:
@@ -101,7 +121,7 @@ def evolve(
     if start == 0 and space.start.any():
         # Nobody wants to go on from a C and come back with a worse one.
         scores, _ = validate(space.start[None], validation_seeds, limit, None)
-        state.best_score = float(scores.mean())
+        state.means = [_Mean(0, space.start, float(scores.mean()))]
     with Progress(config.generations, "controller", "generations", start) as bar, contextlib.closing(log):
         total_steps, began = 0, time.monotonic()
         for generation in range(start, config.generations):
@@ -134,19 +154,42 @@ def evolve(
                 mean = space.controllers(strategy.mean[None])
                 scores, _ = validate(mean, validation_seeds, limit, None)
                 numbers |= {"validation": scores.mean(), "validation_sd": scores.std()}
-                if scores.mean() > state.best_score:
-                    state.best, state.best_score = mean[0], float(scores.mean())
-                    state.best_generation = done
+                state.means.append(_Mean(done, mean[0], float(scores.mean())))
                 shown["validation"] = float(scores.mean())
             log.log(done, **{name: float(value) for name, value in numbers.items()})
             _save(checkpoint, state, config)
             bar.advance(1, **shown)
+    _finals(state, config, lambda mean, seeds: validate(mean, seeds, limit, None)[0], seed, checkpoint)
+    best, score = state.best(config)
     metrics = {
         "generations": float(len(state.fitness)),
-        "validation": state.best_score,
-        "best_generation": float(state.best_generation),
+        "validation": score,
+        "best_generation": float(best.generation),
     }
-    return torch.from_numpy(state.best).float(), metrics
+    return torch.from_numpy(best.controller).float(), metrics
+
+
+def _finals(
+    state: _State,
+    config: ControllerConfig,
+    validate: Callable[[np.ndarray, Sequence[int]], np.ndarray],
+    seed: int,
+    checkpoint: Path,
+) -> None:
+    """Validate the best means once more, on more episodes: the best of several on a few owes much to luck."""
+    if config.finalists < 2:
+        return
+    chosen = sorted(state.means, key=lambda one: -one.score)[: config.finalists]
+    missing, seeds = (
+        [one for one in chosen if math.isnan(one.final)],
+        episode_seeds("finals", seed, config.final_episodes),
+    )
+    with Progress(len(chosen), "finals", "means", len(chosen) - len(missing)) as bar:
+        for one in missing:
+            interrupt.check()
+            one.final = float(validate(one.controller[None], seeds).mean())
+            _save(checkpoint, state, config)
+            bar.advance(1, generation=one.generation, validation=one.final)
 
 
 def _episodes(config: ControllerConfig, generation: int) -> int:
@@ -159,14 +202,16 @@ def _fresh(agent: Agent, config: ControllerConfig, seen: Callable[[], np.ndarray
         space = whole_space(start, controls)
     else:
         space = component_space(start, controls, seen(), config.components, agent.part("c"))
-    return _State(space, [], start, -np.inf, 0, [])
+    return _State(space, [], [], [])
 
 
 def _save(path: Path, state: _State, config: ControllerConfig) -> None:
     tensors = {
         "fitness": torch.from_numpy(np.array(state.fitness)),
-        "best": torch.from_numpy(state.best),
-        "best_score": torch.tensor([state.best_score, state.best_generation], dtype=torch.float64),
+        "means": torch.from_numpy(
+            np.array([one.controller for one in state.means]).reshape(-1, len(state.space.start))
+        ),
+        "scores": torch.tensor([(one.generation, one.score, one.final) for one in state.means], dtype=torch.float64),
         "revisit": torch.tensor(state.revisit, dtype=torch.int64),
         "start": torch.from_numpy(state.space.start),
         "centre": torch.from_numpy(state.space.centre),
@@ -179,14 +224,18 @@ def _load(path: Path, agent: Agent, config: ControllerConfig) -> _State:
     tensors, _ = load_tensors(path)
     size, controls = len(agent.controller), agent.task.control_size
     try:
-        fitness, best = array(tensors["fitness"]), array(tensors["best"])
-        score, generation = tensors["best_score"].tolist()
+        fitness, means = array(tensors["fitness"]), array(tensors["means"])
+        scores = array(tensors["scores"]).reshape(-1, 3).tolist()
         revisit = [int(one) for one in tensors["revisit"].tolist()]
         start, centre, basis = (array(tensors[name]) for name in ("start", "centre", "basis"))
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is not a state of evolution; delete it and run the same command again") from None
-    fits = best.shape == start.shape == (size,) and centre.shape == (size // controls - 1,)
+    fits = start.shape == (size,) and means.shape == (len(scores), size) and centre.shape == (size // controls - 1,)
     fits = fits and basis.ndim == 2 and len(basis) == len(centre)
     if not fits or fitness.ndim != 2 or fitness.shape[1] != config.population:
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
-    return _State(SearchSpace(start, centre, basis, controls), list(fitness), best, score, int(generation), revisit)
+    known = [
+        _Mean(int(generation), mean, score, final)
+        for mean, (generation, score, final) in zip(means, scores, strict=True)
+    ]
+    return _State(SearchSpace(start, centre, basis, controls), list(fitness), known, revisit)
