@@ -78,7 +78,7 @@ _DOOM = Config(
     task="take-cover",
     collect=CollectConfig(episodes=600, reference_episodes=0, lockstep=50, backend="vizdoom"),
     vision=VisionConfig(latent_size=64, epochs=2.5, batch=64, lr=8e-4, emphasis=20.0),
-    memory=MemoryConfig(hidden_size=512, batch=24, length=200, burn_in=2100, steps=2000),
+    memory=MemoryConfig(hidden_size=512, batch=24, length=200, burn_in=2100, steps=2000, dreamers=1),
     controller=ControllerConfig(backend="vizdoom", features=("z", "c", "h"), world="dream", components=64, polish=0),
     # Games get harder while they last, since imps gather: dreams begin at all stages of them.
     dream=DreamConfig(
@@ -100,7 +100,7 @@ _TAKE_COVER = {
         _DOOM,
         preset="quick",
         collect=replace(_DOOM.collect, episodes=200),
-        memory=replace(_DOOM.memory, steps=600),
+        memory=replace(_DOOM.memory, steps=600, dreamers=0),
         dream=replace(_DOOM.dream, generations=12, population=16, episodes=16, validation_episodes=50, finalists=1),
         evaluate=EvaluateConfig(episodes=100, lockstep=50),
     ),
@@ -111,7 +111,7 @@ _TAKE_COVER = {
         later=1.0,
         collect=replace(_DOOM.collect, episodes=10_000, policy="random"),
         vision=VisionConfig(latent_size=64, epochs=10, batch=100, lr=1e-4),
-        memory=replace(_DOOM.memory, steps=24_400, batch=100, length=500),
+        memory=replace(_DOOM.memory, steps=24_400, batch=100, length=500, dreamers=0),
         controller=replace(_DOOM.controller, components=0, sigma_decay=1.0, diagonal=0),
         dream=DreamConfig(
             generations=2000,
