@@ -180,10 +180,8 @@ def _finals(
     if config.finalists < 2:
         return
     chosen = sorted(state.means, key=lambda one: -one.score)[: config.finalists]
-    missing, seeds = (
-        [one for one in chosen if math.isnan(one.final)],
-        episode_seeds("finals", seed, config.final_episodes),
-    )
+    missing = [one for one in chosen if math.isnan(one.final)]
+    seeds = episode_seeds("finals", seed, config.final_episodes)
     with Progress(len(chosen), "finals", "means", len(chosen) - len(missing)) as bar:
         for one in missing:
             interrupt.check()
