@@ -18,20 +18,29 @@ from typing import Any
 import pytest
 
 from faults import main
-from worldmodels import cli
+from worldmodels.cli.main import main as command_line
 
 ROOT = Path(__file__).parents[1]
+_PHASE = """
+--evolution.phases.NAME.generations 3 --evolution.phases.NAME.population 4 --evolution.phases.NAME.episodes 1
+--evolution.phases.NAME.max-steps 8 --evolution.phases.NAME.validate-every 2
+--evolution.phases.NAME.validation-episodes 1
+"""
 _TINY = """
---collect.episodes 4 --collect.reference-episodes 1 --collect.lockstep 2
+--collect.episodes 4 --collect.reference-episodes 1 --collect.num-envs 2
 --vision.latent-size 8 --vision.epochs 0.3 --vision.batch 16 --vision.window 2
 --memory.hidden-size 16 --memory.mixtures 2 --memory.steps 5 --memory.batch 4 --memory.length 20
---controller.generations 3 --controller.population 4 --controller.episodes 1 --controller.horizon 8
---controller.validate-every 2 --controller.validation-episodes 1 --controller.polish 2
---dream.generations 2 --dream.population 4 --dream.episodes 2 --dream.steps 8 --dream.validate-every 2
---dream.validation-episodes 1 --evaluate.episodes 2 --evaluate.lockstep 1
+--evaluate.episodes 2 --evaluate.num-envs 1
 """
-TINY = _TINY.split()
-"""Settings of a run that goes through every stage in seconds; with them V takes 6 steps."""
+
+
+def tiny_phase(name: str) -> list[str]:
+    """Settings of a phase of evolution that takes seconds."""
+    return _PHASE.replace("NAME", name).split()
+
+
+TINY = [*_TINY.split(), *tiny_phase("real"), *tiny_phase("finetune"), *tiny_phase("dream")]
+"""Settings of a CarRacing run that goes through every stage in seconds; with them V takes 6 steps."""
 
 STAGES = {
     "collect": "episodes",
@@ -102,7 +111,7 @@ def command(*arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Outcome:
     """Run a command line in this process."""
     capsys.readouterr()
-    code = cli.main([str(one) for one in arguments])
+    code = command_line([str(one) for one in arguments])
     return Outcome(code, capsys.readouterr().err)
 
 

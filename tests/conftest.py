@@ -6,7 +6,7 @@ import pytest
 
 import cases
 from faults import MAX_STEPS
-from worldmodels.tasks.car_racing import CarRacing
+from worldmodels.tasks.car_racing.task import CarRacing
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from worldmodels import cli
+from worldmodels.cli.main import main as command_line
 
 # Heavy, and imported by every process sooner or later: so before processes fork.
-for _module in ("cma", "envpool", "tensorboard.compat.proto.event_pb2", "torch._dynamo", "worldmodels.train"):
+for _module in ("cma", "envpool", "tensorboard.compat.proto.event_pb2", "torch._dynamo", "worldmodels.run.experiments"):
     importlib.import_module(_module)
 
 MAX_STEPS = 64
@@ -28,7 +28,7 @@ MAX_STEPS = 64
 
 def shorten_the_world() -> None:
     """Give CarRacing episodes of 64 steps."""
-    from worldmodels.tasks.car_racing import CarRacing
+    from worldmodels.tasks.car_racing.task import CarRacing
 
     CarRacing.max_steps = MAX_STEPS
 
@@ -36,7 +36,7 @@ def shorten_the_world() -> None:
 def checkpoint_every_step() -> None:
     """Give V and M a checkpoint after every step."""
     from worldmodels.memory import train as memory
-    from worldmodels.training import Schedule
+    from worldmodels.core.fit import Schedule
     from worldmodels.vision import train as vision
 
     for module in (vision, memory):
@@ -107,4 +107,4 @@ def main(arguments: Sequence[str], stderr: str, faults: Sequence[Mapping[str, An
     checkpoint_every_step()
     for fault in faults:
         install(**fault)
-    sys.exit(cli.main(list(arguments)))
+    sys.exit(command_line(list(arguments)))

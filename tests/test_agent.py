@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import worldmodels.agent
 from worldmodels import tasks
 from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.mixture import expectation
-from worldmodels.tasks.car_racing import CarRacing
-from worldmodels.vision.vae import ConvVAE
+from worldmodels.tasks.car_racing.task import CarRacing
+from worldmodels.vision.conv_vae import ConvVAE
 from worlds import Scripted
 
 Z, H = 3, 8

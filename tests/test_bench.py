@@ -15,10 +15,10 @@ from worldmodels.bench import acting, bin_packing, run_bench, vision
 from worldmodels.bench import dream as dream_bench
 from worldmodels.bench.measure import Spread, agent_for, interleaved
 from worldmodels.bench.plain import PlainAgent, PlainVAE, plain_images
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 from worldmodels.tasks import get_task
-from worldmodels.tasks.car_racing import CarRacing
-from worldmodels.vision.vae import ConvVAE
+from worldmodels.tasks.car_racing.task import CarRacing
+from worldmodels.vision.conv_vae import ConvVAE
 
 ACTING_KEYS = {
     "env_steps_per_s", "encoder_frames_per_s", "bound_steps_per_s", "acting_steps_per_s", "share_of_bound",

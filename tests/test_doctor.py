@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worldmodels import doctor
-from worldmodels.doctor import Row
+from worldmodels.cli import doctor
+from worldmodels.cli.doctor import Row
 
 
 def library_rows(monkeypatch: pytest.MonkeyPatch, module: str) -> list[Row]:
@@ -37,7 +37,7 @@ def test_missing_libraries_end_in_a_table_exit_code_1_and_no_traceback(tmp_path:
         (tmp_path / f"{module}.py").write_text("raise ImportError('a test took it away')\n")
     paths = [str(tmp_path), str(Path(doctor.__file__).parents[1])]
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from worldmodels.doctor import main; sys.exit(main())"],
+        [sys.executable, "-c", "import sys; from worldmodels.cli.doctor import main; sys.exit(main())"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "300"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

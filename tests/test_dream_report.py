@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from test_dream import dreamer, driven
-from worldmodels.config import DreamReportConfig
-from worldmodels.dream.beside import Beside
-from worldmodels.dream.truth import (
+from worldmodels.run.config import DreamReportConfig
+from worldmodels.dream.side_by_side import Beside
+from worldmodels.analysis.fidelity import (
     area_under_curve,
     controllers_of_all_strengths,
     correlation,
@@ -21,11 +21,11 @@ from worldmodels.dream.truth import (
     ranks,
     watch,
 )
-from worldmodels.errors import UserError
-from worldmodels.report.dream import DreamReport
-from worldmodels.report.dream_video import record_dream
-from worldmodels.report.picture import stock_env
-from worldmodels.storage.episodes import Episode
+from worldmodels.core.errors import UserError
+from worldmodels.analysis.dream_report import DreamReport
+from worldmodels.render.dream_video import record_dream
+from worldmodels.render.picture import stock_env
+from worldmodels.data.episodes import Episode
 
 TINY = DreamReportConfig(
     episodes=3, horizon=6, starts=2, controllers=5, controller_episodes=2, temperatures=(0.5, 1.0), generations=1,

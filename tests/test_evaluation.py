@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from worldmodels import commands
 from worldmodels.evaluation import evaluate, print_scores, report, statistics
-from worldmodels.seeds import _PURPOSES, episode_seeds
+from worldmodels.core.seeds import _PURPOSES, episode_seeds
 from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
 
 # --- seeds ---------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_shorter_episodes_are_cut_at_their_limit() -> None:
 def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, target = Scripted(), tmp_path / "scores.json"
     monkeypatch.setattr("worldmodels.tasks.get_task", lambda name: task)
-    monkeypatch.setattr("worldmodels.seeds.episode_seeds", lambda purpose, seed, count: SEEDS[:count])
+    monkeypatch.setattr("worldmodels.core.seeds.episode_seeds", lambda purpose, seed, count: SEEDS[:count])
     monkeypatch.setattr(task, "random_policy", first := Counted(until=2))
     command = ["scripted", *["--policy", "random", "--episodes", "10", "--lockstep", "4", "--json"], str(target)]
     with pytest.raises(KeyboardInterrupt):

@@ -8,11 +8,11 @@ import numpy as np
 import pygame
 import pytest
 
-from worldmodels import play as play_module
-from worldmodels.errors import UserError
-from worldmodels.play import Game, play
-from worldmodels.seeds import episode_seeds
-from worldmodels.storage.episodes import EpisodeStore
+from worldmodels.play import window as play_module
+from worldmodels.core.errors import UserError
+from worldmodels.play.window import Game, play
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.data.episodes import EpisodeStore
 from worldmodels.tasks import get_task
 
 

@@ -10,19 +10,19 @@ import torch
 
 from test_play import press
 from worldmodels.agent import Agent
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 from worldmodels.evaluation import evaluate
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.play import Game, play
-from worldmodels.play_choices import ChoiceGame, settled
-from worldmodels.play_dream import play_dream
-from worldmodels.report.picture import stock_env
-from worldmodels.seeds import episode_seeds
-from worldmodels.storage.episodes import EpisodeStore
+from worldmodels.play.window import Game, play
+from worldmodels.play.choices import ChoiceGame, settled
+from worldmodels.play.dream import play_dream
+from worldmodels.render.picture import stock_env
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.data.episodes import EpisodeStore
 from worldmodels.tasks import get_task
-from worldmodels.tasks.bin_packing import BinPacking
-from worldmodels.tasks.bin_packing_board import BinsBoard
-from worldmodels.vision.vae import ConvVAE
+from worldmodels.tasks.bin_packing.task import BinPacking
+from worldmodels.tasks.bin_packing.board import BinsBoard
+from worldmodels.vision.conv_vae import ConvVAE
 
 BEAT = 6
 """Pictures per choice of an automatic player: 30 and 5 in a second."""

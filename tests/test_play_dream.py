@@ -8,11 +8,11 @@ import pytest
 from test_dream import dreamer, driven
 from test_play import press, release
 from worldmodels.agent import load_agent
-from worldmodels.errors import UserError
-from worldmodels.play import Game
-from worldmodels.play_dream import DreamGame, play_dream
-from worldmodels.report.picture import stock_env
-from worldmodels.seeds import episode_seeds
+from worldmodels.core.errors import UserError
+from worldmodels.play.window import Game
+from worldmodels.play.dream import DreamGame, play_dream
+from worldmodels.render.picture import stock_env
+from worldmodels.core.seeds import episode_seeds
 from worldmodels.tasks import get_task
 
 CAR = get_task("car-racing")

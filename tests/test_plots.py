@@ -7,9 +7,9 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 from worldmodels.evaluation import report
-from worldmodels.report.plots import _evolution, bar_of_scores, read_metrics, training_curves
+from worldmodels.analysis.plots import _evolution, bar_of_scores, read_metrics, training_curves
 
 
 def write_metrics(run: Path, stage: str, text: str) -> None:

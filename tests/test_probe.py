@@ -10,8 +10,8 @@ import torch
 
 from cases import call, refused
 from worldmodels import commands
-from worldmodels.errors import UserError
-from worldmodels.report.linear import (
+from worldmodels.core.errors import UserError
+from worldmodels.analysis.linear import (
     accuracy,
     areas_under_curves,
     constant,
@@ -20,10 +20,10 @@ from worldmodels.report.linear import (
     ridge,
     split_by_group,
 )
-from worldmodels.report.probe import measures, witness
+from worldmodels.analysis.probe import measures, witness
 from worldmodels.tasks import get_task
-from worldmodels.tasks.bin_packing import BinPacking
-from worldmodels.tasks.bin_packing_picture import fitting_levels
+from worldmodels.tasks.bin_packing.task import BinPacking
+from worldmodels.tasks.bin_packing.picture import fitting_levels
 
 RNG = np.random.default_rng(8)
 

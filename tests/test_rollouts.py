@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from worldmodels import interrupt
+from worldmodels.core import interrupt
 from worldmodels.rollouts import rollout
 from worlds import Diarist, ScriptedEnv, ends_by_itself, length_of, reward_at
 

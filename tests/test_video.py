@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from worldmodels.agent import Agent
-from worldmodels.errors import UserError
-from worldmodels.interrupt import Interrupted
+from worldmodels.core.errors import UserError
+from worldmodels.core.interrupt import Interrupted
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.report.picture import Composer, Moment
-from worldmodels.report.video import record, watch, watched_env
+from worldmodels.render.picture import Composer, Moment
+from worldmodels.render.video import record, watch, watched_env
 from worldmodels.tasks import get_task
-from worldmodels.vision.vae import ConvVAE
+from worldmodels.vision.conv_vae import ConvVAE
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A scripted world whose frames say which episode and which step they show, so that any misalignment is seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from worldmodels.collecting import record_episodes
-from worldmodels.storage.episodes import Episode
-from worldmodels.tasks import ExplorationPolicy, Task
-from worldmodels.workers.kept import Kept
-from worldmodels.workers.recover import WorkerDied
+from worldmodels.data.collect import record_episodes
+from worldmodels.data.episodes import Episode
+from worldmodels.execution.executor import LocalExecutor
+from worldmodels.execution.recover import WorkerDied
+from worldmodels.tasks import Task
+from worldmodels.tasks.base import ArrayWorld, Observations, Policy, World
 
 MAX_STEPS = 10
 
@@ -82,9 +83,9 @@ class ScriptedEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 class Diarist:
     """Writes the step and the episode that it sees into its action."""
 
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         assert len(observations) == len(rows)
-        return np.stack([action_at(int(seen[0]), int(seen[1])) for seen in observations])
+        return np.stack([action_at(int(seen[0]), int(seen[1])) for seen in observations.raw])
 
 
 class Scripted(Task):
@@ -96,13 +97,17 @@ class Scripted(Task):
     action_size = 2
     control_size = 2
     max_steps = MAX_STEPS
-    solved = 1e9
-    backends = ("fast", "slow")
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
     reference_backend = "slow"
 
     def __init__(self, deaths: int = 0) -> None:
         self.made: list[tuple[int, str]] = []
         self._deaths = deaths
+
+    @property
+    def worlds(self) -> Mapping[str, World]:
+        """Two backends that differ in nothing but their names."""
+        return {name: ArrayWorld(lambda num_envs, name=name: self._make(num_envs, name)) for name in ("fast", "slow")}
 
     def _make(self, num_envs: int, backend: str) -> VectorEnv:
         self.made.append((num_envs, backend))
@@ -119,19 +124,16 @@ class Scripted(Task):
         """Doubled, so that a forgotten codec shows."""
         return 2 * np.asarray(actions, np.float32)
 
-    def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
+    def exploration(self, seeds: Sequence[int]) -> Policy:
         return Diarist()
 
-    def noisy(self, policy: ExplorationPolicy, seeds: Sequence[int]) -> ExplorationPolicy:
+    def perturbed(self, policy: Policy, seeds: Sequence[int]) -> Policy:
         return policy
 
-    def random_policy(self, seeds: Sequence[int]) -> ExplorationPolicy:
+    def random_policy(self, seeds: Sequence[int]) -> Policy:
         return Diarist()
-
-    def key_action(self, held: frozenset[str]) -> np.ndarray:
-        return np.zeros(2, np.float32)
 
 
 def scripted_episodes(seeds: Sequence[int]) -> list[Episode]:
     """Episodes of the scripted world as the collect stage records them."""
-    return record_episodes(Kept(Scripted()), "fast", lambda _: Diarist(), list(seeds), MAX_STEPS)
+    return record_episodes(LocalExecutor(), Scripted(), "fast", lambda _: Diarist(), list(seeds), MAX_STEPS)

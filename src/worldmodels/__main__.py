@@ -2,6 +2,6 @@
 
 import sys
 
-from worldmodels.cli import main
+from worldmodels.cli.main import main
 
 sys.exit(main())

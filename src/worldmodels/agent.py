@@ -1,5 +1,6 @@
 """An agent: V + M + C with its task, acting on batches of frames; saved as safetensors and JSON."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
@@ -10,23 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldmodels.controller.policy import Controllers, parameter_count
-from worldmodels.device import choose_device, precision
-from worldmodels.errors import UserError
+from worldmodels.controller.inputs import PolicyInputs
+from worldmodels.controller.linear import LinearControllers, parameter_count
+from worldmodels.core.device import choose_device, torch_threads
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import load_tensors, save_tensors
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
-from worldmodels.storage.atomic import load_tensors, save_tensors
 from worldmodels.tasks import Task, get_task, task_names
-from worldmodels.vision.vae import ConvVAE, images_from_frames
+from worldmodels.tasks.base import Observations
+from worldmodels.vision.base import Vision, decode_frames, encode_frames, make_vision
 
 AGENT_FILE = "agent.safetensors"
-_FORMAT = 1
+_FORMAT = 2
+_FEW_ROWS = 4
+"""Environments up to which an agent acts with one thread: more would wait for each other."""
 
 
 class Agent:
     """V, M and C of one task.
 
-    ``controller`` holds the flat parameters of C, (P,) float32; ``features`` says what C sees of z, h and c (None: what
+    ``controller`` holds the flat parameters of C, (P,) float32; ``inputs`` says what C sees of z, h and c (None: what
     the task says; empty: nothing, so that C is its biases).
     ``info`` is free JSON-able text about where the agent comes from; ``starts`` (S, 2, Z) float16 holds mu and logvar
     of recorded frames with which dreams begin, ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros).
@@ -35,33 +40,37 @@ class Agent:
     def __init__(
         self,
         task: Task,
-        vision: ConvVAE,
+        vision: Vision,
         memory: MDNRNN,
         controller: Tensor,
-        features: Sequence[str] | None = None,
+        inputs: Sequence[str] | None = None,
         info: dict[str, Any] | None = None,
         starts: Tensor | None = None,
         start_states: Tensor | None = None,
     ) -> None:
         self.task, self.vision, self.memory = task, vision.eval(), memory.eval()
-        self.features = tuple(task.features if features is None else features)
+        names = task.inputs if inputs is None else inputs
+        self.inputs = PolicyInputs(names, vision.latent_size, memory.hidden_size)
         self.controller = controller.detach().float().cpu()
         self.info, self.starts, self.start_states = info or {}, starts, start_states
         self.device = next(vision.parameters()).device
-        Controllers(self.controller[None], feature_size(vision, memory, self.features), task.control_size)
+        self.controllers(self.controller[None])
+
+    def __repr__(self) -> str:
+        return (
+            f"Agent(task={self.task.name!r}, vision={self.vision.name!r}, latent_size={self.vision.latent_size}, "
+            f"hidden_size={self.memory.hidden_size}, inputs={self.inputs.names}, parameters={len(self.controller)})"
+        )
+
+    def controllers(self, parameters: Tensor) -> LinearControllers:
+        """Controllers for this agent's V and M with the flat parameters (N, P)."""
+        return LinearControllers(parameters.float().to(self.device), self.inputs.size, self.task.control_size)
 
     def policy(self, num_envs: int, controllers: Tensor | None = None) -> "AgentPolicy":
         """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row its own parameters."""
         if num_envs < 1:
             raise UserError(f"expected at least 1 environment, got {num_envs}")
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
-
-    def part(self, name: str) -> slice:
-        """Where C sees ``name`` (z, h or c) among its features; an empty slice if it does not."""
-        if name not in self.features:
-            return slice(0)
-        before = feature_size(self.vision, self.memory, self.features[: self.features.index(name)])
-        return slice(before, before + feature_size(self.vision, self.memory, (name,)))
 
     def digest(self) -> str:
         """SHA-256 of all weights, by which results of another agent are told apart."""
@@ -76,13 +85,9 @@ class Agent:
         """mu and logvar (N, Z), float32, of frames (N, 64, 64, 3) uint8."""
         return encode_frames(self.vision, frames)
 
-    @torch.inference_mode()
     def decode(self, z: Tensor) -> np.ndarray:
         """Frames (N, 64, 64, 3) uint8 that V imagines for z (N, Z)."""
-        with precision(self.device):
-            images = self.vision.decode(z.to(self.device))
-        frames: np.ndarray = (images.float() * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
-        return frames
+        return decode_frames(self.vision, z)
 
     def save(self, directory: Path | str) -> None:
         """Write ``agent.safetensors`` (float16, a few MB) into ``directory``."""
@@ -93,16 +98,19 @@ class Agent:
             tensors["starts"] = self.starts.half()
         if self.start_states is not None:
             tensors["start_states"] = self.start_states.half()
+        memory = self.memory
         meta = {
             "format": _FORMAT,
             "task": self.task.name,
-            "latent_size": self.vision.latent_size,
-            "hidden_size": self.memory.hidden_size,
-            "mixtures": self.memory.mixtures,
-            "reward": self.memory.reward_head is not None,
-            "end": self.memory.end_head is not None,
-            "allowed": self.memory.allowed_head is not None,
-            "features": list(self.features),
+            "vision": {"name": self.vision.name, "latent_size": self.vision.latent_size},
+            "memory": {
+                "hidden_size": memory.hidden_size,
+                "mixtures": memory.mixtures,
+                "reward": memory.reward_head is not None,
+                "end": memory.end_head is not None,
+                "mask": memory.mask_head is not None,
+            },
+            "inputs": list(self.inputs.names),
             "info": self.info,
         }
         save_tensors(Path(directory) / AGENT_FILE, tensors, meta)
@@ -117,42 +125,48 @@ class AgentPolicy:
 
     def __init__(self, agent: Agent, num_envs: int, controllers: Tensor) -> None:
         self.agent, self.num_envs = agent, num_envs
-        self._size = feature_size(agent.vision, agent.memory, agent.features)
-        self._controllers = Controllers(controllers.float().to(agent.device), self._size, agent.task.control_size)
+        self._controllers = agent.controllers(controllers)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: zero hidden states."""
         self._h, self._c = self.agent.memory.initial_state(self.num_envs)
         self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
-        self.seen = torch.zeros(0, self._size, device=self.agent.device)
+        self.inputs = torch.zeros(0, self.agent.inputs.size, device=self.agent.device)
         """What C saw at the last :meth:`act`, (n, F) of the n environments that acted."""
 
-    @torch.inference_mode()
-    def act(self, observations: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Actions for the environment from its raw observations, (n, ...) uint8, of the environments ``rows``.
+    def act(self, observations: np.ndarray | Observations, rows: np.ndarray | None = None) -> np.ndarray:
+        """Actions for the environment from its raw observations, (n, ...) uint8, of the environments ``rows`` (n,).
 
         Without ``rows`` there must be one observation for each of the N environments.
         """
-        agent, task = self.agent, self.agent.task
-        expected = (self.num_envs if rows is None else len(rows), *task.observation_shape)
-        if observations.shape != expected or observations.dtype != np.uint8:
+        if isinstance(observations, np.ndarray):
+            observations = self._checked(observations, rows)
+        few = self.num_envs <= _FEW_ROWS and self.agent.device.type == "cpu"
+        with torch.inference_mode(), torch_threads(1) if few else contextlib.nullcontext():
+            return self._act(observations, rows)
+
+    def _checked(self, raw: np.ndarray, rows: np.ndarray | None) -> Observations:
+        expected = (self.num_envs if rows is None else len(rows), *self.agent.task.observation_shape)
+        if raw.shape != expected or raw.dtype != np.uint8:
             raise UserError(
-                f"expected observations of shape {expected} and type uint8, got {observations.shape} "
-                f"{observations.dtype}; give the stock environment's observations, one per environment"
+                f"expected observations of shape {expected} and type uint8, got {raw.shape} {raw.dtype}; give the "
+                "stock environment's observations, one per environment"
             )
-        frames = task.frames(observations)
+        return Observations(self.agent.task, raw)
+
+    def _act(self, observations: Observations, rows: np.ndarray | None) -> np.ndarray:
+        agent = self.agent
         every = rows is None or len(rows) == self.num_envs
         index = None if every else torch.from_numpy(rows).to(agent.device)
-        if not agent.features:
-            return self._choose(torch.zeros(len(frames), 0, device=agent.device), index, frames)
-        z, _ = agent.encode(frames)
+        if not agent.inputs.names:
+            return self._choose(torch.zeros(len(observations), 0, device=agent.device), index, observations)
+        z, _ = agent.encode(observations.frames)
         h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
-        known = {"z": z, "h": h, "c": c}
-        self.seen = torch.cat([known[name] for name in agent.features], dim=-1)
-        action = self._choose(self.seen, index, frames)
-        seen = torch.from_numpy(task.memory_action(action)).to(agent.device)
-        state = agent.memory.step(z, seen, (h, c))
+        self.inputs = agent.inputs(z, h, c)
+        action = self._choose(self.inputs, index, observations)
+        taken = torch.from_numpy(agent.task.memory_action(action)).to(agent.device)
+        state = agent.memory.step(z, taken, (h, c))
         if index is None:
             (self._h, self._c), self.latents = state, z
         else:
@@ -160,13 +174,14 @@ class AgentPolicy:
             self.latents[index] = z
         return action
 
-    def _choose(self, features: Tensor, index: Tensor | None, frames: np.ndarray) -> np.ndarray:
-        """Allowed actions by what C sees (n, F), of the rows ``index``."""
-        control = self._controllers(features, index).cpu().numpy()
-        allowed = self.agent.task.allowed(frames)
-        if allowed is not None:
-            control = np.where(allowed, control, -np.inf)
-        return self.agent.task.env_action(control)
+    def _choose(self, inputs: Tensor, index: Tensor | None, observations: Observations) -> np.ndarray:
+        """Actions by what C sees (n, F), of the rows ``index``, among those that the task's mask admits."""
+        task = self.agent.task
+        control = self._controllers(inputs, index).cpu().numpy()
+        mask = task.action_mask(observations.frames) if task.masked else None
+        if mask is not None:
+            control = np.where(mask, control, -np.inf)
+        return task.env_action(control)
 
     @property
     def state(self) -> State:
@@ -179,25 +194,6 @@ class AgentPolicy:
         return expectation(self.agent.memory.heads(self._h).mixture)
 
 
-@torch.inference_mode()
-def encode_frames(vision: ConvVAE, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-    """mu and logvar (N, Z), float32, of frames (N, 64, 64, 3) uint8, as the agent sees them when it acts."""
-    device = next(vision.parameters()).device
-    with precision(device):
-        images = images_from_frames(torch.from_numpy(frames).to(device), torch.bfloat16)
-        mu, logvar = vision.encode(images)
-    return mu.float(), logvar.float()
-
-
-def feature_size(vision: ConvVAE, memory: MDNRNN, features: Sequence[str]) -> int:
-    """Numbers that C sees."""
-    sizes = {"z": vision.latent_size, "h": memory.hidden_size, "c": memory.hidden_size}
-    unknown = [name for name in features if name not in sizes]
-    if unknown:
-        raise UserError(f"a controller sees some of z, h and c, got {list(features)}")
-    return sum(sizes[name] for name in features)
-
-
 def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
     """The shipped agent of a task ("car-racing"), or the one in a directory, file or run.
 
@@ -208,13 +204,16 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
     tensors, meta = load_tensors(path)
     try:
         if meta["format"] != _FORMAT:
-            raise ValueError(f"its format is {meta['format']}, this version reads {_FORMAT}; update worldmodels")
-        task = get_task(meta["task"])
-        latent, hidden, mixtures = (int(meta[key]) for key in ("latent_size", "hidden_size", "mixtures"))
+            older = "it was made by an older version; train it again" if meta["format"] == 1 else "update worldmodels"
+            raise ValueError(f"its format is {meta['format']}, this version reads {_FORMAT}; {older}")
+        task, sizes = get_task(meta["task"]), meta["memory"]
+        latent, hidden, mixtures = (
+            int(one) for one in (meta["vision"]["latent_size"], sizes["hidden_size"], sizes["mixtures"])
+        )
         # Without memory at first, so that sizes in the file cannot ask for more than its tensors fill.
         with torch.device("meta"):
-            vision = ConvVAE(latent)
-            heads = bool(meta["reward"]), bool(meta["end"]), task.control_size if meta.get("allowed") else 0
+            vision = make_vision(meta["vision"]["name"], latent)
+            heads = bool(sizes["reward"]), bool(sizes["end"]), task.control_size if sizes["mask"] else 0
             memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads)
         _fill(vision, tensors, "vision.")
         _fill(memory, tensors, "memory.")
@@ -227,7 +226,7 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
                 if not rows or values.shape != (rows, 2, size):
                     raise ValueError(f"expected (S, 2, {size}) as {name}, got {tuple(values.shape)}")
                 _check_finite(name, values)
-        return Agent(task, vision, memory, tensors["controller"], meta["features"], meta["info"], starts, states)
+        return Agent(task, vision, memory, tensors["controller"], meta["inputs"], meta["info"], starts, states)
     except KeyError as error:
         raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None
     except (UserError, TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -276,6 +275,8 @@ def _agent_path(name_or_path: str | Path) -> Path:
     return path
 
 
-def controller_size(task: Task, vision: ConvVAE, memory: MDNRNN, features: Sequence[str]) -> int:
-    """Parameters of C for this V and M."""
-    return parameter_count(feature_size(vision, memory, features), task.control_size)
+def untrained_agent(task: Task, vision: Vision, memory: MDNRNN, inputs: Sequence[str] | None = None) -> Agent:
+    """V and M with a C whose parameters are all zero."""
+    names = task.inputs if inputs is None else inputs
+    size = PolicyInputs(names, vision.latent_size, memory.hidden_size).size
+    return Agent(task, vision, memory, torch.zeros(parameter_count(size, task.control_size)), names)

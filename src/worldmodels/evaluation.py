@@ -1,23 +1,20 @@
 """Scores: fresh episodes on the reference backend, with mean, sd, median and a 95% interval."""
 
-import contextlib
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import Agent
-from worldmodels.progress import Progress
-from worldmodels.rollouts import Policy, rollout
-from worldmodels.storage.atomic import read_json, write_json
+from worldmodels.core.files import read_json, write_json
+from worldmodels.core.progress import Progress
+from worldmodels.execution.environments import Environments
+from worldmodels.execution.executor import Executor
+from worldmodels.rollouts import rollout
 from worldmodels.tasks import Task
-from worldmodels.workers.kept import Kept
-
-PolicyFor = Callable[[Sequence[int]], Policy]
-"""A fresh policy for the environments with these seeds."""
+from worldmodels.tasks.base import PolicyFor
 
 
 def agent_policy(agent: Agent) -> PolicyFor:
@@ -26,44 +23,46 @@ def agent_policy(agent: Agent) -> PolicyFor:
 
 
 def evaluate(
+    executor: Executor,
     task: Task,
     policy: PolicyFor,
     backend: str,
     seeds: Sequence[int],
-    lockstep: int,
+    num_envs: int,
     steps: int = 0,
-    partial: Path | None = None,
+    partial_file: Path | None = None,
     identity: str = "",
 ) -> np.ndarray:
-    """Returns (len(seeds),) of one episode per seed, of at most ``steps`` (0: the task's limit).
+    """Returns (len(seeds),) of one episode per seed, of at most ``steps`` (0: the task's limit), ``num_envs`` together.
 
-    ``partial``: a JSON file that keeps finished episodes, so that a killed evaluation goes on; what another policy than
-    ``identity`` left there is not used.
+    ``partial_file``: a JSON file that keeps finished episodes, so that a killed evaluation goes on; what another policy
+    than ``identity`` left there is not used.
     """
-    returns = _finished(partial, seeds, identity)
-    with (
-        Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar,
-        contextlib.closing(Kept(task)) as kept,
-    ):
-        while len(returns) < len(seeds):
-            chunk = list(seeds[len(returns) : len(returns) + lockstep])
-            play = functools.partial(_play, policy, chunk, steps or task.max_steps)
-            returns += kept.retrying(len(chunk), backend, play).tolist()
-            if partial is not None:
+    returns = _finished(partial_file, seeds, identity)
+    rest = seeds[len(returns) :]
+    parts = [list(rest[start : start + num_envs]) for start in range(0, len(rest), num_envs)]
+    chunks = [partial(_play, task, backend, policy, part, steps or task.max_steps) for part in parts]
+    with Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar:
+        for part, found in zip(parts, executor.map(chunks), strict=True):
+            returns += found.tolist()
+            if partial_file is not None:
                 content = {"identity": identity, "seeds": list(seeds), "returns": returns}
-                write_json(partial, content, checksum=True)
-            bar.advance(len(chunk), mean=float(np.mean(returns)))
+                write_json(partial_file, content, checksum=True)
+            bar.advance(len(part), mean=float(np.mean(returns)))
     return np.array(returns)
 
 
-def _play(policy: PolicyFor, seeds: Sequence[int], steps: int, env: VectorEnv) -> np.ndarray:
-    return rollout(env, policy(seeds), seeds, steps).returns
+def _play(
+    task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int, environments: Environments
+) -> np.ndarray:
+    env = environments.of(task, len(seeds), backend)
+    return rollout(task, env, policy(seeds), seeds, steps).returns
 
 
-def _finished(partial: Path | None, seeds: Sequence[int], identity: str) -> list[float]:
-    if partial is None or not partial.exists():
+def _finished(path: Path | None, seeds: Sequence[int], identity: str) -> list[float]:
+    if path is None or not path.exists():
         return []
-    content = read_json(partial, checksum=True)
+    content = read_json(path, checksum=True)
     count = len(content["returns"])
     if content["identity"] != identity or content["seeds"][:count] != list(seeds[:count]):
         return []

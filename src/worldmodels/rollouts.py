@@ -7,28 +7,21 @@ from typing import Protocol
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from worldmodels import interrupt
-
-
-class Policy(Protocol):
-    """Acts for some rows of a vector environment."""
-
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Environment actions (n, ...) for the observations (n, ...) of the environments ``rows`` (n,)."""
-        ...
+from worldmodels.core import interrupt
+from worldmodels.tasks.base import Observations, Policy, Task
 
 
 class Observer(Protocol):
-    """Sees every transition, in order. Observations may be overwritten by the next step: copy what is kept."""
+    """Is told of every transition, in order. Observations may be overwritten by the next step: copy what is kept."""
 
-    def start(self, observations: np.ndarray) -> None:
-        """The reset observations (N, ...) of all rows."""
+    def start(self, observations: Observations) -> None:
+        """What all N rows observe after the reset."""
         ...
 
     def step(
-        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, seen: np.ndarray
+        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
-        """What the rows ``rows`` (n,) did, got (n,), whether the world ended (n,), and what they saw next (n, ...)."""
+        """What the rows ``rows`` (n,) did, got (n,), whether the world ended (n,), and what they observe then."""
         ...
 
 
@@ -47,6 +40,7 @@ class Rollouts:
 
 
 def rollout(
+    task: Task,
     env: VectorEnv,
     policy: Policy,
     seeds: Sequence[int],
@@ -54,13 +48,14 @@ def rollout(
     patience: int | None = None,
     observer: Observer | None = None,
 ) -> Rollouts:
-    """Play one episode per environment in lockstep; stop when every row is done.
+    """Play one episode per environment, all rows stepping together; stop when every row is done.
 
     Rows that ended are neither stepped nor encoded. ``patience`` ends a row that has had no positive reward for that
     many steps, which saves most of the time of early evolution; an environment that can ``retire`` rows then stops
     simulating them.
     """
-    observations, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]
+    raw, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]
+    observations = Observations(task, raw)
     if observer is not None:
         observer.start(observations)
     count = env.num_envs
@@ -72,26 +67,23 @@ def rollout(
     retire = getattr(env, "retire", None)
     for step in range(max_steps):
         interrupt.check()
-        chosen = policy.act(_of(observations, rows), rows)
+        chosen = policy.act(observations, rows)
         actions[rows] = chosen
-        observations, rewards, ended, cut, _ = env.step(actions)
+        raw, rewards, ended, cut, _ = env.step(actions)
+        observations = Observations(task, raw if len(rows) == count else raw[rows])
         returns[rows] += rewards[rows]
         lengths[rows] += 1
         terminated[rows] = ended[rows]
         if observer is not None:
-            observer.step(rows, chosen, rewards[rows], ended[rows], _of(observations, rows))
+            observer.step(rows, chosen, rewards[rows], ended[rows], observations)
         last_gain[rows[rewards[rows] > 0]] = step
         running = ~(ended[rows] | cut[rows])
         if patience is not None:
             running &= step - last_gain[rows] < patience
             if retire is not None:
                 retire(rows[~running])
-        rows = rows[running]
+        if not running.all():
+            rows, observations = rows[running], observations.of(running)
         if not len(rows):
             break
     return Rollouts(returns, lengths, terminated)
-
-
-def _of(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The observations of some rows; not copied when these are all of them."""
-    return observations if len(rows) == len(observations) else observations[rows]

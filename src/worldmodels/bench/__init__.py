@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 
 BENCHMARKS = ("acting", "vision", "dream", "bin-packing")
 
@@ -19,7 +19,7 @@ def run_bench(what: str, task_name: str, repeats: int, steps: int | None = None)
         raise UserError(f"expected at least 1 repeat, got {repeats}")
     from worldmodels.bench import acting, bin_packing, dream, vision
     from worldmodels.tasks import get_task
-    from worldmodels.tasks.bin_packing import BinPacking
+    from worldmodels.tasks.bin_packing.task import BinPacking
 
     if what == "bin-packing":
         task = get_task(task_name if task_name.startswith(what) else what)

@@ -19,9 +19,9 @@ from worldmodels.agent import Agent
 from worldmodels.bench.clocked import Clocked, ClockedEnv
 from worldmodels.bench.measure import Spread, agent_for, busy_note, interleaved, machine, seconds_of
 from worldmodels.bench.plain import PlainAgent, torch_threads
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 from worldmodels.rollouts import rollout
-from worldmodels.seeds import episode_seeds
+from worldmodels.core.seeds import episode_seeds
 from worldmodels.tasks import Task
 
 

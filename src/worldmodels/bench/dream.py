@@ -1,5 +1,6 @@
 """Dreaming: steps per second for one dream and for thousands, beside the matrix product and the plain loop."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from worldmodels.agent import Agent
 from worldmodels.bench.measure import (
@@ -21,9 +23,9 @@ from worldmodels.bench.measure import (
     seconds_of,
 )
 from worldmodels.bench.plain import torch_threads
-from worldmodels.controller.policy import Controllers
-from worldmodels.dream.returns import DreamReturns
-from worldmodels.memory.mixture import sample
+from worldmodels.controller.linear import Controllers
+from worldmodels.evolution.dream_fitness import DreamReturns
+from worldmodels.memory.mixture import Mixture
 from worldmodels.tasks import Task
 
 _WARMUP = 1
@@ -153,6 +155,18 @@ class _Dreaming:
 
         with torch_threads(1):
             return {"plain_steps_per_s": count / seconds_of(dream, 1, _WARMUP, agent.device)}
+
+
+def sample(mixture: Mixture, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    """Draw z (..., Z): a component from softmax(log_weights / temperature), then noise scaled by sqrt(temperature)."""
+    uniform = torch.rand(mixture.means.shape, generator=generator, device=mixture.means.device)
+    # Gumbel's trick draws every component at once without a loop over dimensions.
+    gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+    choice = (mixture.log_weights / temperature + gumbel).argmax(dim=-1, keepdim=True)
+    mean = mixture.means.gather(-1, choice).squeeze(-1)
+    scale = mixture.log_scales.gather(-1, choice).squeeze(-1).exp()
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+    return mean + math.sqrt(temperature) * scale * noise
 
 
 def _print(result: dict[str, Any], spreads: Mapping[str, Spread], product: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.agent import Agent
-from worldmodels.vision.vae import ConvVAE
+from worldmodels.vision.conv_vae import ConvVAE
 
 
 class PlainVAE(ConvVAE):

@@ -1,1 +1,1 @@
-"""C, the controller: the policy, the evolution strategies and the evolving."""
+"""C, the controller: one linear map, what it sees, and the strategies that evolve it."""

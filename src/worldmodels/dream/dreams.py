@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from worldmodels.agent import Agent
-from worldmodels.device import fast_bfloat16
-from worldmodels.dream.counted import CountedStreams
-from worldmodels.dream.noise import Noise, Numbers, Streams
-from worldmodels.errors import UserError
+from worldmodels.core.device import fast_bfloat16
+from worldmodels.dream.fast.counter_based import CounterBasedStreams
+from worldmodels.dream.fast.streams import Noise, Numbers, NumpyStreams
+from worldmodels.core.errors import UserError
 from worldmodels.memory.mdnrnn import State
 from worldmodels.memory.packed import PackedMemory
 
-ENDS = ("sample", "threshold")
+TERMINATIONS = ("sample", "threshold")
 """How a dream ends: as often as ends come, or where the end head, to which they count more, says so (paper's code)."""
 
-World = tuple[Tensor, Tensor, Tensor]
+DreamState = tuple[Tensor, Tensor, Tensor]
 """Where N dreams are: z (N, Z), h (N, H), c (N, H), all float32; of two Ms, h and c are (N, 2H), the agent's first."""
 
 
@@ -25,32 +25,32 @@ class Dreams:
 
     temperature: above 1 the dream is less certain than M is, below 1 more (paper, section 4.2). dtype: of the products
     (None: the fastest of the device). streams: where random numbers come from (None: numpy for a CPU, computed on the
-    device elsewhere). dreamer: an agent with the same V and the same starts whose M dreams (None: the agent's own). The
-    agent's M then only follows, as it does in the real world: C sees what its M believes instead of all that the dream
-    is made of. Raises :class:`UserError` for an agent that cannot dream.
+    device elsewhere). dream_model: an agent with the same V and the same starts whose M dreams (None: the agent's own).
+    The agent's M then only follows, as it does in the real world: C sees what its own M believes, not all that the
+    dream is made of. Raises :class:`UserError` for an agent that cannot dream.
     """
 
     def __init__(
         self,
         agent: Agent,
         temperature: float = 1.0,
-        ends: str = "sample",
+        termination: str = "sample",
         dtype: torch.dtype | None = None,
-        streams: type[Streams] | type[CountedStreams] | None = None,
-        dreamer: Agent | None = None,
+        streams: type[NumpyStreams] | type[CounterBasedStreams] | None = None,
+        dream_model: Agent | None = None,
     ) -> None:
-        followers = [agent] if dreamer is None else [agent, dreamer]
-        for one in followers:
-            check_dream(one, temperature, ends)
+        agents = [agent] if dream_model is None else [agent, dream_model]
+        for one in agents:
+            check_dream(one, temperature, termination)
         assert agent.starts is not None
-        self.agent, self.temperature, self._ends = agent, float(temperature), ends
+        self.agent, self.temperature, self._termination = agent, float(temperature), termination
         fastest = torch.bfloat16 if fast_bfloat16(agent.device) else torch.float32
-        self._memories = [PackedMemory(one.memory, dtype or fastest) for one in followers]
-        self._end_odds = followers[-1].memory.end_odds
+        self._memories = [PackedMemory(one.memory, dtype or fastest) for one in agents]
+        self._end_odds = agents[-1].memory.end_odds
         self._starts = agent.starts.float().to(agent.device)
-        self._states = torch.cat([_start_states(one) for one in followers], dim=2).to(agent.device)
+        self._states = torch.cat([_start_states(one) for one in agents], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
-        self.noise = streams or (Streams if agent.device.type == "cpu" else CountedStreams)
+        self.noise = streams or (NumpyStreams if agent.device.type == "cpu" else CounterBasedStreams)
         self.z = self.h = self.c = torch.empty(0)
 
     def __len__(self) -> int:
@@ -58,29 +58,29 @@ class Dreams:
 
     @torch.inference_mode()
     def reset(self, seeds: Sequence[int]) -> None:
-        """Begin one dream per seed, each with random numbers of its own."""
+        """Start one dream per seed, each with random numbers of its own."""
         self._streams = self.streams(seeds)
-        self.z, self.h, self.c = self.begin(self._streams)
+        self.z, self.h, self.c = self.start(self._streams)
 
     def streams(self, seeds: Sequence[int], shared: bool = False) -> Noise:
         """Random numbers for dreams with these seeds; ``shared``: drawn once for all rows that have the same seed."""
         return self.noise(seeds, self._memories[0].latent_size, self.agent.device, shared)
 
-    def begin(self, streams: Noise) -> World:
-        """A recorded frame per row, drawn anew from its mu and logvar, and M's memory at that moment.
+    def start(self, streams: Noise) -> DreamState:
+        """A recorded frame per row, drawn anew from its mu and logvar, and the state of M at that moment.
 
-        Worlds dream from first frames with an empty memory (paper), unless ``Task.dream_begins`` says otherwise.
+        Worlds dream from first frames with an empty memory (paper), unless ``Task.start_steps`` says otherwise.
         """
         return self._first(*streams.start(len(self._starts)))
 
     @torch.inference_mode()
     def restart(self, rows: Tensor, seeds: Sequence[int]) -> None:
-        """Begin new dreams in the rows ``rows`` (n,)."""
+        """Start new dreams in the rows ``rows`` (n,)."""
         self.z, self.h, self.c = self.z.clone(), self.h.clone(), self.c.clone()
-        begun = self._first(*self._streams.replace(rows.tolist(), seeds, len(self._starts)))
-        self.z[rows], self.h[rows], self.c[rows] = begun
+        started = self._first(*self._streams.replace(rows.tolist(), seeds, len(self._starts)))
+        self.z[rows], self.h[rows], self.c[rows] = started
 
-    def _first(self, which: Tensor, normal: Tensor) -> World:
+    def _first(self, which: Tensor, normal: Tensor) -> DreamState:
         mu, logvar = self._starts[which].unbind(1)
         h, c = self._states[which].unbind(1)
         return torch.addcmul(mu, torch.exp(logvar / 2), normal), h.contiguous(), c.contiguous()
@@ -92,26 +92,26 @@ class Dreams:
         Rows that are ``frozen`` (N,) bool stay where they are; what is returned for them means nothing.
         """
         before = self.z, self.h, self.c
-        world, reward, ended = self.advance(before, actions, self._streams.next())
+        state, reward, ended = self.advance(before, actions, self._streams.next())
         if frozen is not None and bool(frozen.any()):
             still = frozen.unsqueeze(1)
-            self.z, self.h, self.c = (torch.where(still, a, b) for a, b in zip(before, world, strict=True))
+            self.z, self.h, self.c = (torch.where(still, a, b) for a, b in zip(before, state, strict=True))
         else:
-            self.z, self.h, self.c = world
+            self.z, self.h, self.c = state
         return reward, ended
 
-    def advance(self, world: World, actions: Tensor, numbers: Numbers) -> tuple[World, Tensor, Tensor]:
+    def advance(self, state: DreamState, actions: Tensor, numbers: Numbers) -> tuple[DreamState, Tensor, Tensor]:
         """Where dreams are after acting, and what :meth:`step` returns: a function of its arguments alone.
 
         It waits for nothing and copies nothing from another device, so that it can be recorded as a CUDA graph.
         """
         uniform, normal, chance = numbers
-        h, c = self._followed(world, actions)
+        h, c = self._followed(state, actions)
         dreaming = self._memories[-1]
         drawn = dreaming.draw(h[:, -dreaming.hidden_size :], uniform, normal, self.temperature)
         if drawn.end_logit is None:
             ended = torch.zeros(len(h), dtype=torch.bool, device=h.device)
-        elif self._ends == "sample":
+        elif self._termination == "sample":
             ended = chance < torch.sigmoid(self._end_odds(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
@@ -120,8 +120,8 @@ class Dreams:
         assert drawn.reward is not None
         return (drawn.z, h, c), drawn.reward, ended
 
-    def _followed(self, world: World, actions: Tensor) -> State:
-        z, h, c = world
+    def _followed(self, state: DreamState, actions: Tensor) -> State:
+        z, h, c = state
         if len(self._memories) == 1:
             return self._memories[0].step(z, actions, (h, c))
         halves = zip(self._memories, h.chunk(2, dim=1), c.chunk(2, dim=1), strict=True)
@@ -129,27 +129,27 @@ class Dreams:
         return torch.cat([one[0] for one in after], dim=1), torch.cat([one[1] for one in after], dim=1)
 
     @torch.inference_mode()
-    def allowed(self, z: Tensor) -> Tensor | None:
+    def action_mask(self, z: Tensor) -> Tensor | None:
         """Controls that may be chosen at z (N, Z), (N, C) bool, one at least in each row; None where all always may."""
-        if self.agent.memory.allowed_head is None:
+        if self.agent.memory.mask_head is None:
             return None
-        logits = self.agent.memory.allowed_logits(z)
+        logits = self.agent.memory.mask_logits(z)
         return (logits > 0) | (logits >= logits.amax(dim=1, keepdim=True))
 
-    def only_allowed(self, control: Tensor, z: Tensor) -> Tensor:
+    def masked(self, control: Tensor, z: Tensor) -> Tensor:
         """Controls (N, C), minus infinity where they may not be chosen at z (N, Z)."""
-        allowed = self.allowed(z)
-        return control if allowed is None else control.masked_fill(~allowed, -torch.inf)
+        mask = self.action_mask(z)
+        return control if mask is None else control.masked_fill(~mask, -torch.inf)
 
-    def features(self) -> Tensor:
+    def policy_inputs(self) -> Tensor:
         """What C sees now, (N, F)."""
-        return self.seen((self.z, self.h, self.c))
+        return self.inputs((self.z, self.h, self.c))
 
-    def seen(self, world: World) -> Tensor:
-        """What C sees of dreams, (N, F)."""
+    def inputs(self, state: DreamState) -> Tensor:
+        """What C sees of dreams in some state, (N, F): of two Ms, only its own."""
         own = self._memories[0].hidden_size
-        known = {"z": world[0], "h": world[1][:, :own], "c": world[2][:, :own]}
-        return torch.cat([world[0][:, :0], *(known[name] for name in self.agent.features)], dim=1)
+        z, h, c = state
+        return self.agent.inputs(z, h[:, :own], c[:, :own])
 
 
 def _start_states(agent: Agent) -> Tensor:
@@ -158,19 +158,19 @@ def _start_states(agent: Agent) -> Tensor:
     return torch.zeros(len(agent.starts), 2, agent.memory.hidden_size) if states is None else states.float().cpu()
 
 
-def check_dream(agent: Agent, temperature: float, ends: str) -> None:
+def check_dream(agent: Agent, temperature: float, termination: str) -> None:
     """Refuse what cannot be dreamt, in one line."""
     task = agent.task
     if not temperature > 0 or temperature == float("inf"):
         raise UserError(f"expected a temperature above 0, got {temperature:g}; 1 is what M believes")
-    if ends not in ENDS:
-        raise UserError(f"unknown way to end a dream {ends!r}; choose from {', '.join(ENDS)}")
-    if task.masked and agent.memory.allowed_head is None:
+    if termination not in TERMINATIONS:
+        raise UserError(f"unknown termination {termination!r}; choose from {', '.join(TERMINATIONS)}")
+    if task.masked and agent.memory.mask_head is None:
         raise UserError(
-            f"dreams of {task.name} need an M that tells which actions are allowed, and this agent's does not"
+            f"dreams of {task.name} need an M that predicts the action mask, and this agent's does not"
         )
     if agent.starts is None:
-        raise UserError("this agent holds no recorded frames to begin dreams with; train it with this version")
+        raise UserError("this agent holds no recorded frames to start dreams from; train it with this version")
     if task.alive_reward is None and agent.memory.reward_head is None:
         raise UserError(f"dreams of {task.name} need an M that predicts the reward, and this agent's does not")
     if task.predicts_end and agent.memory.end_head is None:

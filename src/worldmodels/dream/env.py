@@ -1,4 +1,8 @@
-"""The dream as Gymnasium environments: ``make_vec("worldmodels/Dream-v0", num_envs=64, agent="car-racing")``."""
+"""The dream as Gymnasium environments.
+
+``gymnasium.make_vec("worldmodels.dream.env:worldmodels/Dream-v0", num_envs=64, agent="car-racing")``: the part before the
+colon is the module that registers them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,24 +15,24 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from worldmodels.agent import Agent, feature_size, load_agent
+from worldmodels.agent import Agent, load_agent
 from worldmodels.dream.dreams import Dreams
-from worldmodels.errors import UserError
-from worldmodels.workers.envpool_env import row_seeds
+from worldmodels.core.errors import UserError
+from worldmodels.core.seeds import row_seeds
 
 OBSERVATIONS = ("latent", "frame")
-"""What is observed: what C sees (z and h, in Doom c too), or the frame that V decodes from z."""
+"""What is observed: the inputs of C (z and h, in Doom c too), or the frame that V decodes from z."""
 
 
 class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N dreams of one agent, advanced in one batched step.
 
-    agent: a shipped agent's task, a path, or an :class:`Agent`; temperature: paper, section 4.2; ends: "sample" the end
-    as often as it comes, or cut where the end head, to which ends count more, exceeds 0.5 ("threshold"); max_steps: a
+    agent: a shipped agent's task, a path, or an :class:`Agent`; temperature: paper, section 4.2; termination:
+    "sample" the end as often as it comes, or "threshold": where the end head, to which ends count more, exceeds 0.5; max_steps: a
     dream is truncated there (None: the task's limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3)
     uint8; dtype: of the products (None: the fastest). Actions are those of the real world. A row that has ended stays
     as it is, with reward 0, until it is reset (``options={"reset_mask": mask}`` resets some); with autoreset_mode
-    SAME_STEP it begins anew at once, and what it ended with is in ``info["final_obs"]``. Rows have seeds of their own:
+    SAME_STEP it starts anew at once, and what it ended with is in ``info["final_obs"]``. Rows have seeds of their own:
     what row 3 dreams does not depend on the rows beside it. Where a task forbids some actions, ``info["action_mask"]``
     (N, A) bool says which of them the dream allows; others are dreamt as M imagines them.
     """
@@ -38,7 +42,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         agent: "Agent | str | Path" = "car-racing",
         temperature: float = 1.0,
-        ends: str = "sample",
+        termination: str = "sample",
         max_steps: int | None = None,
         observation: str = "latent",
         device: str = "cpu",
@@ -59,12 +63,11 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 50}
         self._mode, self._observation = autoreset_mode, observation
         self._limit = max_steps or self.agent.task.max_steps
-        self._dreams = Dreams(self.agent, temperature, ends, dtype)
+        self._dreams = Dreams(self.agent, temperature, termination, dtype)
         if observation == "frame":
             self.single_observation_space: spaces.Space[Any] = spaces.Box(0, 255, (64, 64, 3), np.uint8)
         else:
-            size = feature_size(self.agent.vision, self.agent.memory, self.agent.features)
-            self.single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+            self.single_observation_space = spaces.Box(-np.inf, np.inf, (self.agent.inputs.size,), np.float32)
         self.single_action_space = self.agent.task.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -77,7 +80,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """First observations of new dreams, and their info; a seed per row, or one for all."""
         mask = (options or {}).get("reset_mask")
         if mask is not None and self._lengths_known():
-            self._begin(np.flatnonzero(mask), row_seeds(seed, self.num_envs) if seed is not None else None)
+            self._restart(np.flatnonzero(mask), row_seeds(seed, self.num_envs) if seed is not None else None)
         else:
             seeds = row_seeds(seed, self.num_envs) if seed is not None else self._fresh_seeds(self.num_envs)
             if seed is not None:
@@ -88,8 +91,8 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._observe(), self._masks()
 
     def _masks(self) -> dict[str, Any]:
-        allowed = self._dreams.allowed(self._dreams.z)
-        return {} if allowed is None else {"action_mask": allowed.cpu().numpy()}
+        mask = self._dreams.action_mask(self._dreams.z)
+        return {} if mask is None else {"action_mask": mask.cpu().numpy()}
 
     def _lengths_known(self) -> bool:
         return hasattr(self, "_lengths")
@@ -97,8 +100,8 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _fresh_seeds(self, count: int) -> list[int]:
         return [int(word) >> 1 for word in self._seeds.spawn(1)[0].generate_state(count)]
 
-    def _begin(self, rows: np.ndarray, seeds: Sequence[int] | None) -> None:
-        """Begin new dreams in some rows."""
+    def _restart(self, rows: np.ndarray, seeds: Sequence[int] | None) -> None:
+        """Start new dreams in some rows."""
         if not len(rows):
             return
         chosen = self._fresh_seeds(len(rows)) if seeds is None else [seeds[row] for row in rows.tolist()]
@@ -128,13 +131,13 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             for row in np.flatnonzero(over):
                 final[row] = last[row]
             info = {"final_obs": final, "_final_obs": over}
-            self._begin(np.flatnonzero(over), None)
+            self._restart(np.flatnonzero(over), None)
         return self._observe(), rewards, terminated, truncated, info | self._masks()
 
     def _observe(self) -> np.ndarray:
         if self._observation == "frame":
             return self.frames()
-        return self._dreams.features().cpu().numpy()
+        return self._dreams.policy_inputs().cpu().numpy()
 
     def frames(self) -> np.ndarray:
         """What the dreams look like, (N, 64, 64, 3) uint8."""
@@ -179,3 +182,10 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
 def _first(info: dict[str, Any]) -> dict[str, Any]:
     """Of one dream, what is said of a batch of one."""
     return {name: value[0] for name, value in info.items()}
+
+
+gymnasium.register(
+    id="worldmodels/Dream-v0",
+    entry_point="worldmodels.dream.env:DreamEnv",
+    vector_entry_point="worldmodels.dream.env:DreamVectorEnv",
+)

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from worldmodels.agent import Agent, feature_size, load_agent
-from worldmodels.errors import UserError
+from worldmodels.agent import Agent, load_agent
+from worldmodels.core.errors import UserError
+from worldmodels.tasks.base import Observations
 
 
 class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
@@ -24,11 +25,10 @@ class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         wanted = self.agent.task.observation_shape
         if env.observation_space.shape != wanted:
             raise UserError(
-                f"expected the stock {self.agent.task.gymnasium_id} with observations {wanted}, "
+                f"expected the stock environment of {self.agent.task.name} with observations {wanted}, "
                 f"got {env.observation_space.shape}; leave out wrappers that change them"
             )
-        size = feature_size(self.agent.vision, self.agent.memory, self.agent.features)
-        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (self.agent.inputs.size,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -36,7 +36,7 @@ class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         """The first observation of a new episode, M's memory being empty."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._state = self.agent.memory.initial_state(1)
-        return self._seen(observation), info
+        return self._observe(observation), info
 
     @torch.inference_mode()
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -44,11 +44,10 @@ class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         taken = self.agent.task.memory_action(np.asarray(action)[None])
         self._state = self.agent.memory.step(self._z, torch.from_numpy(taken).to(self.agent.device), self._state)
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._seen(observation), float(reward), terminated, truncated, info
+        return self._observe(observation), float(reward), terminated, truncated, info
 
     @torch.inference_mode()
-    def _seen(self, observation: np.ndarray) -> np.ndarray:
-        self._z = self.agent.encode(self.agent.task.frames(observation[None]))[0]
-        known = {"z": self._z, "h": self._state[0], "c": self._state[1]}
-        features: np.ndarray = torch.cat([known[name] for name in self.agent.features], dim=1)[0].cpu().numpy()
-        return features
+    def _observe(self, observation: np.ndarray) -> np.ndarray:
+        self._z = self.agent.encode(Observations(self.agent.task, observation[None]).frames)[0]
+        inputs: np.ndarray = self.agent.inputs(self._z, *self._state)[0].cpu().numpy()
+        return inputs

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from worldmodels.dream.env import DreamVectorEnv
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 
 try:
     from stable_baselines3.common.vec_env import VecEnv

@@ -1,1 +1,1 @@
-"""M, the memory: the MDN-RNN, mixture density maths and its training."""
+"""M, the memory: an LSTM with a mixture density output that predicts the next latent."""

@@ -1,4 +1,4 @@
-"""M: an LSTM whose output is a mixture density over the next latent, with optional heads for reward, end and mask.
+"""M: an LSTM that predicts the density of the next latent, and with further heads the reward, end and action mask.
 
 (Ha & Schmidhuber 2018, section 2.2.) Legend: B batch, T time, N rollouts, Z latent, A action, C controls, H hidden,
 K mixtures.
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from worldmodels.memory.mixture import Mixture, log_likelihood, mixture_from
 
-_ALLOWED_HIDDEN = 128
+_MASK_HIDDEN = 128
 
 
 class Prediction(NamedTuple):
@@ -32,7 +32,7 @@ class MDNRNN(nn.Module):
     """p(z', reward, end given z, action, hidden state); 422,368 weights for Z=32, A=3, H=256, K=5 without heads."""
 
     end_weight: Tensor
-    """How many times an end counted in training; so many times too likely the end head holds it."""
+    """How many times an end counted in training; the end head holds the odds of an end to be so many times as high."""
 
     def __init__(
         self,
@@ -42,20 +42,20 @@ class MDNRNN(nn.Module):
         mixtures: int = 5,
         reward: bool = False,
         end: bool = False,
-        allowed: int = 0,
+        mask_size: int = 0,
     ) -> None:
         super().__init__()
         self.latent_size, self.action_size = latent_size, action_size
         self.hidden_size, self.mixtures = hidden_size, mixtures
-        # The original's cell has one bias per gate; torch's second one is kept at zero and out of training.
+        # The authors' LSTM has one bias per gate; torch's second one stays zero and is not trained.
         self.lstm = nn.LSTM(latent_size + action_size, hidden_size, batch_first=True)
         self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
-        # Of z itself, not of what M expects: which controls are allowed depends on what chance has drawn.
-        self.allowed_head = (
-            nn.Sequential(nn.Linear(latent_size, _ALLOWED_HIDDEN), nn.ReLU(), nn.Linear(_ALLOWED_HIDDEN, allowed))
-            if allowed
+        # It reads z and not h: which controls may be chosen depends on the z that was drawn from the mixture.
+        self.mask_head = (
+            nn.Sequential(nn.Linear(latent_size, _MASK_HIDDEN), nn.ReLU(), nn.Linear(_MASK_HIDDEN, mask_size))
+            if mask_size
             else None
         )
         if end:
@@ -64,24 +64,24 @@ class MDNRNN(nn.Module):
             _, _, bias, second_bias = self._weights
             second_bias.zero_()
             bias.zero_()
-            bias[hidden_size : 2 * hidden_size] = 1.0  # remember by default (facts of the original)
+            bias[hidden_size : 2 * hidden_size] = 1.0  # the forget gate is open at first, as in the authors' code
         second_bias.requires_grad_(False)
 
     def end_odds(self, end_logit: Tensor) -> Tensor:
-        """The logit of the end as often as it really comes, from what the end head says."""
+        """The end head's logit (...) with the weight of ends taken out: its sigmoid is the probability of an end."""
         return end_logit - self.end_weight.log()
 
     @torch.no_grad()
     def scale_reward(self, factor: float) -> None:
-        """Multiply what the reward head says, where there is one."""
+        """Multiply the reward head's output by ``factor``; nothing where there is no such head."""
         if self.reward_head is not None:
             self.reward_head.weight.mul_(factor)
             self.reward_head.bias.mul_(factor)
 
-    def allowed_logits(self, z: Tensor) -> Tensor:
-        """Logits (..., C) of which controls are allowed at z (..., Z)."""
-        assert self.allowed_head is not None
-        logits: Tensor = self.allowed_head(z).float()
+    def mask_logits(self, z: Tensor) -> Tensor:
+        """Logits (..., C) of the controls that may be chosen at z (..., Z); above 0 they probably may."""
+        assert self.mask_head is not None
+        logits: Tensor = self.mask_head(z).float()
         return logits
 
     @property
@@ -133,16 +133,17 @@ class MDNRNN(nn.Module):
 
 
 class Targets(NamedTuple):
-    """What really came next: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}, mask (B, T) of steps that exist.
+    """What really came next: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}.
 
-    allowed (B, T, C) in {0, 1}: controls that may be chosen at that z, where a task forbids some.
+    mask (B, T): 1 for steps of the episode and 0 for padding after its end; action_mask (B, T, C): 1 for controls that
+    may be chosen at that z, or None where all always may.
     """
 
     z: Tensor
     rewards: Tensor
     ends: Tensor
     mask: Tensor
-    allowed: Tensor | None = None
+    action_mask: Tensor | None = None
 
     def to(self, device: torch.device) -> "Targets":
         """The same on a device."""
@@ -150,27 +151,28 @@ class Targets(NamedTuple):
 
 
 def memory_loss(
-    prediction: Prediction, targets: Targets, end_weight: float = 1.0, allowed_logits: Tensor | None = None
+    prediction: Prediction, targets: Targets, end_weight: float = 1.0, mask_logits: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss and its parts: nll (nats per latent dimension and step), reward (mean squared error), end (weighted).
+    """The total loss, which is the sum of its parts, and these by name.
 
-    An end counts ``end_weight`` times, since it is rare. ``allowed_logits`` (B, T, C) at the target z give the part
-    allowed (nats per control).
+    "nll" is the negative log likelihood of z in nats per latent dimension, "reward" the squared error, "end" the cross
+    entropy in nats, in which an end counts ``end_weight`` times because it is rare, and "mask" the cross entropy of
+    ``mask_logits`` (B, T, C), M's logits at the target z, in nats per control. All are means over the steps that exist.
     """
-    mask = targets.mask
-    count = mask.sum()
-    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * mask).sum() / count
+    exists = targets.mask
+    count = exists.sum()
+    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * exists).sum() / count
     parts = {"nll": nll}
     if prediction.reward is not None:
-        parts["reward"] = ((prediction.reward - targets.rewards).square() * mask).sum() / count
+        parts["reward"] = ((prediction.reward - targets.rewards).square() * exists).sum() / count
     if prediction.end_logit is not None:
-        weight = torch.tensor(end_weight, device=mask.device)
+        weight = torch.tensor(end_weight, device=exists.device)
         crossed = F.binary_cross_entropy_with_logits(
             prediction.end_logit, targets.ends, pos_weight=weight, reduction="none"
         )
-        parts["end"] = (crossed * mask).sum() / count
-    if allowed_logits is not None:
-        assert targets.allowed is not None
-        crossed = F.binary_cross_entropy_with_logits(allowed_logits, targets.allowed, reduction="none")
-        parts["allowed"] = (crossed.mean(-1) * mask).sum() / count
+        parts["end"] = (crossed * exists).sum() / count
+    if mask_logits is not None:
+        assert targets.action_mask is not None
+        crossed = F.binary_cross_entropy_with_logits(mask_logits, targets.action_mask, reduction="none")
+        parts["mask"] = (crossed.mean(-1) * exists).sum() / count
     return torch.stack(list(parts.values())).sum(), parts

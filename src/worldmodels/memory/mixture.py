@@ -1,7 +1,6 @@
-"""Densities of M's output: for each latent dimension a mixture of K one-dimensional Gaussians of its own.
+"""M's output: for each latent dimension a mixture of K one-dimensional Gaussians of its own.
 
-Legend: B batch, T time, Z latent, K mixtures. All functions work on (..., Z, K) tensors. (Ha & Schmidhuber 2018,
-appendix A.2; Graves 2013, section 4.)
+Legend: Z latent, K mixtures; "..." is any batch. (Ha & Schmidhuber 2018, appendix A.2; Graves 2013, section 4.)
 """
 
 import math
@@ -36,15 +35,3 @@ def log_likelihood(mixture: Mixture, z: Tensor) -> Tensor:
 def expectation(mixture: Mixture) -> Tensor:
     """Mean of the mixture, (..., Z)."""
     return (mixture.log_weights.exp() * mixture.means).sum(-1)
-
-
-def sample(mixture: Mixture, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-    """Draw z (..., Z): a component from softmax(log_weights / temperature), then noise scaled by sqrt(temperature)."""
-    uniform = torch.rand(mixture.means.shape, generator=generator, device=mixture.means.device)
-    # Gumbel's trick draws every component at once without a loop over dimensions.
-    gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-    choice = (mixture.log_weights / temperature + gumbel).argmax(dim=-1, keepdim=True)
-    mean = mixture.means.gather(-1, choice).squeeze(-1)
-    scale = mixture.log_scales.gather(-1, choice).squeeze(-1).exp()
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-    return mean + math.sqrt(temperature) * scale * noise

@@ -58,8 +58,8 @@ class PackedMemory:
     def draw(self, hidden: Tensor, uniform: Tensor, normal: Tensor, temperature: float) -> Drawn:
         """What comes next, for hidden states (N, H), from uniform (N, Z) in [0, 1) and standard normal (N, Z) numbers.
 
-        For each dimension a component is chosen from softmax(logits / temperature), then noise is added that is scaled
-        by sqrt(temperature) (facts of the original's sampling; Ha & Schmidhuber 2018, section 4).
+        For each dimension a component is drawn from softmax(logits / temperature). Its mean is then moved by its scale
+        times sqrt(temperature) times the normal number, as in the authors' code (Ha & Schmidhuber 2018, section 4).
         """
         count, latent, mixtures = len(hidden), self.latent_size, self.mixtures
         outputs = torch.addmm(self._heads_bias, hidden.to(self.dtype), self._heads).float()

@@ -1,5 +1,7 @@
 """Training M on the latents of recorded episodes."""
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,16 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.config import MemoryConfig
-from worldmodels.device import generator, precision
-from worldmodels.errors import UserError
+from worldmodels.core.device import generator, precision
+from worldmodels.core.errors import UserError
+from worldmodels.core.fit import LearningRate, Loss, Objective, Schedule, fit
+from worldmodels.core.seeds import Stream
+from worldmodels.memory.config import MemoryConfig
+from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
-from worldmodels.storage.latents import Latents
-from worldmodels.training import Loss, Schedule, fit
+
+_MEASURED_BATCHES = 10
+"""Batches on which M is measured after its training."""
 
 
 class Before(NamedTuple):
-    """What happened before a sequence: z (B, P, Z), actions (B, P, A), of which the first ``lengths`` (B,) count."""
+    """P transitions before each sequence: z (B, P, Z), actions (B, P, A), of which the first ``lengths`` (B,) count."""
 
     z: Tensor
     actions: Tensor
@@ -27,7 +33,7 @@ class Before(NamedTuple):
 class SequenceSampler:
     """Random sequences of ``length`` transitions, with z drawn anew from N(mu, exp(logvar)) every time.
 
-    A batch is a function of the seed and the step alone. burn_in: most transitions of :meth:`before`.
+    A batch depends on the seed and the step alone. burn_in: how many transitions :meth:`before` gives at most.
     """
 
     def __init__(self, latents: Latents, batch: int, length: int, seed: int, burn_in: int = 0) -> None:
@@ -43,11 +49,11 @@ class SequenceSampler:
         self._chance = lengths / lengths.sum()
 
     def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Episode and first transition (B,) of every sequence."""
-        rng = np.random.default_rng([self._seed, 21, step])
+        """Episode and first transition of every sequence, each (B,)."""
+        rng = np.random.default_rng([self._seed, Stream.SEQUENCES, step])
         episodes = rng.choice(len(self._lengths), self._batch, p=self._chance)
-        # Starts reach over both edges of the episode and are moved inside: so its first and last transitions, deaths
-        # among them, are as common as those in the middle.
+        # Starts are drawn from before the beginning up to the last transition and then moved inside the episode, so
+        # that its first and last transitions, deaths among them, are drawn as often as those in the middle.
         lengths = self._lengths[episodes]
         start = np.floor(rng.random(self._batch) * (lengths + self.length - 1)).astype(np.int64) - (self.length - 1)
         return episodes, np.clip(start, 0, np.maximum(lengths - self.length, 0))
@@ -61,7 +67,7 @@ class SequenceSampler:
         offset = np.minimum((start - lengths)[:, None] + np.arange(lengths.max()), start[:, None])
         frames = torch.from_numpy(self._frame_start[episodes, None] + offset)
         actions = self._latents.actions[torch.from_numpy(self._step_start[episodes, None] + offset)]
-        return Before(self._sample(frames, step, 23), actions, torch.from_numpy(lengths))
+        return Before(self._sample(frames, step, Stream.BURN_IN_NOISE), actions, torch.from_numpy(lengths))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Targets]:
         """z (B, T, Z), actions (B, T, A) and the targets of training step ``step``."""
@@ -73,17 +79,17 @@ class SequenceSampler:
         steps = self._step_start[episodes, None] + np.minimum(offset[:, :-1], last)
         z = self._sample(torch.from_numpy(frames), step)
         ends = (offset[:, :-1] == last) & (self._latents.terminated.numpy()[episodes, None] == 1)
-        steps_tensor, allowed = torch.from_numpy(steps), self._latents.allowed
+        steps_tensor, masks = torch.from_numpy(steps), self._latents.action_mask
         targets = Targets(
             z[:, 1:],
             self._latents.rewards[steps_tensor],
             torch.from_numpy(ends.astype(np.float32)),
             torch.from_numpy(exists.astype(np.float32)),
-            None if allowed is None else allowed[torch.from_numpy(frames[:, 1:])].float(),
+            None if masks is None else masks[torch.from_numpy(frames[:, 1:])].float(),
         )
         return z[:, :-1], self._latents.actions[steps_tensor], targets
 
-    def _sample(self, frames: Tensor, step: int, stream: int = 22) -> Tensor:
+    def _sample(self, frames: Tensor, step: int, stream: int = Stream.MEMORY_NOISE) -> Tensor:
         mu, logvar = self._latents.mu[frames].float(), self._latents.logvar[frames].float()
         return mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=generator(self._seed, stream, step))
 
@@ -105,10 +111,13 @@ def train_memory(
     device: torch.device,
     directory: Path,
     reward_scale: float = 1.0,
+    identity: str = "",
 ) -> dict[str, float]:
-    """Train ``memory`` in place; return its mean loss over batches drawn after the last step.
+    """Train ``memory`` in place; return the mean of its loss, by named parts, over some further batches.
 
-    reward_scale: rewards are learnt in units of it, so that large ones do not drown the rest of the loss.
+    reward_scale: the unit in which rewards are learnt, so that large ones do not outweigh the rest of the loss. An
+    interrupted training goes on from the checkpoint in ``directory`` if it was on as many transitions with the same
+    settings, seed and ``identity``, a text for whatever else it depends on, such as a digest of the latents.
     """
     memory.to(device)
     memory.scale_reward(1 / reward_scale)
@@ -123,20 +132,23 @@ def train_memory(
             prediction = memory(z.to(device), actions.to(device), state)
         there = targets.to(device)
         there = there._replace(rewards=there.rewards / reward_scale)
-        allowed = memory.allowed_logits(there.z) if memory.allowed_head else None
-        return memory_loss(prediction, there, config.end_weight, allowed)
+        mask_logits = memory.mask_logits(there.z) if memory.mask_head else None
+        return memory_loss(prediction, there, config.end_weight, mask_logits)
 
-    heads = {"reward": memory.reward_head, "end": memory.end_head, "allowed": memory.allowed_head}
-    columns = ("nll", *(name for name, head in heads.items() if head is not None))
-    schedule = Schedule(config.steps, config.lr, final_fraction=0.01, clip=config.clip)
-    fit("memory", memory, sampler.batches, loss, schedule, directory, columns, config.batch * sampler.length)
+    heads = {"reward": memory.reward_head, "end": memory.end_head, "mask": memory.mask_head}
+    parts = ("nll", *(name for name, head in heads.items() if head is not None))
+    lr = LearningRate(config.lr, final_fraction=0.01)
+    objective = Objective("memory", memory, loss, parts, lr, config.clip)
+    # How many further Ms there are makes no difference to this one.
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "dream_models"}
+    about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
+    items = config.batch * sampler.length
+    fit("memory", [objective], sampler.batches, Schedule(config.steps), directory, items, json.dumps(about))
     totals: dict[str, float] = {}
-    rounds = 10
     with torch.no_grad():
         drawn = sampler.batches(config.steps)
-        for step in range(config.steps, config.steps + rounds):
-            _, parts = loss(next(drawn), step)
-            for name, value in parts.items():
-                totals[name] = totals.get(name, 0.0) + value.item() / rounds
+        for step in range(config.steps, config.steps + _MEASURED_BATCHES):
+            for name, value in loss(next(drawn), step)[1].items():
+                totals[name] = totals.get(name, 0.0) + value.item() / _MEASURED_BATCHES
     memory.scale_reward(reward_scale)
     return totals

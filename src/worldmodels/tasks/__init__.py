@@ -1,35 +1,31 @@
-"""Worlds, one file each. A new world is a new file here and a line in ``_REGISTRY``."""
+"""Worlds, a folder each: the task, its environment, its explorers and its presets. A new one is a line in ``TASKS``."""
 
-import difflib
-from importlib import import_module
+from worldmodels.core.registry import Registry
+from worldmodels.tasks.base import Task
 
-from worldmodels.errors import UserError
-from worldmodels.tasks.base import Board, ExplorationPolicy, Task
+__all__ = ["TASKS", "Task", "get_task", "task_names"]
 
-__all__ = ["Board", "ExplorationPolicy", "Task", "get_task", "task_names"]
-
-_REGISTRY = {
-    "car-racing": "worldmodels.tasks.car_racing:CarRacing",
-    "bin-packing": "worldmodels.tasks.bin_packing:BinPacking",
-    "bin-packing-published": "worldmodels.tasks.bin_packing:Published",
-    "bin-packing-9-linear-waste": "worldmodels.tasks.bin_packing:SmallLinearWaste",
-    "bin-packing-9-perfect-packing": "worldmodels.tasks.bin_packing:SmallPerfectPacking",
-    "bin-packing-9-bounded-waste": "worldmodels.tasks.bin_packing:SmallBoundedWaste",
-    "take-cover": "worldmodels.tasks.take_cover:TakeCover",
-}
+TASKS: Registry[type[Task]] = Registry(
+    "task",
+    {
+        "car-racing": "worldmodels.tasks.car_racing.task:CarRacing",
+        "take-cover": "worldmodels.tasks.take_cover.task:TakeCover",
+        "bin-packing": "worldmodels.tasks.bin_packing.task:BinPacking",
+        "bin-packing-published": "worldmodels.tasks.bin_packing.task:Published",
+        "bin-packing-9-linear-waste": "worldmodels.tasks.bin_packing.task:SmallLinearWaste",
+        "bin-packing-9-perfect-packing": "worldmodels.tasks.bin_packing.task:SmallPerfectPacking",
+        "bin-packing-9-bounded-waste": "worldmodels.tasks.bin_packing.task:SmallBoundedWaste",
+    },
+    "worldmodels.tasks",
+)
+"""Every world by name; other packages add theirs by the entry point group "worldmodels.tasks"."""
 
 
 def task_names() -> list[str]:
     """The names that :func:`get_task` knows."""
-    return sorted(_REGISTRY)
+    return TASKS.names()
 
 
 def get_task(name: str) -> Task:
     """The task called ``name``; an unknown name is a :class:`UserError` that lists the known ones."""
-    if name not in _REGISTRY:
-        close = difflib.get_close_matches(name, _REGISTRY, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known tasks: {', '.join(task_names())}"
-        raise UserError(f"unknown task {name!r}; {hint}")
-    module, attribute = _REGISTRY[name].split(":")
-    task: Task = getattr(import_module(module), attribute)()
-    return task
+    return TASKS.get(name)()

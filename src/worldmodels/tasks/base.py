@@ -1,29 +1,98 @@
-"""The seam between a world and everything else: all that the rest may know of a world."""
+"""The seam between a world and everything else: all that the rest may know of a world.
+
+:class:`Task` is what collecting, training, evolving and scoring need. Playing by hand (:class:`Playing`) and probing
+(:class:`TellsState`) are optional parts.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import Env, spaces
 from gymnasium.vector import VectorEnv
 
-from worldmodels.errors import UserError
+from worldmodels.core.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 
-class ExplorationPolicy(Protocol):
-    """Chooses environment actions without a model; used to collect the first episodes."""
+@dataclass(frozen=True)
+class EnvPoolWorld:
+    """A backend: EnvPool's C++ environments called ``env_id``."""
 
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Environment actions for the observations (n, ...) of the environments ``rows`` (n,)."""
+    env_id: str
+
+
+@dataclass(frozen=True)
+class ProcessWorld:
+    """A backend: ``gymnasium.make(env_id, **options)``, copies of which are stepped in worker processes.
+
+    env_id: also "module:Id-v0"; requires: modules that it needs, extra: the extra of this package that brings them;
+    cleanup: called before the first start and after the workers have ended, where killed simulators leave things behind.
+    """
+
+    env_id: str
+    requires: tuple[str, ...] = ()
+    extra: str = "all"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cleanup: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class ArrayWorld:
+    """A backend: ``make(num_envs)`` gives a vector environment that steps all of its rows itself, with autoreset disabled."""
+
+    make: Callable[[int], VectorEnv]
+
+
+World = EnvPoolWorld | ProcessWorld | ArrayWorld
+
+
+class Observations:
+    """What n rows of a vector environment observe: ``raw`` (n, ...), and as frames, which are made once, when asked for.
+
+    ``raw`` may be written over by the environment's next step: copy what is kept.
+    """
+
+    def __init__(self, task: "Task", raw: np.ndarray) -> None:
+        self._task, self.raw = task, raw
+        self._frames: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The frames that V sees, (n, 64, 64, 3) uint8."""
+        if self._frames is None:
+            self._frames = self._task.frames(self.raw)
+        return self._frames
+
+    def of(self, rows: np.ndarray) -> "Observations":
+        """Those of some rows: their numbers (m,), or a mask (n,) bool."""
+        some = Observations(self._task, self.raw[rows])
+        some._frames = None if self._frames is None else self._frames[rows]
+        return some
+
+
+class Policy(Protocol):
+    """Acts for some rows of a vector environment."""
+
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """Environment actions (n, ...) for what the n environments ``rows`` (n,) observe."""
         ...
 
 
+PolicyFor = Callable[[Sequence[int]], Policy]
+"""Makes a fresh policy for environments with these seeds, one per row."""
+
+
 class Board(Protocol):
-    """A world of numbered choices as people see and choose them in a window; drawn with pygame.
+    """A world of numbered choices as people see and choose them.
 
     Legend: C choices. A state (S,) is what the world's rules see, with which the board is drawn.
     """
@@ -31,8 +100,8 @@ class Board(Protocol):
     size: tuple[int, int]
     """Width and height in pixels."""
 
-    def draw(self, screen: Any, state: np.ndarray, allowed: np.ndarray, pointed: int | None) -> None:
-        """Draw the state with the choices ``allowed`` (C,) bool; ``pointed`` is the one a person thinks of."""
+    def draw(self, state: np.ndarray, action_mask: np.ndarray, pointed: int | None) -> "Image":
+        """The state as a picture; ``action_mask`` (C,) bool: choices that may be made; ``pointed``: one thought of."""
         ...
 
     def choice_at(self, place: tuple[int, int]) -> int | None:
@@ -40,7 +109,56 @@ class Board(Protocol):
         ...
 
     def objection(self, state: np.ndarray, choice: int) -> str:
-        """Why a choice that is not allowed is not, in one line."""
+        """Why a choice may not be made, in one line."""
+        ...
+
+
+class Playing(ABC):
+    """How people watch and play a world: in one stock Gymnasium environment, which draws itself.
+
+    Legend: A numbers that M sees of an action.
+    """
+
+    gymnasium_id: str
+    """The stock environment."""
+    frames_per_second: int = 50
+    """Speed at which people watch and play."""
+    action_names: tuple[str, ...]
+    """What each of the A action numbers does, for captions."""
+    action_ranges: tuple[tuple[float, float], ...]
+    """Lowest and highest value of each of the A action numbers, for pictures."""
+    visible_rows: tuple[float, float] = (0.0, 1.0)
+    """The part of the picture's rows that frames keep, as shares of its height."""
+    episode_word: str = "episode"
+    """What people call an episode: "track", "game"."""
+
+    @property
+    def gymnasium_options(self) -> dict[str, Any]:
+        """Options of ``gymnasium.make`` with which the stock environment gives the task's observations."""
+        return {}
+
+    @abstractmethod
+    def key_action(self, held: frozenset[str]) -> np.ndarray:
+        """One environment action from the names of the keys a person holds (left, right, up, down)."""
+
+    def board(self) -> Board | None:
+        """What people choose on in their own time, beside the first of the task's rules; None where they hold keys."""
+        return None
+
+    def readings(self, env: Env[Any, Any]) -> dict[str, float]:
+        """What a person who plays in the stock environment may want to read beside score and time."""
+        return {}
+
+
+@runtime_checkable
+class TellsState(Protocol):
+    """A task whose worlds tell their state, for probes of what V sees of it."""
+
+    def state(self, env: VectorEnv) -> Mapping[str, np.ndarray]:
+        """Named variables of the N worlds as they stand, (N,) or (N, K).
+
+        float64: a quantity; bool: something that is so or not; int64: one of several kinds.
+        """
         ...
 
 
@@ -51,8 +169,6 @@ class Task(ABC):
     """The name in commands and files."""
     title: str
     """The name for people."""
-    gymnasium_id: str
-    """The stock Gymnasium environment, which draws itself for people."""
     observation_shape: tuple[int, ...]
     """Shape of one raw observation, uint8."""
     action_size: int
@@ -61,9 +177,9 @@ class Task(ABC):
     """Outputs of the controller."""
     max_steps: int
     """Longest episode, in environment steps."""
-    solved: float
-    """Mean return over 100 episodes at which the world counts as solved."""
-    features: tuple[str, ...] = ("z", "h")
+    action_space: spaces.Box | spaces.Discrete
+    """What one environment takes."""
+    inputs: tuple[str, ...] = ("z", "h")
     """What the controller sees of z, h and c."""
     predicts_reward: bool = True
     """Whether M has a reward head."""
@@ -73,41 +189,33 @@ class Task(ABC):
     """Whether M has an end head."""
     alive_reward: float | None = None
     """What every step is worth in a dream; None means what M predicts."""
-    dream_begins: tuple[int, ...] = (0,)
-    """Steps of recorded episodes at which dreams may begin, M having followed the episode so far."""
-    action_space: spaces.Box | spaces.Discrete
-    """What one environment takes."""
-    lockstep: int = 50
+    start_steps: tuple[int, ...] = (0,)
+    """Steps of recorded episodes at which dreams may start, M having followed the episode so far."""
+    num_envs: int = 50
     """Environments that run together when nothing else is said."""
-    at_once: int = 256
+    max_envs: int = 256
     """Most environments that run together when many controllers are measured; more would only take memory."""
-    backends: tuple[str, ...]
-    """Backends that can build this world, fastest first."""
     reference_backend: str
     """The backend on which scores count."""
-    action_names: tuple[str, ...]
-    """What each of the A action numbers does, for captions."""
-    action_ranges: tuple[tuple[float, float], ...]
-    """Lowest and highest value of each of the A action numbers, for pictures."""
     masked: bool = False
-    """Whether :meth:`allowed` forbids controls; M then learns to tell from z which."""
+    """Whether :meth:`action_mask` forbids controls; M then learns to tell from z which."""
     rules: tuple[str, ...] = ()
     """Names of policies that need no learning, for comparison."""
-    seen_rows: tuple[float, float] = (0.0, 1.0)
-    """The part of the picture's rows that frames keep, as shares of its height."""
-    frames_per_second: int = 50
-    """Speed at which people watch and play."""
 
-    def make(self, num_envs: int, backend: str) -> VectorEnv:
-        """A vector environment of ``num_envs`` copies. Rows that have ended stay frozen until the next reset."""
-        if num_envs < 1:
-            raise UserError(f"expected at least 1 environment, got {num_envs}")
-        if backend not in self.backends:
-            raise UserError(f"unknown backend {backend!r} for {self.name}; choose from {', '.join(self.backends)}")
-        return self._make(num_envs, backend)
-
+    @property
     @abstractmethod
-    def _make(self, num_envs: int, backend: str) -> VectorEnv: ...
+    def worlds(self) -> Mapping[str, World]:
+        """The backends that can build this world, by name, the fastest first."""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Names of the backends, the fastest first."""
+        return tuple(self.worlds)
+
+    @property
+    def playing(self) -> Playing | None:
+        """How people watch and play this world; None where they cannot."""
+        return None
 
     @abstractmethod
     def frames(self, observations: np.ndarray) -> np.ndarray:
@@ -116,14 +224,6 @@ class Task(ABC):
     @abstractmethod
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """Controls (N, C) in [-1, 1] (after tanh) as the environment's actions."""
-
-    def allowed(self, frames: np.ndarray) -> np.ndarray | None:
-        """Controls that may be chosen, (N, C) bool, read off frames (N, 64, 64, 3); None where all always may."""
-        return None
-
-    def rule(self, name: str) -> "tuple[Task, Callable[[Sequence[int]], ExplorationPolicy]]":
-        """The policy called ``name`` of :attr:`rules`, and the task in which it plays."""
-        raise UserError(f"{self.name} has no rule {name!r}")
 
     @abstractmethod
     def memory_action(self, actions: np.ndarray) -> np.ndarray:
@@ -135,39 +235,35 @@ class Task(ABC):
 
         return torch.from_numpy(self.memory_action(self.env_action(control.cpu().numpy()))).to(control.device)
 
+    def action_mask(self, frames: np.ndarray) -> np.ndarray | None:
+        """Controls that may be chosen, (N, C) bool, read off frames (N, 64, 64, 3); None where all always may."""
+        return None
+
     @abstractmethod
-    def exploration(self, seeds: Sequence[int]) -> ExplorationPolicy:
+    def exploration(self, seeds: Sequence[int]) -> Policy:
         """A policy for collecting the first episodes, one random stream per environment."""
 
     @abstractmethod
-    def noisy(self, policy: ExplorationPolicy, seeds: Sequence[int]) -> ExplorationPolicy:
+    def perturbed(self, policy: Policy, seeds: Sequence[int]) -> Policy:
         """``policy`` with noise on its actions, for collecting the episodes of later rounds."""
 
     @abstractmethod
-    def random_policy(self, seeds: Sequence[int]) -> ExplorationPolicy:
+    def random_policy(self, seeds: Sequence[int]) -> Policy:
         """The random policy that scores are compared with."""
 
-    @abstractmethod
-    def key_action(self, held: frozenset[str]) -> np.ndarray:
-        """One environment action from the names of the keys a person holds (left, right, up, down)."""
+    def rule(self, name: str) -> "tuple[Task, PolicyFor]":
+        """The policy called ``name`` of :attr:`rules`, and the task in which it plays."""
+        raise UserError(f"{self.name} has no rule {name!r}")
 
-    @property
-    def gymnasium_options(self) -> dict[str, Any]:
-        """Options of ``gymnasium.make`` with which the stock environment gives this task's observations."""
-        return {}
 
-    def board(self) -> Board | None:
-        """What people choose on in their own time, beside the first of the :attr:`rules`; None where they hold keys."""
-        return None
+def playing_of(task: Task) -> Playing:
+    """How people watch and play a world; :class:`UserError` for one that they cannot."""
+    if task.playing is None:
+        raise UserError(f"{task.name} cannot be watched or played: its task does not say how; see Task.playing")
+    return task.playing
 
-    def state(self, env: VectorEnv) -> Mapping[str, np.ndarray]:
-        """Named variables of the N worlds as they stand, (N,) or (N, K), for probes of what V sees of them.
 
-        float64: a quantity; bool: something that is so or not; int64: one of several kinds. A world that does not tell
-        is a :class:`UserError`.
-        """
-        raise UserError(f"{self.name} does not tell its state, which a probe needs; choose a world that does")
-
-    def readings(self, env: Env[Any, Any]) -> dict[str, float]:
-        """What a person who plays in the stock environment may want to read beside score and time."""
-        return {}
+def check_backend(task: Task, backend: str) -> None:
+    """Refuse a backend that a task does not have."""
+    if backend not in task.backends:
+        raise UserError(f"unknown backend {backend!r} for {task.name}; choose from {', '.join(task.backends)}")

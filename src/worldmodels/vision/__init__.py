@@ -1,1 +1,1 @@
-"""V, the vision model: a variational autoencoder that turns a frame into a short vector z."""
+"""V, the vision model: turns frames into latents and back."""

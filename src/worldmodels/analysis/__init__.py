@@ -1,0 +1,1 @@
+"""What was measured, as tables and plots: training curves, the fidelity of dreams, probes of V."""

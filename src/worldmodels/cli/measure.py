@@ -1,0 +1,180 @@
+"""The verbs that measure: evaluate, bench, probe and doctor."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from worldmodels.cli.options import OptionalTaskName, agent_for, parse, value_of
+from worldmodels.cli.runs import stage
+from worldmodels.core.errors import UserError
+from worldmodels.core.settings import choice, number, text
+
+_LEAST_EPISODES = 5
+"""Episodes that can be split into three parts for a probe."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Score an agent, or the random policy, on fresh episodes."""
+
+    task: OptionalTaskName = text(None)
+    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    agent: str | None = text(None)
+    """A saved agent or a run (default: the shipped agent)."""
+    policy: str = text("agent")
+    """Who is scored: agent, random, or one of the world's rules."""
+    episodes: int = number(100, low=1)
+    """Fresh episodes."""
+    seed: int = number(1, low=0)
+    """Seed of the episodes; none of them is ever used in training."""
+    backend: str | None = text(None)
+    """One of the world's backends (default: its reference, on which scores count)."""
+    num_envs: int | None = number(None, low=1)
+    """Environments that run together (default: what suits the world)."""
+    steps: int = number(0, low=0)
+    """Longest episode, for trying things out; 0 means the task's limit, without which there is no score."""
+    device: str = choice("auto", "auto", "cpu", "cuda")
+    """Where networks run; auto takes a GPU if there is one."""
+    executor: str = text("local")
+    """Who plays the episodes: local is this machine."""
+    json: Path | None = text(None)
+    """Also write task, agent, backend, seeds, returns, mean, sd, median and ci95 to this file. With it, the same
+    command goes on where it was stopped."""
+
+
+def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Score an agent; with --run, do the evaluate stage of that run."""
+    if value_of("--run", arguments) is not None:
+        return stage(verb, arguments, description)
+    options = parse(EvaluateOptions, verb, arguments, description=description)
+    from worldmodels import evaluation
+    from worldmodels.core.files import write_json
+    from worldmodels.core.seeds import episode_seeds
+    from worldmodels.execution.executor import make_executor
+    from worldmodels.tasks import get_task
+
+    agent = None
+    if options.policy == "agent":
+        agent = agent_for(options.task, options.agent, options.device)
+    task = agent.task if agent is not None else get_task(options.task or "car-racing")
+    name = who = options.policy
+    if agent is not None:
+        name, who = options.agent or f"shipped {task.name}", agent.digest()
+        policy = evaluation.agent_policy(agent)
+    elif options.policy == "random":
+        policy = task.random_policy
+    elif options.policy in task.rules:
+        task, policy = task.rule(options.policy)
+    else:
+        known = ", ".join(("agent", *task.rules))
+        raise UserError(f"unknown policy {options.policy!r}; choose {known} or random")
+    backend = options.backend or task.reference_backend
+    seeds = episode_seeds("evaluation", options.seed, options.episodes)
+    unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.finished")
+    num_envs, identity = options.num_envs or task.num_envs, f"{who} {backend} {options.steps}"
+    with contextlib.closing(make_executor(options.executor)) as executor:
+        returns = evaluation.evaluate(
+            executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, identity
+        )
+    result = evaluation.report(task.name, name, backend, seeds, returns)
+    evaluation.print_scores({name: result})
+    if options.json is not None and unfinished is not None:
+        write_json(options.json, result)
+        unfinished.unlink(missing_ok=True)
+    return 0
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = text("acting")
+    """acting, vision, dream or world."""
+    task: str = text("car-racing")
+    """The world: car-racing, take-cover, bin-packing or one of yours."""
+    repeats: int = number(5, low=1)
+    """Repeats of every measurement."""
+    steps: int | None = number(None, low=1)
+    """Steps of every environment in one measurement of acting (default: 250)."""
+    json: Path | None = text(None)
+    """Also write the figures to this file."""
+
+
+def bench(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Measure speed."""
+    options = parse(BenchOptions, verb, arguments, description=description)
+    from worldmodels.bench import run_bench
+    from worldmodels.core.files import write_json
+
+    figures = run_bench(options.what, options.task, options.repeats, options.steps)
+    if options.json is not None:
+        write_json(options.json, figures)
+    return 0
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How much of the world's state can be read linearly off V: ridge regression from its mu on fresh episodes."""
+
+    visions: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="V ...")] = text(())
+    """Runs whose stages collect and vision are done, saved agents or shipped ones; compared with each other."""
+    episodes: int = number(100, low=_LEAST_EPISODES)
+    """Episodes of the exploration policy: three fifths to fit, a fifth to choose the penalty, a fifth to measure."""
+    frames: int = number(40, low=1)
+    """Frames of each episode."""
+    steps: int = number(0, low=0)
+    """Longest episode, in steps; 0 means the task's limit."""
+    seed: int = number(1, low=0)
+    """Seed of the episodes, which nothing else uses."""
+    out: Path = text(Path("probe"))
+    """The folder of the table and the picture."""
+    device: str = choice("auto", "auto", "cpu", "cuda")
+    """Where V runs; auto takes a GPU if there is one."""
+    json: Path | None = text(None)
+    """Also write all figures to this file."""
+
+
+def probe(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Probe one V or several."""
+    options = parse(ProbeOptions, verb, arguments, description=description)
+    if not options.visions:
+        raise UserError("expected runs or agents whose V is to be probed; see worldmodels probe --help")
+    if len(set(options.visions)) < len(options.visions):
+        raise UserError(f"expected runs or agents that differ, got {' '.join(options.visions)}")
+    from worldmodels.agent import load_agent
+    from worldmodels.analysis import probe as probing
+    from worldmodels.execution.executor import make_executor
+    from worldmodels.run.reader import RunReader
+    from worldmodels.run.run import read_config
+    from worldmodels.tasks import get_task
+
+    visions = {}
+    for name in options.visions:
+        if read_config(Path(name)) is None:
+            agent = load_agent(name, options.device)
+            visions[name] = agent.task, agent.vision
+        else:
+            run = RunReader(name)
+            visions[name] = get_task(run.config.task), run.vision(options.device)
+    sizes = options.seed, options.episodes, options.frames, options.steps
+    with contextlib.closing(make_executor()) as executor:
+        result = probing.probe(visions, *sizes, executor)
+    probing.write(result, options.out, options.json)
+    return 0
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What this machine has, what works, and what to install."""
+
+
+def doctor(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Look at the machine."""
+    parse(DoctorOptions, verb, arguments, description=description)
+    from worldmodels.cli.doctor import main
+
+    return main()

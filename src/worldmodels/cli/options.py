@@ -1,0 +1,140 @@
+"""What the options of all verbs have in common: reading them, their help, and agents by their names."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import tyro
+
+from worldmodels.core.errors import UsageError, UserError
+from worldmodels.core.settings import check, rule_of
+
+if TYPE_CHECKING:
+    from worldmodels.agent import Agent
+
+Options = TypeVar("Options")
+TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+OptionalTaskName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+_HELP = ("-h", "--help")
+_HELP_ALL = "--help-all"
+
+
+def parse(
+    kind: type[Options],
+    verb: str,
+    arguments: Sequence[str],
+    default: Options | None = None,
+    description: str | None = None,
+    groups: Sequence[str] | None = None,
+) -> Options:
+    """Options of ``kind`` out of the arguments of a verb, checked; what cannot be understood is a :class:`UsageError`.
+
+    groups: the groups of settings that ``--help`` shows; ``--help-all`` shows every one. None: there is but one help.
+    """
+    everything = _HELP_ALL in arguments
+    arguments = ["--help" if text == _HELP_ALL else text for text in arguments]
+    _describe(kind)
+    shown: Any = kind
+    if groups is not None and not everything and any(text in _HELP for text in arguments):
+        shown = _only(kind, groups)
+        description = f"{description}\n\nworldmodels {verb} {_HELP_ALL} lists every setting."
+    # Without a default of ours the class itself says what the defaults are.
+    given = {} if default is None else {"default": default}
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            options: Options = tyro.cli(
+                shown, prog=f"worldmodels {verb}", args=arguments, description=description, **given
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UsageError(f"{_sentence(complaint.getvalue())}; see worldmodels {verb} --help") from None
+    check(options)
+    return options
+
+
+def _describe(kind: type[Any]) -> None:
+    """Let the help of every option say its bounds, which stand on the field itself, and no default where there is none."""
+    hints, annotated = get_type_hints(kind), get_type_hints(kind, include_extras=True)
+    for item in dataclasses.fields(kind):
+        rule, inner = rule_of(item), hints[item.name]
+        if dataclasses.is_dataclass(inner):
+            _describe(inner)  # type: ignore[arg-type]
+        elif get_origin(inner) is dict:
+            _describe(get_args(inner)[1])
+        elif not any(isinstance(one, _Described) for one in get_args(annotated[item.name])):
+            options: dict[str, Any] = {"help_behavior_hint": _Hint(rule.text() if rule is not None else "")}
+            if type(None) in get_args(inner) and "metavar" not in repr(annotated[item.name]):
+                options["metavar"] = get_args(inner)[0].__name__.upper()
+            place = next(one for one in kind.__mro__ if item.name in one.__dict__.get("__annotations__", {}))
+            place.__annotations__[item.name] = Annotated[annotated[item.name], tyro.conf.arg(**options), _Described()]
+
+
+class _Described:
+    """Marks an option whose help says its bounds already."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hint:
+    """What the help says after the meaning of an option."""
+
+    bounds: str
+
+    def __call__(self, default: str) -> str:
+        shown = "" if default in ("None", "''", "") else f"default: {default}"
+        text = "; ".join(one for one in (self.bounds, shown) if one)
+        return f"({text})" if text else ""
+
+
+def _only(kind: type[Any], groups: Sequence[str]) -> type[Any]:
+    """The options, with only some of their groups of settings."""
+    hints = get_type_hints(kind, include_extras=True)
+    hidden = {
+        item.name: Annotated[hints[item.name], tyro.conf.Suppress]
+        for item in dataclasses.fields(kind)
+        if dataclasses.is_dataclass(hints[item.name]) and item.name not in groups
+    }
+    return type(kind.__name__, (kind,), {"__annotations__": hidden, "__doc__": kind.__doc__})
+
+
+def _sentence(box: str) -> str:
+    """What tyro draws into a box when it cannot parse the arguments, in one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    blocks = [[""]]  # of lines, parted by tyro's rules
+    for line in (line.strip("│╭╮╰╯ ") for line in plain.splitlines()[1:]):
+        if set(line) <= {"─"}:
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    text = " ".join(blocks[0]).strip(" .") or "the options cannot be understood"
+    text = re.sub(r"invalid literal for int\(\) with base 10: ('.*')", r"expected a whole number, got \1", text)
+    text = re.sub(r"could not convert string to float: ('.*')", r"expected a number, got \1", text)
+    hints = re.search(r"Perhaps you meant:\W*(--[\w.-]+)", plain)
+    return f"{text}; did you mean {hints[1]}?" if hints else text
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """What is given for a flag, or None."""
+    for index, text in enumerate(arguments):
+        if text == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if text.startswith(f"{flag}="):
+            return text.split("=", 1)[1]
+    return None
+
+
+def agent_for(task: str | None, name: str | None, device: str = "cpu") -> "Agent":
+    """The agent called ``name`` (None: the shipped one of the task), which must be one for ``task`` where that is said."""
+    from worldmodels.agent import load_agent
+    from worldmodels.tasks import get_task
+
+    if task is not None:
+        get_task(task)
+    agent = load_agent(name or task or "car-racing", device)
+    if task is not None and agent.task.name != task:
+        raise UserError(f"{name} is an agent for {agent.task.name}, not for {task}; give that task")
+    return agent

@@ -1,0 +1,137 @@
+"""The verbs with which people see and play: record, play and dream."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from worldmodels.analysis.config import DreamReportConfig
+from worldmodels.cli.options import OptionalTaskName, agent_for, parse
+from worldmodels.core.errors import UserError
+from worldmodels.core.settings import number, part, text
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """A video of one episode: the world, what V sees of it, and what M expected."""
+
+    task: OptionalTaskName = text(None)
+    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    out: Path = text(Path("drive.mp4"))
+    """The file: .mp4, .gif, or .png for some moments on one sheet."""
+    agent: str | None = text(None)
+    """A saved agent or a run (default: the shipped agent)."""
+    seed: int = number(1, low=0)
+    """Seed of the episode."""
+    backend: str | None = text(None)
+    """One of the world's backends (default: its reference, on which scores count)."""
+    steps: int | None = number(None, low=1)
+    """Longest episode (default: the task's limit)."""
+    every: int | None = number(None, low=1)
+    """Show one step in so many (default: every step in an .mp4, every fifth elsewhere)."""
+
+
+def record(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Record a video."""
+    options = parse(RecordOptions, verb, arguments, description=description)
+    agent = agent_for(options.task, options.agent)
+    from worldmodels.render.video import record as record_video
+
+    result = record_video(agent, options.out, options.seed, options.backend, options.steps, options.every)
+    print(f"{options.out}: return {result['return']:.1f} in {result['steps']} steps")
+    return 0
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """Play yourself in a window; a lets the agent play, Enter is a new episode, Esc ends.
+
+    The arrow keys steer, give gas and brake. In bin packing, type the level of the bin that takes the item (0: a new
+    one) or click on it; b lets best fit choose, which also packs the same items beside you.
+    """
+
+    task: OptionalTaskName = text(None)
+    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    seed: int = number(1, low=0)
+    """Seed of the first episode."""
+    save: Path | None = text(None)
+    """Keep every finished episode as data in this directory."""
+    agent: str | None = text(None)
+    """A saved agent or a run that takes over on the key a (default: the shipped agent)."""
+
+
+def play(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Play in a window."""
+    options = parse(PlayOptions, verb, arguments)
+    from worldmodels.play.window import play as play_window
+    from worldmodels.tasks import get_task
+
+    task = options.task
+    if task is None and options.agent is not None:
+        task = agent_for(None, options.agent).task.name
+    play_window(get_task(task or "car-racing"), options.seed, options.save, options.agent)
+    return 0
+
+
+@dataclass(frozen=True)
+class DreamOptions:
+    """The dream: report on its fidelity, play in it, or record the agent in it."""
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = text("play")
+    """report, play or record."""
+    task: OptionalTaskName = text(None)
+    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    agent: str | None = text(None)
+    """A saved agent or a run (default: the shipped agent)."""
+    seed: int = number(1, low=0)
+    """Seed of the dreams."""
+    temperature: float = number(1.0, above=0)
+    """Uncertainty of the dream: 1 is what M believes."""
+    out: Path | None = text(None)
+    """record: the file, .mp4 or .gif (default: dream.mp4); report: the folder (default: dream-report)."""
+    steps: int | None = number(None, low=1)
+    """record: longest episode (default: the task's limit)."""
+    every: int | None = number(None, low=1)
+    """record: show one step in so many (default: every step in an .mp4, every fifth in a .gif)."""
+    report: DreamReportConfig = part(DreamReportConfig)
+
+
+def dream(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Report on dreams, play in them or record them."""
+    groups = ("report",) if "report" in arguments else ()
+    options = parse(DreamOptions, verb, arguments, description=description, groups=groups)
+    if options.what == "play":
+        from worldmodels.play.window import play_dream
+
+        task = agent_for(options.task, options.agent).task
+        play_dream(task, options.seed, options.agent, options.temperature)
+    elif options.what == "record":
+        from worldmodels.render.dream_video import record_dream
+
+        agent = agent_for(options.task, options.agent)
+        out = options.out or Path("dream.mp4")
+        result = record_dream(agent, out, options.seed, options.temperature, options.steps, options.every)
+        real = "" if result["real_score"] is None else f", {result['real_score']:.1f} in the real world"
+        print(f"{out}: score {result['dream_score']:.1f} in the dream{real}, {result['steps']} steps")
+    elif options.what == "report":
+        _report(options)
+    else:
+        raise UserError(f"expected report, play or record, got {options.what!r}; see worldmodels dream --help")
+    return 0
+
+
+def _report(options: DreamOptions) -> None:
+    from worldmodels.analysis.dream_report import DreamReport, print_report
+    from worldmodels.execution.executor import make_executor
+    from worldmodels.run.presets import preset, resolved
+
+    agent = agent_for(options.task, options.agent)
+    folder = options.out or Path("dream-report")
+    usual = resolved(preset("standard", agent.task.name), agent.task)
+    with contextlib.closing(make_executor()) as executor:
+        settings = usual.evolution, usual.dream
+        report = DreamReport(agent, options.report, options.seed, folder, *settings, executor)
+        print_report(report.run(), folder)

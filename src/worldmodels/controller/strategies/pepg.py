@@ -1,0 +1,89 @@
+"""PEPG: the mean and the step sizes of a normal distribution climb its expected fitness (Sehnke et al. 2010).
+
+With symmetric samples (equations 18 and 20 there), ranks instead of fitness and Adam for the mean, as in Ha's estool.
+"""
+
+import numpy as np
+import torch
+
+from worldmodels.controller.strategies import StrategySettings
+from worldmodels.core.seeds import Stream
+
+_SIGMA_RATE = 0.2
+"""How much of its gradient a step size follows."""
+_SIGMA_CHANGE = 0.2
+"""Largest change of a step size in a generation, as a share of it."""
+_SIGMA_LIMIT = 0.02
+"""The decay stops here."""
+_LR_DECAY, _LR_LIMIT = 0.9999, 0.001
+
+
+class PEPG:
+    """Maximises; what it asks depends on the seed and the fitness told alone.
+
+    lr: Adam's step of the mean; weight_decay: what a candidate loses of its rank, which goes from -0.5 to 0.5, per mean
+    square of its parameters; sigma_decay: factor of the step sizes after every generation from ``sigma_hold`` on. An odd
+    population holds the mean itself, as its last candidate and as the baseline.
+    """
+
+    def __init__(self, settings: StrategySettings) -> None:
+        self.sigmas = np.full(settings.size, float(settings.sigma))
+        """The step size of every coordinate, (size,)."""
+        self._settings, self._lr = settings, settings.lr
+        self._pairs, self._odd = divmod(settings.population, 2)
+        self._stream = np.random.default_rng([settings.seed, Stream.PEPG, *settings.key])
+        self._mean = torch.zeros(settings.size, dtype=torch.float64)
+        self._adam = torch.optim.Adam([self._mean], lr=settings.lr, maximize=True)
+        self._generation = 0
+        self._drawn: np.ndarray | None = None
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of the distribution, (size,)."""
+        return np.array(self._mean)
+
+    def ask(self) -> np.ndarray:
+        """Candidates (population, size) of the next generation; the same ones until told."""
+        drawn = self._noise()
+        return np.asarray(self.mean + np.concatenate([drawn, -drawn, np.zeros((self._odd, len(self.mean)))]))
+
+    def _noise(self) -> np.ndarray:
+        if self._drawn is None:
+            self._drawn = self.sigmas * self._stream.standard_normal((self._pairs, len(self.mean)))
+        return self._drawn
+
+    def tell(self, fitness: np.ndarray) -> None:
+        """Fitness (population,) of the candidates asked for, higher is better; NaN and infinity count as the worst."""
+        drawn, square = self._noise(), (self.ask() ** 2).mean(axis=1)
+        shaped = centred_ranks(fitness) - self._settings.weight_decay * square
+        plus, minus = shaped[: self._pairs], shaped[self._pairs : 2 * self._pairs]
+        baseline = shaped[-1] if self._odd else shaped.mean()
+        along_mean = (plus - minus) / 2 @ drawn
+        along_sigma = ((plus + minus) / 2 - baseline) @ ((drawn**2 - self.sigmas**2) / self.sigmas) / self._pairs
+        for group in self._adam.param_groups:
+            group["lr"] = self._lr
+        self._mean.grad = torch.from_numpy(along_mean)
+        self._adam.step()
+        most = _SIGMA_CHANGE * self.sigmas
+        self.sigmas = self.sigmas + np.clip(_SIGMA_RATE * along_sigma, -most, most)
+        self._generation += 1
+        if self._generation > self._settings.sigma_hold:
+            self.sigmas = np.maximum(self.sigmas * self._settings.sigma_decay, np.minimum(self.sigmas, _SIGMA_LIMIT))
+        self._lr = max(self._lr * _LR_DECAY, min(self._lr, _LR_LIMIT))
+        self._drawn = None
+
+    @property
+    def sigma(self) -> float:
+        """Root mean square of the step sizes."""
+        return float(np.sqrt((self.sigmas**2).mean()))
+
+
+def centred_ranks(fitness: np.ndarray) -> np.ndarray:
+    """Ranks (N,) from -0.5 for the worst to 0.5 for the best; equals share theirs, so that luck of order pulls nowhere.
+
+    NaN and infinity are the worst.
+    """
+    values = np.where(np.isfinite(fitness), fitness, -np.inf)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = counts.cumsum() - (counts + 1) / 2
+    return np.asarray(ranks[place] / (len(values) - 1) - 0.5)

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, seeds, files that are whole or absent, progress, and the one training loop."""

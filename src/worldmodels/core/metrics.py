@@ -1,0 +1,156 @@
+"""Numbers over time of one stage, consistent after a resume: a table, TensorBoard, and events for who listens."""
+
+import csv
+import io
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.core.events import Measured, emit
+from worldmodels.core.files import disk_errors, write_bytes
+
+
+class MetricsLog:
+    """Rows of numbers by step: in ``directory/metrics.csv``, for TensorBoard in ``directory/tensorboard``, and as events.
+
+    A resumed stage opens it with the step it resumes at: later rows of the killed process are dropped, so that the
+    files equal those of an uninterrupted run.
+    """
+
+    def __init__(self, directory: Path, columns: tuple[str, ...], resume_step: int = 0) -> None:
+        self._stage = directory.name
+        self._table = _Table(directory / "metrics.csv", ("step", *columns), resume_step)
+        self._curves = _TensorBoard(directory / "tensorboard", resume_step)
+
+    def has(self, step: int) -> bool:
+        """Whether there is a row of this step."""
+        return self._table.has(step)
+
+    def log(self, step: int, **numbers: float) -> None:
+        """Add one row; columns that are not given stay empty."""
+        values = {name: float(value) for name, value in numbers.items()}
+        for sink in (self._table, self._curves):
+            sink.write(step, values)
+        emit(Measured(self._stage, step, values))
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        self._curves.close()
+
+
+class _Table:
+    """A CSV file, complete on the disk after every row."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], resume_step: int) -> None:
+        self._path, self._columns = path, columns
+        rows = [row for row in _read(path, columns) if float(row["step"]) <= resume_step]
+        self._steps = {row["step"] for row in rows}
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_bytes(path, text.getvalue().encode())
+
+    def has(self, step: int) -> bool:
+        return str(step) in self._steps
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        row = {"step": str(step)} | {name: repr(value) for name, value in numbers.items()}
+        with disk_errors(self._path), open(self._path, "a", newline="") as file:
+            csv.DictWriter(file, self._columns, restval="").writerow(row)
+        self._steps.add(str(step))
+
+
+class _TensorBoard:
+    """A file of events per process; made with the first row, since importing TensorBoard takes a while."""
+
+    def __init__(self, directory: Path, resume_step: int) -> None:
+        self._directory, self._resume_step = directory, resume_step
+        self._events: _Events | None = None
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        with disk_errors(self._directory):
+            if self._events is None:
+                self._events = _Events(self._directory, self._resume_step + 1)
+            self._events.write(step, numbers)
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+class _Events:
+    """One file of TensorBoard's, on the disk after every row.
+
+    TensorBoard's own writer holds rows back for minutes, which a killed process loses, and meets a full disk in a
+    thread where nobody can catch it.
+    """
+
+    def __init__(self, directory: Path, first_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(directory / name, "ab", buffering=0)  # noqa: SIM115
+        self._writer: Any = RecordWriter(self._file)
+        self._add(Event(wall_time=time.time(), step=first_step, file_version="brain.Event:2"))
+        # Tells TensorBoard to forget what an earlier process wrote from this step on.
+        self._add(Event(wall_time=time.time(), step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in numbers.items()]
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _add(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    rows = []
+    with open(path, newline="", errors="replace") as file:
+        for row in csv.DictReader(file):
+            # A line that a killed process left unfinished is not a row.
+            if tuple(row) == columns and all(value is not None for value in row.values()) and _number(row["step"]):
+                rows.append(row)
+    return rows
+
+
+def _number(text: str) -> bool:
+    return text.isdigit()
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """The columns (R,) float64 of a ``metrics.csv``, NaN where a cell is empty.
+
+    An absent or empty file gives none; an unfinished last line is left out.
+    """
+    if not path.is_file():
+        return {}
+    with open(path, newline="", errors="replace") as file:
+        reader = csv.reader(file)
+        names = next(reader, [])
+        rows = [[_value(cell) for cell in row] for row in reader if len(row) == len(names)]
+    rows = [row for row in rows if row and not math.isnan(row[0])]
+    return dict(zip(names, np.array(rows).T, strict=True)) if rows else {}
+
+
+def _value(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan

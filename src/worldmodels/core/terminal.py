@@ -1,0 +1,87 @@
+"""Events on the terminal: a bar with rate and time left where there is one, plain lines elsewhere. Always on stderr."""
+
+import sys
+import time
+from typing import Any
+
+from worldmodels.core.events import Advanced, Ended, Event, Message, Started
+
+_PLAIN_SECONDS = 15.0
+"""Seconds between plain lines where no terminal is attached."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42s, 3m10s, 1h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Terminal:
+    """A listener that shows work to a person."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, tuple[Any, Any]] = {}
+        self._printed: dict[str, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event; what is only for tables and plots is not shown."""
+        if isinstance(event, Message):
+            self._line(event.text)
+        elif isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, Advanced):
+            self._advance(event)
+        elif isinstance(event, Ended):
+            self._end(event)
+
+    def _line(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def _start(self, event: Started) -> None:
+        self._printed[event.what] = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[line]}")
+            bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
+            bar.start()
+            task = bar.add_task(event.what, total=event.total, completed=event.done, line="")
+            self._bars[event.what] = bar, task
+        elif event.done:
+            self._line(f"{event.what}: continuing at {event.done:,} of {event.total:,} {event.unit}")
+
+    def _advance(self, event: Advanced) -> None:
+        now = time.monotonic()
+        if event.what in self._bars:
+            bar, task = self._bars[event.what]
+            bar.update(task, completed=event.done, line=line(event))
+        elif now - self._printed.get(event.what, now) > _PLAIN_SECONDS:
+            self._printed[event.what] = now
+            self._line(f"{event.what}: {line(event)}")
+
+    def _end(self, event: Ended) -> None:
+        if event.what in self._bars:
+            bar, _ = self._bars.pop(event.what)
+            bar.stop()
+        elif event.completed:
+            self._line(f"{event.what}: {event.done:,} {event.unit} in {duration(event.seconds)}{_shown(event)}")
+
+
+def line(event: Advanced) -> str:
+    """Amount, rate, time left and numbers in one line."""
+    rate = f"{event.rate:,.0f}" if event.rate >= 10 else f"{event.rate:.2f}"
+    left = duration(event.seconds_left)
+    return f"{event.done:,}/{event.total:,} {event.unit}, {rate}/s, {left} left{_shown(event)}"
+
+
+def _shown(event: Advanced | Ended) -> str:
+    return "".join(f", {name} {value:,.4g}" for name, value in event.numbers.items())
+
+
+terminal = Terminal()
+"""The one that is used where nobody else listens."""

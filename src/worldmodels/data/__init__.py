@@ -1,0 +1,1 @@
+"""Recorded episodes and the latents made of them: collected, stored, encoded, exchanged."""

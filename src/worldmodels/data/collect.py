@@ -1,0 +1,78 @@
+"""Filling the episode store: whole episodes, aligned, seeded by their number."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from worldmodels.data.episodes import Episode
+from worldmodels.execution.environments import Environments
+from worldmodels.execution.executor import Executor
+from worldmodels.rollouts import rollout
+from worldmodels.tasks import Task
+from worldmodels.tasks.base import Observations, PolicyFor
+
+
+class Recorder:
+    """Keeps N episodes: the reset frame, and for every step the action, the reward and the frame after it."""
+
+    def __init__(self, task: Task, count: int, steps: int) -> None:
+        self._task = task
+        self._frames = np.zeros((count, steps + 1, 64, 64, 3), dtype=np.uint8)
+        self._actions = np.zeros((count, steps, task.action_size), dtype=np.float32)
+        self._rewards = np.zeros((count, steps), dtype=np.float32)
+        self._length = np.zeros(count, dtype=np.int64)
+        self._terminated = np.zeros(count, dtype=bool)
+
+    def start(self, observations: Observations) -> None:
+        """Keep the reset frames."""
+        self._frames[:, 0] = observations.frames
+
+    def step(
+        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
+    ) -> None:
+        """Keep one transition of the rows ``rows``."""
+        now = self._length[rows]
+        self._actions[rows, now] = self._task.memory_action(actions)
+        self._rewards[rows, now] = rewards
+        self._frames[rows, now + 1] = after.frames
+        self._terminated[rows] = ended
+        self._length[rows] += 1
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Every frame so far, (N, steps + 1, 64, 64, 3) uint8; not a copy."""
+        return self._frames
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Steps of every episode so far, (N,) int64; not a copy."""
+        return self._length
+
+    def episodes(self, seeds: Sequence[int], renderer: str) -> list[Episode]:
+        """What was recorded, one :class:`Episode` per environment."""
+        return [
+            Episode(
+                self._frames[row, : length + 1],
+                self._actions[row, :length],
+                self._rewards[row, :length],
+                bool(self._terminated[row]),
+                seeds[row],
+                renderer,
+            )
+            for row, length in enumerate(self._length.tolist())
+        ]
+
+
+def record_episodes(
+    executor: Executor, task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int
+) -> list[Episode]:
+    """Play one episode of at most ``steps`` per seed, all together, with ``policy(seeds)``, and return them all."""
+
+    def play(environments: Environments) -> list[Episode]:
+        env = environments.of(task, len(seeds), backend)
+        recorder = Recorder(task, len(seeds), steps)
+        rollout(task, env, policy(seeds), seeds, steps, observer=recorder)
+        return recorder.episodes(seeds, backend)
+
+    (episodes,) = executor.map([play])
+    return episodes

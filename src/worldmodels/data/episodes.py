@@ -1,0 +1,183 @@
+"""The episode store: zarr v3 groups, one per shard, that never need to fit in memory.
+
+A *shard* holds some whole episodes one after the other. Of an episode of T actions it keeps T+1 frames (the first is
+the reset frame, the last the one after the final action), T actions, T rewards and how it ended. A shard is written
+to a hidden directory and renamed, so that it is visible only when complete; zstd with a checksum guards every chunk.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import new_directory
+
+FRAME_CHUNK = 64
+"""Frames per compressed chunk: small enough for windows, large enough for zstd to see that frames repeat."""
+
+_DTYPES = {
+    "frames": "uint8",
+    "actions": "float32",
+    "rewards": "float32",
+    "lengths": "int64",
+    "terminated": "uint8",
+    "seeds": "int64",
+}
+_FILE_FRAMES = 32 * FRAME_CHUNK
+"""Frames per file."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One playthrough of T actions.
+
+    frames: (T+1, 64, 64, 3) uint8; actions: (T, A) float32, as M sees them; rewards: (T,) float32;
+    terminated: the world ended it (False: a time limit did); seed: of the environment; renderer: the backend's name.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+    seed: int
+    renderer: str
+
+
+class Shard:
+    """Some stored episodes, read lazily. ``lengths``: (E,) int64, actions of each episode."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            group: Any = zarr.open_group(path, mode="r", zarr_format=3)
+            arrays = {name: _checked(group[name], name, dtype) for name, dtype in _DTYPES.items()}
+            self._frames = arrays["frames"]
+            self.lengths = np.asarray(arrays["lengths"][:])
+            self.actions = np.asarray(arrays["actions"][:])
+            self.rewards = np.asarray(arrays["rewards"][:])
+            self.terminated = np.asarray(arrays["terminated"][:])
+            self.seeds = np.asarray(arrays["seeds"][:])
+            self.renderer = str(group.attrs["renderer"])
+        except Exception as error:  # zarr, codecs and json each raise their own kinds
+            raise _damaged(path, error) from None
+        if self._frames.shape[0] != self.lengths.sum() + len(self.lengths) or len(self.actions) != self.lengths.sum():
+            raise _damaged(path, ValueError("the arrays disagree about the number of steps"))
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in this shard: one more than the actions of each episode."""
+        return int(self._frames.shape[0])
+
+    def frames(self, start: int, stop: int) -> np.ndarray:
+        """Frames ``start`` to ``stop`` of the shard, (n, 64, 64, 3) uint8."""
+        try:
+            return np.asarray(self._frames[start:stop])
+        except Exception as error:
+            raise _damaged(self.path, error) from None
+
+    def returns(self) -> np.ndarray:
+        """(E,) sum of the rewards of each episode."""
+        return np.array([part.sum() for part in np.split(self.rewards, np.cumsum(self.lengths)[:-1])])
+
+    def episodes(self) -> Iterator[Episode]:
+        """Every episode of the shard, frames loaded one episode at a time."""
+        frame, step = 0, 0
+        for index, length in enumerate(self.lengths.tolist()):
+            yield Episode(
+                self.frames(frame, frame + length + 1),
+                self.actions[step : step + length],
+                self.rewards[step : step + length],
+                bool(self.terminated[index]),
+                int(self.seeds[index]),
+                self.renderer,
+            )
+            frame, step = frame + length + 1, step + length
+
+
+def _checked(array: Any, name: str, dtype: str) -> Any:
+    """``array``, if it holds plain numbers of that type: arrays of objects could hide a pickle."""
+    if not isinstance(array, zarr.Array) or array.dtype != np.dtype(dtype):
+        raise ValueError(f"{name} is not an array of {dtype}")
+    return array
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    detail = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+    return UserError(f"episodes in {path} are damaged ({detail}); delete that folder and collect again")
+
+
+def _pieces(episodes: Sequence[Episode]) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames of all episodes, a whole file's worth at a time, each with its place; copies no more than that."""
+    buffer: list[np.ndarray] = []
+    held = start = 0
+    for episode in episodes:
+        rest = episode.frames
+        while len(rest):
+            part, rest = rest[: _FILE_FRAMES - held], rest[_FILE_FRAMES - held :]
+            buffer.append(part)
+            held += len(part)
+            if held == _FILE_FRAMES:
+                yield start, np.concatenate(buffer)
+                buffer, held, start = [], 0, start + _FILE_FRAMES
+    if held:
+        yield start, np.concatenate(buffer)
+
+
+class EpisodeStore:
+    """A directory of shards, in the order of their names."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def shard_path(self, index: int) -> Path:
+        """Where shard ``index`` lies, written or not."""
+        return self.directory / f"shard-{index:05d}.zarr"
+
+    def has(self, index: int) -> bool:
+        """Whether shard ``index`` is complete."""
+        return self.shard_path(index).is_dir()
+
+    def write(self, index: int, episodes: Sequence[Episode]) -> None:
+        """Write one shard; it appears under its name only when every byte is on the disk."""
+        frames = sum(len(episode.frames) for episode in episodes)
+        codec = ZstdCodec(level=3, checksum=True)
+        with new_directory(self.shard_path(index)) as temporary:
+            attributes: dict[str, Any] = {"renderer": episodes[0].renderer}
+            group = zarr.open_group(temporary, mode="w", zarr_format=3, attributes=attributes)
+            shape = episodes[0].frames.shape[1:]
+            stored = group.create_array(
+                "frames",
+                shape=(frames, *shape),
+                chunks=(FRAME_CHUNK, *shape),
+                shards=(_FILE_FRAMES, *shape),
+                dtype="uint8",
+                compressors=codec,
+                fill_value=0,
+            )
+            for start, piece in _pieces(episodes):
+                stored[start : start + len(piece)] = piece
+            small: dict[str, np.ndarray] = {
+                "actions": np.concatenate([episode.actions for episode in episodes]).astype(np.float32),
+                "rewards": np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),
+                "lengths": np.array([len(episode.actions) for episode in episodes], dtype=np.int64),
+                "terminated": np.array([episode.terminated for episode in episodes], dtype=np.uint8),
+                "seeds": np.array([episode.seed for episode in episodes], dtype=np.int64),
+            }
+            for name, values in small.items():
+                group.create_array(name, data=values, chunks=values.shape, compressors=codec)
+
+    def paths(self) -> list[Path]:
+        """The complete shards, in order."""
+        return sorted(self.directory.glob("shard-*.zarr"))
+
+    def shards(self) -> list[Shard]:
+        """Every complete shard."""
+        paths = self.paths()
+        if not paths:
+            raise UserError(f"no episodes in {self.directory}; run the collect stage first")
+        return [Shard(path) for path in paths]

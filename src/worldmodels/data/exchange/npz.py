@@ -1,0 +1,72 @@
+"""Episodes as NumPy archives, one ``.npz`` per episode: what most of the field's scripts read and write."""
+
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import write_bytes
+from worldmodels.data.episodes import Episode
+
+_NAME = "episode-{:06d}.npz"
+
+
+class NpzEpisodes:
+    """T actions: obs (T+1, 64, 64, 3) uint8, action (T, A) float32, reward (T,) float32, done (T,) bool, seed, renderer.
+
+    ``done`` is true at the last step where the world ended the episode, and nowhere where a limit did.
+    """
+
+    def write(self, episodes: Iterable[Episode], directory: Path) -> int:
+        """Write episodes into a directory, new or empty; the number of them."""
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UserError(f"{directory} is not an empty folder; choose another one for the episodes")
+        count = 0
+        for count, episode in enumerate(episodes, start=1):
+            done = np.zeros(len(episode.actions), bool)
+            done[-1:] = episode.terminated
+            arrays = {
+                "obs": episode.frames,
+                "action": episode.actions,
+                "reward": episode.rewards,
+                "done": done,
+                "seed": np.int64(episode.seed),
+                "renderer": np.str_(episode.renderer),
+            }
+            file = io.BytesIO()
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            write_bytes(directory / _NAME.format(count - 1), file.getvalue())
+        return count
+
+    def read(self, directory: Path) -> Iterator[Episode]:
+        """The episodes of a directory, in the order of their names; pickled arrays are never loaded."""
+        paths = sorted(directory.glob("*.npz"))
+        if not paths:
+            raise UserError(f"no .npz episodes in {directory}; expected files with obs, action, reward and done")
+        for path in paths:
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    yield _episode({name: archive[name] for name in archive.files})
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UserError(f"{path} is not an episode: {reason}") from None
+
+
+def _episode(arrays: dict[str, np.ndarray]) -> Episode:
+    frames, actions, rewards, done = (arrays[name] for name in ("obs", "action", "reward", "done"))
+    steps = len(actions)
+    if frames.dtype != np.uint8 or frames.shape != (steps + 1, 64, 64, 3):
+        raise ValueError(f"expected obs of shape {(steps + 1, 64, 64, 3)} uint8, got {frames.shape} {frames.dtype}")
+    if actions.ndim != 2 or rewards.shape != (steps,) or done.shape != (steps,) or not steps:
+        raise ValueError(f"expected as many actions (T, A), rewards and dones, got {actions.shape} and {rewards.shape}")
+    return Episode(
+        frames,
+        actions.astype(np.float32),
+        rewards.astype(np.float32),
+        bool(done[-1]),
+        int(arrays.get("seed", np.int64(0))),
+        str(arrays.get("renderer", "unknown")),
+    )

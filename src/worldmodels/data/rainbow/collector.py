@@ -1,0 +1,62 @@
+"""Shard after shard of episodes whose player learns from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from worldmodels.data.collect import Recorder
+from worldmodels.data.episodes import Episode, EpisodeStore, Shard
+from worldmodels.data.rainbow.learner import Learner
+from worldmodels.execution.environments import Environments
+from worldmodels.execution.executor import Executor
+from worldmodels.rollouts import rollout
+from worldmodels.tasks import Task
+
+
+class RainbowCollector:
+    """Plays one shard after the other; what it has learnt is kept beside them.
+
+    Every shard begins with what was saved after the one before and with a replay refilled from stored episodes, so that
+    a collection that was killed and one that was not are the same. ``steps``: longest that all episodes can be.
+    """
+
+    def __init__(
+        self, executor: Executor, task: Task, store: EpisodeStore, seed: int, device: torch.device, steps: int
+    ) -> None:
+        self._executor, self._task, self._store = executor, task, store
+        self._seed, self._device, self._steps = seed, device, steps
+
+    def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
+        """The episodes of shard ``index``; earlier shards must be stored."""
+        state = self._path(index - 1) if index else None
+        if state is not None and not state.exists():
+            self._learn_again(index - 1)
+
+        before, key = [self._store.shard_path(earlier) for earlier in range(index)], [self._seed, index]
+
+        def play(environments: Environments) -> list[Episode]:
+            recorder = Recorder(self._task, len(seeds), steps)
+            learner = Learner(self._task, recorder, seeds, key, self._device, self._steps, before, state)
+            env = environments.of(self._task, len(seeds), backend)
+            rollout(self._task, env, learner, seeds, steps, observer=learner)
+            learner.save(self._path(index))
+            return recorder.episodes(seeds, backend)
+
+        (episodes,) = self._executor.map([play])
+        for earlier in range(index - 1):
+            self._path(earlier).unlink(missing_ok=True)
+        return episodes
+
+    def _learn_again(self, index: int) -> None:
+        """What a stored shard taught, where that is lost: it is played once more."""
+        shard = Shard(self._store.shard_path(index))
+        self.record(index, shard.renderer, [int(seed) for seed in shard.seeds], int(shard.lengths.max()))
+
+    def finish(self) -> None:
+        """Remove what was learnt."""
+        for path in self._store.directory.glob("rainbow-*.safetensors"):
+            path.unlink()
+
+    def _path(self, index: int) -> Path:
+        return self._store.directory / f"rainbow-{index:05d}.safetensors"

@@ -1,0 +1,122 @@
+"""Prioritised replay that remembers where a frame lies and not the frame, which is in memory once already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tianshou.data import Batch, PrioritizedReplayBuffer, ReplayBuffer
+
+from worldmodels.data.episodes import Shard
+from worldmodels.tasks import Task
+
+
+class Frames:
+    """Frames of several arrays (n, 64, 64, 3), numbered one after the other."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self._parts = list(parts)
+        self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
+
+    def start(self, part: int) -> int:
+        """The number of the first frame of an array."""
+        return int(self._starts[part])
+
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        """The frames (n, 64, 64, 3) with these numbers (n,)."""
+        found = np.empty((len(numbers), 64, 64, 3), np.uint8)
+        where = np.searchsorted(self._starts, numbers, side="right") - 1
+        for part in np.unique(where).tolist():
+            chosen = where == part
+            found[chosen] = self._parts[part][numbers[chosen] - self._starts[part]]
+        return found
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """frames (n,): number of the frame before, the next being the one after; actions (n,), rewards (n,), ended (n,)."""
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    ended: np.ndarray
+
+
+def remembered(shards: Sequence[Path], count: int, task: Task) -> tuple[list[np.ndarray], Transitions]:
+    """The last ``count`` transitions of stored shards in the order in which they were played, and their frames."""
+    kept: list[tuple[np.ndarray, Transitions]] = []
+    for path in reversed(shards):
+        if count > 0:
+            shard = Shard(path)
+            kept.insert(0, (shard.frames(0, shard.num_frames), _last(shard, count, task)))
+            count -= len(kept[0][1].frames)
+    parts, starts = [part for part, _ in kept], Frames([part for part, _ in kept])
+    columns = [
+        (each.frames + starts.start(part), each.actions, each.rewards, each.ended)
+        for part, (_, each) in enumerate(kept)
+    ]
+    return parts, Transitions(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+def _last(shard: Shard, count: int, task: Task) -> Transitions:
+    lengths = shard.lengths
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    times = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    # Environments ran together: all their first steps, then all their second ones.
+    played = np.lexsort((rows, times))[-count:]
+    codes = task.memory_action(np.arange(task.action_space.n))  # type: ignore[union-attr]
+    away = [np.abs(shard.actions[played] - code).sum(axis=1) for code in codes]
+    ended = (shard.terminated[rows] > 0) & (times == lengths[rows] - 1)
+    # Every episode has one frame more than transitions.
+    numbers = (np.arange(len(rows)) + rows)[played]
+    return Transitions(numbers, np.argmin(away, axis=0), shard.rewards[played], ended[played])
+
+
+class FrameReplay(PrioritizedReplayBuffer):
+    """Tianshou's, with the published exponents; samples come from a stream of its own."""
+
+    def __init__(self, size: int, task: Task, frames: Frames, random: np.random.Generator) -> None:
+        super().__init__(size, alpha=0.5, beta=0.5)
+        self._task, self._frames, self._random = task, frames, random
+
+    def keep(self, frame: int, action: int, reward: float, ended: bool) -> None:
+        """Remember one transition, and forget the oldest when there is no room."""
+        self.add(Batch(obs=frame, act=action, rew=reward, terminated=ended, truncated=False, obs_next=frame + 1))
+
+    def refill(self, old: Transitions, priorities: np.ndarray, bounds: tuple[float, float]) -> None:
+        """Remember transitions, oldest first, with what :meth:`priorities` and :attr:`bounds` said of them."""
+        never = np.zeros(len(old.frames), bool)
+        self.update(
+            ReplayBuffer.from_data(old.frames, old.actions, old.rewards, old.ended, never, old.ended, old.frames + 1)
+        )
+        self.weight[np.arange(len(priorities))] = priorities
+        self._min_prio, self._max_prio = bounds
+
+    def priorities(self) -> np.ndarray:
+        """Of every transition, oldest first, (n,) float64."""
+        return np.asarray(self.weight[super().sample_indices(0)])
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and highest error so far."""
+        return float(self._min_prio), float(self._max_prio)
+
+    def sample_indices(self, batch_size: int | None) -> np.ndarray:
+        """Transitions by their priorities, (batch_size,)."""
+        if not batch_size:
+            return np.asarray(super().sample_indices(batch_size))
+        found = self.weight.get_prefix_sum_idx(self._random.random(batch_size) * self.weight.reduce())
+        return np.asarray(np.minimum(found, len(self) - 1))  # sums are rounded
+
+    def __getitem__(self, index: Any) -> Any:
+        batch = super().__getitem__(index)
+        for key in ("obs", "obs_next"):
+            batch[key] = batch_of_frames(self._task, self._frames(batch[key]))
+        return batch
+
+
+def batch_of_frames(task: Task, frames: np.ndarray) -> Batch:
+    """Frames (n, 64, 64, 3) as Tianshou wants them, with the mask of actions that may be chosen."""
+    mask = task.action_mask(frames)
+    return Batch(obs=frames) if mask is None else Batch(obs=frames, mask=mask.astype(np.int8))

@@ -1,0 +1,74 @@
+"""One dream and the real world side by side: both start with the same frame and live through the same actions.
+
+In worlds whose dreams start later than with the first frame, the agent acts in the real world until then.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from worldmodels.agent import Agent
+from worldmodels.dream.dreams import Dreams
+from worldmodels.tasks.base import Observations
+
+
+class SideBySide:
+    """A dream beside the stock environment ``env``; where that is None, a dream alone, from a recorded frame."""
+
+    def __init__(self, agent: Agent, env: "gymnasium.Env[Any, Any] | None", temperature: float = 1.0) -> None:
+        self.agent, self.env = agent, env
+        self.dreams = Dreams(agent, temperature)
+        self._controller = agent.controllers(agent.controller[None])
+
+    @torch.inference_mode()
+    def reset(self, seed: int) -> None:
+        """Start again, both with ``seed``."""
+        self.step_number = 0
+        self.dream_score = self.real_score = 0.0
+        self.dream_over, self.real_over = False, self.env is None
+        self.dreams.reset([seed])
+        if self.env is not None:
+            task = self.agent.task
+            raw, _ = self.env.reset(seed=seed)
+            policy = self.agent.policy(1)
+            for _ in range(min(task.start_steps)):
+                raw, *_ = self.env.step(policy.act(Observations(task, raw[None]))[0])
+            self.dreams.z = self.agent.encode(task.frames(raw[None]))[0]
+            self.dreams.h, self.dreams.c = policy.state
+
+    @property
+    def over(self) -> bool:
+        """Whether both have ended."""
+        return self.dream_over and self.real_over
+
+    @torch.inference_mode()
+    def agent_action(self) -> np.ndarray:
+        """What the agent would do, which sees the dream; an action of the real world."""
+        control = self.dreams.masked(self._controller(self.dreams.policy_inputs()), self.dreams.z)
+        action: np.ndarray = self.agent.task.env_action(control.cpu().numpy())[0]
+        return action
+
+    def step(self, action: np.ndarray) -> None:
+        """Act in both, as long as they last."""
+        task = self.agent.task
+        self.step_number += 1
+        if not self.dream_over:
+            taken = torch.from_numpy(task.memory_action(np.asarray(action)[None])).to(self.agent.device)
+            reward, ended = self.dreams.step(taken)
+            self.dream_score += float(reward[0])
+            self.dream_over = bool(ended[0]) or self.step_number >= task.max_steps
+        if self.env is not None and not self.real_over:
+            _, reward_there, terminated, truncated, _ = self.env.step(action)
+            self.real_score += float(reward_there)
+            self.real_over = bool(terminated or truncated)
+
+    def dream_frame(self) -> np.ndarray:
+        """What the dream looks like, (64, 64, 3) uint8."""
+        frame: np.ndarray = self.agent.decode(self.dreams.z)[0]
+        return frame
+
+    def real_picture(self) -> np.ndarray | None:
+        """The real world as it draws itself for people, (H, W, 3) uint8; None where there is none."""
+        return None if self.env is None else np.asarray(self.env.render())

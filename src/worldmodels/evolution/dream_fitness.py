@@ -1,0 +1,116 @@
+"""Fitness from dreams: all candidates dream at once, thousands of times faster than they could play."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from worldmodels.core import interrupt
+from worldmodels.agent import Agent
+from worldmodels.dream.fast.batch import Batch, Rows, StandingBatch, shapes
+from worldmodels.dream.fast.counter_based import CounterBasedStreams
+from worldmodels.dream.dreams import Dreams
+from worldmodels.execution.environments import Environments
+from worldmodels.execution.executor import Executor
+
+_ROWS = 2048
+"""Dreams advanced together on a CPU; their state then stays in its caches."""
+_FULL = 0.75
+"""Rows that have ended are dropped, on a CPU, when fewer than this share goes on."""
+_EVERY = 32
+"""Steps that a GPU dreams before it is asked whether dreams have ended; asking makes it wait."""
+_FEW = 4096
+"""Rows below which a GPU takes as long for half of them."""
+_RECORDED = 12
+"""Batches of different shapes that are held ready for a GPU."""
+
+
+class DreamFitness:
+    """The returns of controllers in dreams; every controller dreams every seed.
+
+    Patience has no meaning here, since M's reward is never exactly zero. dream_model: as in
+    :class:`~worldmodels.dream.dreams.Dreams`.
+    """
+
+    def __init__(
+        self, executor: Executor, agent: Agent, temperature: float, termination: str, dream_model: Agent | None = None
+    ) -> None:
+        self._executor, self._agent = executor, agent
+        self._dreams = Dreams(agent, temperature, termination, dream_model=dream_model)
+        self._standing: dict[tuple[object, ...], StandingBatch] = {}
+
+    def __call__(
+        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Returns (N, E) and how many steps were dreamt."""
+        rows = _ROWS if self._agent.device.type == "cpu" else len(controllers) * len(seeds)
+        together = max(1, rows // len(seeds))
+        starts = range(0, len(controllers), together)
+        chunks = [partial(self._dream, controllers[start : start + together], seeds, steps) for start in starts]
+        results = list(self._executor.map(chunks))
+        return np.concatenate([returns for returns, _ in results]), sum(dreamt for _, dreamt in results)
+
+    @torch.inference_mode()
+    def _dream(
+        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, environments: Environments
+    ) -> tuple[np.ndarray, int]:
+        """Returns (n, E) of some of the controllers; no environment is needed."""
+        batch = self._started(controllers, seeds)
+        returns, lived = torch.zeros_like(batch.rows.returns), torch.zeros_like(batch.rows.lived)
+        every = _EVERY if self._on_device else 1
+        for done in range(0, steps, every):
+            interrupt.check()
+            batch.advance(min(every, steps - done))
+            left = int(batch.rows.alive.sum())
+            if left == 0:
+                break
+            size = self._size(left, len(batch))
+            if size < len(batch):
+                returns[batch.rows.place], lived[batch.rows.place] = batch.rows.returns, batch.rows.lived
+                living_first = torch.argsort(batch.rows.alive.int(), descending=True, stable=True)
+                batch = self._settled(batch.keep(living_first[:size]))
+        returns[batch.rows.place], lived[batch.rows.place] = batch.rows.returns, batch.rows.lived
+        return returns.view(len(controllers), len(seeds)).double().cpu().numpy(), int(lived.sum())
+
+    @property
+    def _on_device(self) -> bool:
+        return self._dreams.noise is CounterBasedStreams
+
+    def _started(self, controllers: np.ndarray, seeds: Sequence[int]) -> Batch:
+        dreams, count = self._dreams, len(controllers)
+        parameters = torch.from_numpy(controllers.astype(np.float32)).to(self._agent.device)
+        streams = dreams.streams(list(seeds) * count, shared=True)
+        z, h, c = dreams.start(streams)
+        place = torch.arange(len(z), device=z.device)
+        rows = Rows(
+            *(z, h, c),
+            alive=torch.ones_like(place, dtype=torch.bool),
+            returns=torch.zeros_like(place, dtype=torch.float32),
+            lived=torch.zeros_like(place),
+            candidate=place // len(seeds),
+            place=place,
+        )
+        return self._settled(Batch(dreams, self._agent.controllers(parameters), streams, rows, whole=True))
+
+    def _size(self, left: int, size: int) -> int:
+        """With how many of ``size`` rows to go on when ``left`` have not ended."""
+        if not self._on_device:
+            return left if left < _FULL * size else size
+        # Few sizes, since every one of them is recorded.
+        while size // 2 >= max(left, _FEW // 2):
+            size //= 2
+        return size
+
+    def _settled(self, batch: Batch) -> Batch:
+        """The batch, on a GPU in the place of an earlier one of the same shapes, whose record then serves it."""
+        if not self._on_device:
+            return batch
+        known = shapes(batch)
+        if known in self._standing:
+            self._standing[known].fill(batch)
+        else:
+            if len(self._standing) == _RECORDED:
+                del self._standing[next(iter(self._standing))]
+            self._standing[known] = StandingBatch(batch, _EVERY)
+        return self._standing[known]

@@ -1,0 +1,241 @@
+"""Evolving C in one phase: candidates play the same new episodes in every generation, the distribution's mean counts."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worldmodels.agent import Agent
+from worldmodels.controller.strategies import StrategySettings, make_strategy
+from worldmodels.core import interrupt
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import array, load_tensors, save_tensors
+from worldmodels.core.metrics import MetricsLog
+from worldmodels.core.progress import Progress
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.evolution.config import PhaseConfig
+from worldmodels.evolution.fitness import Fitness
+from worldmodels.evolution.subspace import SearchSpace, component_space, whole_space
+
+_COLUMNS = ("mean", "best", "sd", "max_steps", "steps_per_s", "sigma", "validation", "validation_sd")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase needs beside an agent, whose C it starts from.
+
+    name: for people; number: from 0, which makes its random numbers differ from those of other phases; strategy: its
+    name; components: of the search space, 0 for every weight by itself; inputs: gives a sample (n, F) of what C sees,
+    of which the components are; validate: gives the distribution's mean its score; identity: text on all that the
+    result depends on, by which a checkpoint of something else is refused.
+    """
+
+    name: str
+    settings: PhaseConfig
+    number: int
+    seed: int
+    strategy: str
+    components: int
+    fitness: Fitness
+    validate: Fitness
+    inputs: Callable[[], np.ndarray] | None = None
+    identity: str = ""
+
+    def seeds(self, purpose: str, count: int, generation: int = 0) -> list[int]:
+        """Seeds of episodes of this phase."""
+        return episode_seeds(purpose, self.seed, count, generation, self.number)
+
+    def episodes(self, generation: int) -> int:
+        """Episodes that every candidate of a generation plays."""
+        return self.settings.episodes + int(self.settings.episodes_growth * generation)
+
+
+@dataclass
+class _Mean:
+    """A mean of the distribution: after which generation, its controller (P,), its score in validation, and in the
+    reevaluation, NaN before that."""
+
+    generation: int
+    controller: np.ndarray
+    score: float
+    reevaluated: float = math.nan
+
+
+@dataclass
+class _State:
+    space: SearchSpace
+    fitness: list[np.ndarray]
+    means: list[_Mean]
+    hard: list[int]
+    """Episodes on which the last generation did worst; the next one plays them again."""
+
+    def best(self, settings: PhaseConfig) -> tuple[_Mean, float]:
+        """The best mean, and its score over all its episodes; once some were reevaluated, the best of those."""
+        again = [one for one in self.means if not math.isnan(one.reevaluated)]
+        most, more = settings.validation_episodes, settings.reevaluation_episodes
+        scores = [(most * one.score + more * one.reevaluated) / (most + more) for one in again]
+        if not again:
+            again, scores = self.means, [one.score for one in self.means]
+        index = int(np.argmax(scores))
+        return again[index], scores[index]
+
+
+def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, dict[str, float]]:
+    """Evolve controllers for the agent's V and M; the best mean found, (P,), and generations, validation and where.
+
+    Starts from the agent's C, which is returned unless its validation is beaten. Continues from the checkpoint in
+    ``directory``: recorded fitness is told again to the seeded strategy, which then stands exactly where it stood. A
+    checkpoint that started from another C is begun anew.
+    """
+    settings, limit, checkpoint = phase.settings, agent.task.max_steps, directory / "evolution.safetensors"
+    state = _load(checkpoint, agent, phase) if checkpoint.exists() else None
+    state = state or _fresh(agent, phase)
+    space, start = state.space, len(state.fitness)
+    warm = bool(space.start.any())
+    strategy = make_strategy(phase.strategy, _strategy_settings(phase, space.size, warm))
+    if start > settings.generations:
+        raise UserError(
+            f"{checkpoint} has seen {start} generations; expected at least as many, got {settings.generations}"
+        )
+    for fitness in state.fitness:
+        strategy.tell(fitness)
+    log = MetricsLog(directory, _COLUMNS, start)
+    validation_seeds = phase.seeds("validation", settings.validation_episodes)
+    if start == 0 and warm:
+        scores, _ = phase.validate(space.start[None], validation_seeds, limit)
+        state.means = [_Mean(0, space.start, float(scores.mean()))]
+    with Progress(settings.generations, phase.name, "generations", start) as bar, contextlib.closing(log):
+        total_steps, began = 0, time.monotonic()
+        for generation in range(start, settings.generations):
+            interrupt.check()
+            candidates = space.controllers(strategy.ask())
+            new = phase.seeds("fitness", phase.episodes(generation) - len(state.hard), generation)
+            episodes = state.hard + new
+            longest = min(limit, (settings.max_steps or limit) + settings.max_steps_growth * generation)
+            returns, steps = phase.fitness(candidates, episodes, longest, settings.patience or None)
+            fitness = returns.mean(axis=1)
+            strategy.tell(fitness)
+            state.fitness.append(fitness)
+            state.hard = _hardest(phase, episodes, returns, generation)
+            total_steps += steps
+            rate = total_steps / (time.monotonic() - began)
+            done = generation + 1
+            numbers = {
+                "mean": fitness.mean(),
+                "best": fitness.max(),
+                "sd": fitness.std(),
+                "max_steps": longest,
+                "steps_per_s": rate,
+                "sigma": strategy.sigma,
+            }
+            shown = {"fitness": float(fitness.mean()), "steps/s": rate}
+            if done % settings.validate_every == 0 or done == settings.generations:
+                mean = space.controllers(strategy.mean[None])
+                scores, _ = phase.validate(mean, validation_seeds, limit)
+                numbers |= {"validation": scores.mean(), "validation_sd": scores.std()}
+                state.means.append(_Mean(done, mean[0], float(scores.mean())))
+                shown["validation"] = float(scores.mean())
+            log.log(done, **{name: float(value) for name, value in numbers.items()})
+            _save(checkpoint, state, phase)
+            bar.advance(1, **shown)
+    _reevaluate(state, phase, partial(_save, checkpoint, state, phase), limit)
+    best, score = state.best(settings)
+    metrics = {
+        "generations": float(len(state.fitness)),
+        "validation": score,
+        "best_generation": float(best.generation),
+    }
+    return torch.from_numpy(best.controller).float(), metrics
+
+
+def _strategy_settings(phase: Phase, size: int, warm: bool) -> StrategySettings:
+    settings = phase.settings
+    return StrategySettings(
+        size=size,
+        population=settings.population,
+        sigma=settings.warm_start_sigma if warm and settings.warm_start_sigma else settings.sigma,
+        seed=phase.seed,
+        key=(phase.number,),
+        sigma_decay=settings.sigma_decay,
+        sigma_hold=settings.sigma_hold,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _hardest(phase: Phase, episodes: list[int], returns: np.ndarray, generation: int) -> list[int]:
+    """The episodes that come back: the rare one that everyone fails on, until somebody masters it."""
+    share = phase.settings.hard_episode_fraction
+    count = min(int(share * phase.episodes(generation + 1)), len(episodes) - 1)
+    hardest = np.argsort(returns.mean(axis=0), kind="stable")[:count]
+    return [episodes[index] for index in hardest.tolist()]
+
+
+def _reevaluate(state: _State, phase: Phase, save: Callable[[], None], limit: int) -> None:
+    """Play the best means once more, on more episodes: the best of several on a few owes much to luck."""
+    if phase.settings.reevaluate_top_k < 2:
+        return
+    chosen = sorted(state.means, key=lambda one: -one.score)[: phase.settings.reevaluate_top_k]
+    missing = [one for one in chosen if math.isnan(one.reevaluated)]
+    seeds = phase.seeds("reevaluation", phase.settings.reevaluation_episodes)
+    with Progress(len(chosen), "reevaluate", "means", len(chosen) - len(missing)) as bar:
+        for one in missing:
+            interrupt.check()
+            scores, _ = phase.validate(one.controller[None], seeds, limit)
+            one.reevaluated = float(scores.mean())
+            save()
+            bar.advance(1, generation=one.generation, validation=one.reevaluated)
+
+
+def _fresh(agent: Agent, phase: Phase) -> _State:
+    start, controls = array(agent.controller).astype(np.float64), agent.task.control_size
+    if phase.inputs is None or phase.components == 0:
+        space = whole_space(start, controls)
+    else:
+        space = component_space(start, controls, phase.inputs(), phase.components, agent.inputs.part("c"))
+    return _State(space, [], [], [])
+
+
+def _save(path: Path, state: _State, phase: Phase) -> None:
+    means = np.array([one.controller for one in state.means]).reshape(-1, len(state.space.start))
+    scores = [(one.generation, one.score, one.reevaluated) for one in state.means]
+    tensors = {
+        "fitness": torch.from_numpy(np.array(state.fitness)),
+        "means": torch.from_numpy(means),
+        "scores": torch.tensor(scores, dtype=torch.float64),
+        "hard": torch.tensor(state.hard, dtype=torch.int64),
+        "start": torch.from_numpy(state.space.start),
+        "centre": torch.from_numpy(state.space.centre),
+        "basis": torch.from_numpy(np.ascontiguousarray(state.space.basis)),
+    }
+    save_tensors(path, tensors, {"population": phase.settings.population, "identity": phase.identity})
+
+
+def _load(path: Path, agent: Agent, phase: Phase) -> _State | None:
+    """What a checkpoint holds; None if it started from another C. One of another experiment is a :class:`UserError`."""
+    tensors, meta = load_tensors(path)
+    size, controls = len(agent.controller), agent.task.control_size
+    try:
+        fitness, means = array(tensors["fitness"]), array(tensors["means"])
+        scores = array(tensors["scores"]).reshape(-1, 3).tolist()
+        hard = [int(one) for one in tensors["hard"].tolist()]
+        start, centre, basis = (array(tensors[name]) for name in ("start", "centre", "basis"))
+    except (KeyError, ValueError, TypeError):
+        raise UserError(f"{path} is not a state of evolution; delete it and run the same command again") from None
+    fits = start.shape == (size,) and means.shape == (len(scores), size) and centre.shape == (size // controls - 1,)
+    fits = fits and basis.ndim == 2 and len(basis) == len(centre) and meta.get("identity") == phase.identity
+    if not fits or fitness.ndim != 2 or fitness.shape[1] != phase.settings.population:
+        raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
+    if not np.array_equal(start, array(agent.controller).astype(np.float64)):
+        return None
+    known = [
+        _Mean(int(generation), mean, score, reevaluated)
+        for mean, (generation, score, reevaluated) in zip(means, scores, strict=True)
+    ]
+    return _State(SearchSpace(start, centre, basis, controls), list(fitness), known, hard)

@@ -1,0 +1,1 @@
+"""Where episodes are played: worlds in processes, EnvPool, environments that are kept, and executors."""

@@ -1,0 +1,69 @@
+"""Vector environments of tasks: made by backend, and kept from one round of episodes to the next."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+from worldmodels.core.errors import UserError
+from worldmodels.execution.envpool_env import EnvPoolVectorEnv
+from worldmodels.execution.process_env import ProcessVectorEnv
+from worldmodels.tasks.base import ArrayWorld, EnvPoolWorld, ProcessWorld, Task, check_backend
+
+
+def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
+    """A vector environment of ``num_envs`` copies of a task. Rows that have ended stay frozen until the next reset.
+
+    Raises :class:`UserError` for a backend that the task does not have and for packages that are missing.
+    """
+    if num_envs < 1:
+        raise UserError(f"expected at least 1 environment, got {num_envs}")
+    check_backend(task, backend)
+    world = task.worlds[backend]
+    observation = spaces.Box(0, 255, task.observation_shape, np.uint8)
+    if isinstance(world, ArrayWorld):
+        return world.make(num_envs)
+    if isinstance(world, EnvPoolWorld):
+        assert isinstance(task.action_space, spaces.Box)
+        return EnvPoolVectorEnv(world.env_id, num_envs, observation, task.action_space, task.max_steps)
+    _check_packages(task, world)
+    if world.cleanup is not None:
+        world.cleanup()
+    options: dict[str, Any] = dict(world.options)
+    return ProcessVectorEnv(
+        world.env_id, num_envs, observation, task.action_space, make_options=options, when_closed=world.cleanup
+    )
+
+
+def _check_packages(task: Task, world: ProcessWorld) -> None:
+    missing = [package for package in world.requires if importlib.util.find_spec(package) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise UserError(f'{task.name} needs the missing {names}; pip install "worldmodels[{world.extra}]"')
+
+
+class Environments:
+    """Keeps the environments that were made last; worker processes, and games even more, take seconds to start.
+
+    They end with :meth:`close`, or when this object is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[Task, int, str] | None = None
+        self._env: VectorEnv | None = None
+
+    def of(self, task: Task, num_envs: int, backend: str) -> VectorEnv:
+        """``num_envs`` environments, which the caller must reset: the same ones as last time, or new ones."""
+        same = self._made is not None and self._made[0] is task and self._made[1:] == (num_envs, backend)
+        if self._env is None or not same:
+            self.close()
+            self._env, self._made = make_envs(task, num_envs, backend), (task, num_envs, backend)
+        return self._env
+
+    def close(self) -> None:
+        """End them."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None

@@ -1,0 +1,234 @@
+"""The worker process of ProcessVectorEnv, seen from both ends, and the memory that both share.
+
+Imports no torch, because workers must start quickly.
+"""
+
+import contextlib
+import gc
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+_GARBAGE = 50_000
+"""New objects after which a worker looks for garbage. Drawing makes thousands a step and none in cycles: looking after
+every 700, as Python does, costs CarRacing a tenth of its speed."""
+HANDLED_BY_PARENT = (signal.SIGINT, signal.SIGTERM)
+"""Signals that a worker ignores; a terminal sends them to it as well, but its parent decides."""
+_WATCH_SECONDS = 0.2
+"""How often a worker looks whether its parent still lives."""
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from worldmodels.execution.process_worker import serve; serve(*map(int, sys.argv[2:]))"
+)
+CLOSING_SECONDS = 5.0
+"""How long a worker may take to close its environments before it is killed."""
+
+# Shared memory: one anonymous file, whose descriptor the workers inherit. It has no name, so that no death of
+# any process can leave it behind.
+
+Layout = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and dtype of every shared array."""
+
+
+def layout_of(observation: spaces.Box, action: spaces.Box | spaces.Discrete, count: int, workers: int) -> Layout:
+    """What a vector environment with ``count`` rows shares with its workers."""
+    return {
+        "observations": ((count, *observation.shape), np.dtype(observation.dtype).str),
+        "actions": ((count, *(action.shape or ())), np.dtype(action.dtype).str),
+        "rewards": ((count,), "<f8"),
+        "terminated": ((count,), "|b1"),
+        "truncated": ((count,), "|b1"),
+        "beats": ((workers,), "<i8"),
+    }
+
+
+def _places(layout: Layout) -> tuple[dict[str, int], int]:
+    """The offset of every array, on its own cache line, and the size of all."""
+    offsets, end = {}, 0
+    for name, (shape, dtype) in layout.items():
+        offsets[name] = end
+        end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64
+    return offsets, max(end, 64)
+
+
+def anonymous_file(layout: Layout) -> int:
+    """The descriptor of new memory for the arrays."""
+    size = _places(layout)[1]
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("worldmodels")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd
+
+
+def map_arrays(fd: int, layout: Layout) -> dict[str, np.ndarray]:
+    """The arrays; they stay valid when the descriptor is closed."""
+    offsets, size = _places(layout)
+    memory = mmap.mmap(fd, size)
+    return {
+        name: np.ndarray(shape, dtype, buffer=memory, offset=offsets[name]) for name, (shape, dtype) in layout.items()
+    }
+
+
+class Worker:
+    """A process and the connection to it.
+
+    A plain subprocess rather than a multiprocessing one, which would run the caller's main script again, with
+    its import of torch, and would need the ``if __name__ == "__main__"`` guard in it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.connection, theirs = Pipe()
+        headless = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
+        arguments = [json.dumps(sys.path), str(theirs.fileno()), str(fd), str(os.getpid())]
+        # The child inherits the blocked signals, so that Ctrl-C cannot hit it before it ignores them.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_BY_PARENT)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what environments print must not mix with the output of a command
+                env=os.environ | headless | {"OMP_NUM_THREADS": "1"},
+                pass_fds=(theirs.fileno(), fd),
+                start_new_session=True,  # so that what the environments start can be ended with the worker
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            theirs.close()
+        self.pid = self._process.pid
+
+    def send(self, message: tuple[str, Any]) -> None:
+        """Send a command; the death of the worker is noticed when its answer is awaited."""
+        with contextlib.suppress(OSError):
+            self.connection.send(message)
+
+    def obituary(self) -> str:
+        """How the process, whose connection has closed, ended."""
+        try:
+            code = self._process.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+    def end(self, patience: float) -> None:
+        """Give the process (its connection is closed) ``patience`` seconds to end by itself; then kill it."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            # All of its session: a simulator may run as a process of its own, and outlive a worker that was killed.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def end_workers(workers: list[Worker], patience: float) -> None:
+    """End and forget all workers; those still there after ``patience`` seconds are killed."""
+    for worker in workers:
+        worker.connection.close()
+    deadline = time.monotonic() + patience
+    for worker in workers:
+        worker.end(max(0.0, deadline - time.monotonic()))
+    workers.clear()
+
+
+def serve(connection_fd: int, memory_fd: int, parent: int) -> None:
+    """The worker's life: make environments, answer commands, end with the parent."""
+    for number in HANDLED_BY_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_BY_PARENT)
+    # What an environment starts must not hold the connection open when this process dies.
+    os.set_inheritable(connection_fd, False)
+    os.set_inheritable(memory_fd, False)
+    envs: dict[int, gymnasium.Env[Any, Any]] = {}
+    threading.Thread(target=_follow, args=(parent, envs), daemon=True).start()
+    connection = Connection(connection_fd)
+    shared: dict[str, np.ndarray] = {}
+    index = 0
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            command, rest = connection.recv()
+            try:
+                if command == "make":
+                    env_id, options, rows, layout, index = rest
+                    shared = map_arrays(memory_fd, layout)
+                    for row in rows:
+                        envs[row] = gymnasium.make(env_id, **options)
+                        shared["beats"][index] += 1
+                    gc.freeze()
+                    gc.set_threshold(_GARBAGE, 20, 20)
+                elif command == "reset":
+                    for row, seed in rest:
+                        _write(shared["observations"], row, envs[row].reset(seed=seed)[0])
+                        shared["beats"][index] += 1
+                else:
+                    for row in rest:
+                        seen, reward, end, cut, _ = envs[row].step(shared["actions"][row].copy())
+                        _write(shared["observations"], row, seen)
+                        shared["rewards"][row] = reward
+                        shared["terminated"][row], shared["truncated"][row] = end, cut
+                        shared["beats"][index] += 1
+            except Exception as error:
+                text = f"{type(error).__name__}: {one_line(error)}"
+                connection.send(("unmade" if command == "make" else "raised", text))
+            else:
+                connection.send(("done", ""))
+    for env in envs.values():
+        env.close()
+
+
+def _write(observations: np.ndarray, row: int, seen: Any) -> None:
+    if np.shape(seen) != observations.shape[1:]:
+        raise ValueError(f"expected observations of shape {observations.shape[1:]}, got {np.shape(seen)}")
+    np.copyto(observations[row], seen, casting="same_kind")
+
+
+def _follow(parent: int, envs: Mapping[int, "gymnasium.Env[Any, Any]"]) -> None:
+    """End this process, even in the middle of a step that hangs, soon after its parent is gone.
+
+    An environment that leaves things behind when it is killed has a method ``when_orphaned``, which is called first.
+    """
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    _end_what_was_started()
+    for env in list(envs.values()):
+        work = getattr(env.unwrapped, "when_orphaned", None)
+        if work is not None:
+            with contextlib.suppress(Exception):
+                work()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _end_what_was_started() -> None:
+    """Kill the other processes of this one's group, so that they write nothing any more (where /proc lists them)."""
+    if os.getpgrp() != os.getpid() or not os.path.isdir("/proc"):
+        return
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(ValueError, OSError):
+            if int(name) != os.getpid() and os.getpgid(int(name)) == os.getpgrp():
+                os.kill(int(name), signal.SIGKILL)
+    time.sleep(_WATCH_SECONDS)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text without line breaks, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

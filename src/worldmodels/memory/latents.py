@@ -1,0 +1,24 @@
+"""What M is trained on: recorded episodes, encoded by one V."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Latents:
+    """E episodes, one after the other; an episode of T actions has T+1 frames and T steps. F frames and S steps in all.
+
+    mu, logvar: (F, Z) float16, mean and log variance of each frame's z; actions: (S, A) float32, as M sees them;
+    rewards: (S,) float32; terminated: (E,) uint8, 1 where the world ended the episode and 0 where a time limit did;
+    lengths: (E,) int64, steps of each episode; action_mask: (F, C) uint8, 1 for controls that may be chosen at that
+    frame, or None in worlds where all always may.
+    """
+
+    mu: Tensor
+    logvar: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    lengths: Tensor
+    action_mask: Tensor | None = None

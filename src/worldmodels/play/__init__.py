@@ -1,0 +1,1 @@
+"""Playing and watching: viewers without a window, and the window that shows them."""

@@ -1,0 +1,107 @@
+"""Playing in the dream beside the real world: both get your keys, and you see how long the dream stays true."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
+from worldmodels.dream.dreams import check_dream
+from worldmodels.dream.side_by_side import SideBySide
+from worldmodels.play.scene import Panel, ScenePainter
+from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for
+from worldmodels.render.stock import stock_env, visible
+from worldmodels.tasks import Task
+from worldmodels.tasks.base import playing_of
+
+if TYPE_CHECKING:
+    from worldmodels.agent import Agent
+
+_PANEL = (600, 450)
+_FACTOR, _COLDEST, _HOTTEST = 1.15, 0.05, 4.0
+"""What a key does to the temperature, and its limits."""
+
+
+def agent_that_dreams(task: Task, agent: "Agent | str | None", temperature: float) -> "Agent":
+    """The agent that is meant (as by :func:`agent_for`), if people can play in its dream at this temperature."""
+    if playing_of(task).board() is not None:
+        raise UserError(
+            f"{task.name} cannot be played by hand in its dream; dream record {task.name} shows the agent there"
+        )
+    loaded = agent_for(task, agent)
+    check_dream(loaded, temperature, "sample")
+    return loaded
+
+
+class DreamViewer(Viewer):
+    """The dream on the left, the real world on the right where it can be run here.
+
+    seed: of the first dream; agent: whose dream it is, itself, by name or by path (None: the shipped one);
+    temperature: above 1 the dream is less certain than M is. :class:`UserError` for an agent that cannot dream.
+    """
+
+    help = "arrow keys act    a agent    + - temperature    p pause    enter new dream    esc quit"
+
+    def __init__(self, task: Task, seed: int, agent: "Agent | str | None" = None, temperature: float = 1.0) -> None:
+        loaded = agent_that_dreams(task, agent, temperature)
+        try:
+            env = stock_env(task)
+        except UserError as error:
+            say(f"the dream alone: {error}")
+            env = None
+        painter = ScenePainter(WORLD_PANEL if env is None else _PANEL, 1 if env is None else 2, captions=True)
+        super().__init__(task, seed, "dream", painter)
+        self.side_by_side = SideBySide(loaded, env, temperature)
+        self.new_episode()
+
+    def _start(self) -> None:
+        self.side_by_side.reset(self.seed)
+        self._shown: tuple[Panel, ...] | None = None
+
+    @property
+    def temperature(self) -> float:
+        """Of the dream."""
+        return self.side_by_side.dreams.temperature
+
+    def _command(self, key: str) -> None:
+        if key == "plus":
+            self.side_by_side.dreams.temperature = min(_HOTTEST, self.temperature * _FACTOR)
+        elif key == "minus":
+            self.side_by_side.dreams.temperature = max(_COLDEST, self.temperature / _FACTOR)
+        else:
+            super()._command(key)
+
+    def _tick(self) -> None:
+        both = self.side_by_side
+        both.step(both.agent_action() if self.agent_acts else self.playing.key_action(frozenset(self.held)))
+        self._shown = None
+        if both.over:
+            self.over = True
+            self.scores.append(both.dream_score)
+            real = f", {both.real_score:.1f} in the real world" if both.env is not None else ""
+            say(f"dream {len(self.scores)}: score {both.dream_score:.1f}{real}")
+
+    def _panels(self) -> tuple[Panel, ...]:
+        if self._shown is None:
+            both = self.side_by_side
+            dream = Panel(both.dream_frame(), _caption("the dream", both.dream_score, both.dream_over))
+            picture = both.real_picture()
+            self._shown = (dream,)
+            if picture is not None:
+                caption = _caption("the real world", both.real_score, both.real_over)
+                self._shown = dream, Panel(visible(self.task, picture), caption)
+        return self._shown
+
+    def readings(self) -> dict[str, str]:
+        """The step, the temperature, and who acts."""
+        step = f"{self.side_by_side.step_number}"
+        return {"step": step, "temperature": f"{self.temperature:.2f}", "player": self.player}
+
+    def close(self) -> None:
+        """End the real world."""
+        if self.side_by_side.env is not None:
+            with contextlib.suppress(Exception):
+                self.side_by_side.env.close()
+
+
+def _caption(name: str, score: float, over: bool) -> str:
+    return f"{name}: {score:.0f}{'  (ended)' if over else ''}"

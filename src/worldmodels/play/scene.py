@@ -1,0 +1,156 @@
+"""What a viewer shows, as plain data, and the picture that is made of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from worldmodels.core.theme import ACCENT, BACKGROUND, QUIET, TEXT, text_width, write
+
+_MARGIN, _HEAD = 24, 48
+_READINGS, _LINE = 56, 36
+"""Heights of the row of readings and of each row of text beneath it."""
+_NAME_SIZE, _VALUE_SIZES = 18, (28, 24, 20, 16)
+"""Letters of the readings; values are written as large as they all fit."""
+_BAND = 72
+"""Height of the band on which the banner is written."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One part of the world: a picture (H, W, 3) uint8 and a line above it."""
+
+    picture: np.ndarray
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a viewer shows at one moment.
+
+    title: of the world; readings: pairs of name and value; message: what has just happened, perhaps nothing; help: what
+    the keys do; banner: why the world stands still, None while it does not.
+    """
+
+    title: str
+    panels: tuple[Panel, ...]
+    readings: tuple[tuple[str, str], ...]
+    message: str
+    help: str
+    banner: str | None
+
+
+class ScenePainter:
+    """Draws scenes of one viewer as pictures (H, W, 3) uint8 of one ``size`` (width, height).
+
+    panel: width and height of every panel; columns: how many stand side by side; captions: whether they have lines
+    above them; message_line: whether the message has a row of its own, instead of taking the place of the help.
+    """
+
+    def __init__(
+        self, panel: tuple[int, int], columns: int = 1, captions: bool = False, message_line: bool = False
+    ) -> None:
+        self._panel, self._head, self._message_line = panel, _HEAD if captions else 0, message_line
+        foot = _READINGS + _LINE * (2 if message_line else 1)
+        self.size = (columns * panel[0], self._head + panel[1] + foot)
+        self._plain = np.array(Image.new("RGB", self.size, BACKGROUND))
+        self._room: dict[str, int] = {}
+        self._strips: dict[str, tuple[Any, np.ndarray]] = {}
+
+    def draw(self, scene: Scene) -> np.ndarray:
+        """The picture of a scene; it is the caller's own."""
+        picture = self._plain.copy()
+        width, height = self._panel
+        bottom = self._head + height
+        if self._head:
+            captions = tuple(panel.caption for panel in scene.panels)
+            picture[: self._head] = self._strip("head", captions, self._write_captions, self._head)
+        for column, panel in enumerate(scene.panels):
+            left = column * width
+            picture[self._head : bottom, left : left + width] = resized(panel.picture, self._panel)
+        texts = (scene.readings, scene.message, scene.help)
+        picture[bottom:] = self._strip("foot", texts, self._write_foot, self.size[1] - bottom)
+        if scene.banner is not None:
+            top = self.size[1] // 3 - _BAND // 2
+            picture[top : top + _BAND] = self._banner(picture[top : top + _BAND], scene.banner)
+        return picture
+
+    def _strip(self, name: str, content: Any, write_on: Callable[[Image.Image, Any], None], height: int) -> np.ndarray:
+        """A row of text over the whole width, drawn again only when its content has changed."""
+        kept = self._strips.get(name)
+        if kept is None or kept[0] != content:
+            image = Image.new("RGB", (self.size[0], height), BACKGROUND)
+            write_on(image, content)
+            kept = self._strips[name] = content, np.asarray(image)
+        return kept[1]
+
+    def _write_captions(self, image: Image.Image, captions: tuple[str, ...]) -> None:
+        for column, caption in enumerate(captions):
+            text, size = fitted(caption, 24, self._panel[0] - 2 * _MARGIN)
+            write(image, text, (column * self._panel[0] + _MARGIN, 34), size, QUIET)
+
+    def _write_foot(self, image: Image.Image, texts: tuple[tuple[tuple[str, str], ...], str, str]) -> None:
+        readings, message, helping = texts
+        width = self.size[0] - 2 * _MARGIN
+        self._write_readings(image, readings)
+        lines = [(message, 20, ACCENT), (helping, 17, QUIET)]
+        if not self._message_line:
+            lines = [(message, 17, ACCENT) if message else (helping, 17, QUIET)]
+        for row, (line, largest, color) in enumerate(lines):
+            text, size = fitted(line, largest, width)
+            write(image, text, (_MARGIN, _READINGS + 18 + row * _LINE), size, color)
+
+    def _write_readings(self, image: Image.Image, readings: tuple[tuple[str, str], ...]) -> None:
+        """Names and values from left to right, where they do not jump about as the values change."""
+        for size in _VALUE_SIZES:
+            rooms = [self._widened(name, value, size) for name, value in readings]
+            if sum(rooms) <= self.size[0] - _MARGIN or size == _VALUE_SIZES[-1]:
+                break
+        left = _MARGIN
+        for (name, value), room in zip(readings, rooms, strict=True):
+            after = write(image, name, (left, 40), min(size, _NAME_SIZE), QUIET)
+            write(image, value, (after + 8, 40), size, TEXT)
+            left += room
+
+    def _widened(self, name: str, value: str, size: int) -> int:
+        """Pixels for a reading: as many as it has ever needed."""
+        key = f"{name} {size}"
+        value_width = max(text_width(value, size), 3 * size // 2)
+        needed = text_width(name, min(size, _NAME_SIZE)) + 8 + value_width + size
+        self._room[key] = max(needed, self._room.get(key, 0))
+        return self._room[key]
+
+    def _banner(self, behind: np.ndarray, text: str) -> Image.Image:
+        image = Image.fromarray(behind)
+        band = Image.blend(image, Image.new("RGB", image.size, BACKGROUND), 0.84)
+        shown, size = fitted(text, 34, image.width - 2 * _MARGIN)
+        write(band, shown, (image.width // 2, _BAND // 2 + size // 3), size, ACCENT, 0.5)
+        return band
+
+
+def fitted(text: str, size: int, width: int, smallest: int = 13) -> tuple[str, int]:
+    """A line and its size in pixels, made smaller and at last cut so that it is at most ``width`` wide."""
+    while size > smallest and text_width(text, size) > width:
+        size -= 1
+    if text_width(text, size) > width:
+        while text and text_width(text + "...", size) > width:
+            text = text[:-1]
+        text += "..."
+    return text, size
+
+
+def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 at ``size`` (width, height), smoothly.
+
+    By PyTorch, which does this three times as fast as Pillow.
+    """
+    if picture.shape[:2] == size[::-1]:
+        return picture
+    image = torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1).unsqueeze(0)
+    larger = F.interpolate(image, size=size[::-1], mode="bilinear", antialias=True)
+    array: np.ndarray = larger[0].permute(1, 2, 0).numpy()
+    return array

@@ -1,0 +1,142 @@
+"""The window that shows viewers, by pygame. It also runs without a screen (SDL_VIDEODRIVER=dummy), as in tests."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.core import interrupt
+from worldmodels.core.errors import UserError
+from worldmodels.play.choices import viewer_of
+from worldmodels.play.dream import DreamViewer, agent_that_dreams
+from worldmodels.play.viewer import Viewer
+from worldmodels.tasks import Task
+from worldmodels.tasks.base import playing_of
+
+_NAMES = {
+    "LEFT": "left",
+    "RIGHT": "right",
+    "UP": "up",
+    "DOWN": "down",
+    "RETURN": "enter",
+    "KP_ENTER": "enter",
+    "ESCAPE": "escape",
+    "BACKSPACE": "backspace",
+    "PLUS": "plus",
+    "KP_PLUS": "plus",
+    "EQUALS": "plus",
+    "MINUS": "minus",
+    "KP_MINUS": "minus",
+}
+"""Viewers' names of pygame's keys. Where plus needs the shift key, equals is the same key without it."""
+
+
+def play(
+    task: Task,
+    seed: int,
+    save: Path | None = None,
+    agent: str | None = None,
+    tick: Callable[[Viewer], None] | None = None,
+) -> list[float]:
+    """Open the window and play until it is closed; returns the score of every finished episode.
+
+    seed: of the first episode; save: directory in which finished episodes are kept as an episode store; agent: who acts
+    on the key "a" (None: the shipped agent); tick: called before every picture (tests press keys there).
+    Raises :class:`UserError` when pygame or a screen is missing.
+    """
+    playing_of(task)
+    return show(lambda: viewer_of(task, seed, save, agent), tick)
+
+
+def play_dream(
+    task: Task,
+    seed: int,
+    agent: str | None = None,
+    temperature: float = 1.0,
+    tick: Callable[[Viewer], None] | None = None,
+) -> list[float]:
+    """Open the window and dream until it is closed; returns the score of every finished dream.
+
+    agent: whose dream it is (None: the shipped agent's); temperature: 1 is what M believes; tick: as for :func:`play`.
+    """
+    dreaming = agent_that_dreams(task, agent, temperature)
+    return show(lambda: DreamViewer(task, seed, dreaming, temperature), tick)
+
+
+def show(make: Callable[[], Viewer], tick: Callable[[Viewer], None] | None = None) -> list[float]:
+    """Show the viewer that ``make`` makes in a window until it is closed; returns its scores."""
+    pygame = _pygame()
+    try:
+        with contextlib.closing(make()) as viewer:
+            screen = _opened(pygame, viewer)
+            names = _key_names(pygame)
+            clock = pygame.time.Clock()
+            while viewer.running:
+                interrupt.check()
+                if tick is not None:
+                    tick(viewer)
+                for event in pygame.event.get():
+                    _tell(viewer, event, names, pygame)
+                viewer.advance()
+                _blit(screen, viewer.picture(), pygame)
+                pygame.display.flip()
+                if tick is None:
+                    clock.tick(viewer.frames_per_second)
+            return viewer.scores
+    finally:
+        pygame.quit()
+
+
+def _pygame() -> Any:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        import pygame
+    except ImportError:
+        raise UserError('playing needs pygame: pip install "worldmodels[play]"') from None
+    screenless = not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and screenless and "SDL_VIDEODRIVER" not in os.environ:
+        raise UserError("no screen: DISPLAY is not set; play on a machine with a screen")
+    return pygame
+
+
+def _opened(pygame: Any, viewer: Viewer) -> Any:
+    try:
+        pygame.display.init()
+        screen = pygame.display.set_mode(viewer.size)
+    except pygame.error as error:
+        raise UserError(f"no window can be opened ({error}); play on a machine with a screen") from None
+    pygame.display.set_caption(f"worldmodels: {viewer.title}")
+    return screen
+
+
+def _key_names(pygame: Any) -> dict[int, str]:
+    names = {getattr(pygame, f"K_{key}"): name for key, name in _NAMES.items()}
+    names |= {getattr(pygame, f"K_{letter}"): letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"}
+    return names | {getattr(pygame, f"K_KP{digit}"): str(digit) for digit in range(10)}
+
+
+def _tell(viewer: Viewer, event: Any, names: dict[int, str], pygame: Any) -> None:
+    """Pass an event of the window on, in the viewer's words."""
+    if event.type == pygame.QUIT:
+        viewer.quit()
+    elif event.type == pygame.WINDOWFOCUSLOST:
+        viewer.lose_focus()
+    elif event.type == pygame.MOUSEMOTION:
+        viewer.point(event.pos)
+    elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+        viewer.click(event.pos)
+    elif event.type == pygame.KEYDOWN:
+        # Layouts on which digits and plus need the shift key say them as unicode alone.
+        typed = getattr(event, "unicode", "").replace("+", "plus").replace("-", "minus")
+        viewer.press(names.get(event.key, typed))
+    elif event.type == pygame.KEYUP and event.key in names:
+        viewer.release(names[event.key])
+
+
+def _blit(screen: Any, picture: np.ndarray, pygame: Any) -> None:
+    height, width = picture.shape[:2]
+    screen.blit(pygame.image.frombuffer(picture.tobytes(), (width, height), "RGB"), (0, 0))

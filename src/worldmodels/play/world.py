@@ -1,0 +1,119 @@
+"""Playing the real world: held keys, the agent that takes over, and finished episodes kept as data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
+from worldmodels.play.recording import Recording
+from worldmodels.play.scene import Panel, ScenePainter
+from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for
+from worldmodels.render.stock import stock_env, visible
+from worldmodels.tasks import Task
+from worldmodels.tasks.base import Observations, playing_of
+
+if TYPE_CHECKING:
+    from worldmodels.agent import Agent, AgentPolicy
+
+
+class EpisodeViewer(Viewer):
+    """Plays episodes of the stock environment, keeps them where asked, and loads the agent when it is wanted.
+
+    Who inherits calls :meth:`new_episode` at the end of its ``__init__``.
+    """
+
+    def __init__(
+        self, task: Task, seed: int, save: Path | None, agent: "Agent | str | None", painter: ScenePainter
+    ) -> None:
+        super().__init__(task, seed, playing_of(task).episode_word, painter)
+        self._recording = None if save is None else Recording(task, save)
+        self._agent = agent
+        self._policy: AgentPolicy | None = None
+        self.env = stock_env(task)
+
+    def _start(self) -> None:
+        raw, _ = self.env.reset(seed=self.seed)
+        self.score, self.step = 0.0, 0
+        self._observe(raw)
+        if self._recording is not None:
+            self._recording.start(self.observations)
+        if self._policy is not None:
+            self._policy.reset()
+
+    def _observe(self, raw: np.ndarray) -> None:
+        self.observations = Observations(self.task, raw[None])
+        self._picture: np.ndarray | None = None
+
+    def _toggle_agent(self) -> None:
+        if self._policy is None:
+            try:
+                self._policy = agent_for(self.task, self._agent).policy(1)
+            except UserError as error:
+                self.message = str(error)
+                say(self.message)
+                return
+        super()._toggle_agent()
+
+    def _agents_choice(self) -> Any:
+        """What the agent would do, None as long as nobody has asked for it.
+
+        It watches even when a person acts, so that it knows where it is when it takes over.
+        """
+        return None if self._policy is None else self._policy.act(self.observations)[0]
+
+    def _step(self, action: Any) -> None:
+        raw, reward, terminated, truncated, _ = self.env.step(action)
+        self.score += float(reward)
+        self.step += 1
+        self._observe(raw)
+        if self._recording is not None:
+            self._recording.step(np.asarray(action), float(reward), bool(terminated), self.observations)
+        if terminated or truncated:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.over = True
+        self.scores.append(self.score)
+        say(f"episode {len(self.scores)}: score {self.score:.1f} in {self.step} steps")
+        if self._recording is not None:
+            self._recording.save(self.seed)
+            self.message = f"saved to {self._recording.directory}"
+
+    def world_readings(self) -> dict[str, str]:
+        """What the world itself tells."""
+        return {name: f"{value:.0f}" for name, value in self.playing.readings(self.env).items()}
+
+    def close(self) -> None:
+        """End the world."""
+        self.env.close()
+
+
+class WorldViewer(EpisodeViewer):
+    """The real world, in which a person holds the arrow keys and the agent takes over on the key a.
+
+    seed: of the first episode; save: directory that keeps finished episodes as an episode store; agent: who takes over,
+    itself, by name or by path (None: the shipped one). :class:`UserError` where the world cannot be opened.
+    """
+
+    def __init__(self, task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> None:
+        super().__init__(task, seed, save, agent, ScenePainter(WORLD_PANEL))
+        self.help = f"arrow keys act    a agent    p pause    enter new {self._word}    esc quit"
+        self.new_episode()
+
+    def _tick(self) -> None:
+        chosen = self._agents_choice()
+        self._step(chosen if self.agent_acts else self.playing.key_action(frozenset(self.held)))
+
+    def _panels(self) -> tuple[Panel, ...]:
+        if self._picture is None:
+            self._picture = visible(self.task, np.asarray(self.env.render()))
+        return (Panel(self._picture),)
+
+    def readings(self) -> dict[str, str]:
+        """Score, time, what the world tells, and who acts."""
+        rate = self.playing.frames_per_second
+        time = f"{self.step / rate:.1f} / {self.task.max_steps / rate:.0f} s"
+        known = {"score": f"{self.score:.0f}", "step": f"{self.step}", "time": time}
+        return {**known, **self.world_readings(), "player": self.player}

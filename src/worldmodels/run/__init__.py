@@ -1,0 +1,1 @@
+"""Runs: the settings of an experiment, its stages, its folder."""

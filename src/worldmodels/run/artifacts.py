@@ -1,0 +1,215 @@
+"""What the stages of a run leave, and where: paths, digests, and loading what is finished. Nothing here writes."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldmodels.agent import AGENT_FILE, Agent, load_agent
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import load_tensors, read_json
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.data.episodes import EpisodeStore, Shard
+from worldmodels.data.latents import latents_path, load_latents
+from worldmodels.memory.latents import Latents
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.run.config import Config, later_round
+from worldmodels.run.stage import Stage
+from worldmodels.tasks import Task, get_task
+from worldmodels.vision.base import Vision, make_vision
+
+STAGES = ("collect", "vision", "encode", "memory", "controller", "evaluate")
+FOLDERS = {
+    "collect": "episodes",
+    "vision": "vision",
+    "encode": "latents",
+    "memory": "memory",
+    "controller": "controller",
+    "evaluate": "evaluation",
+}
+"""The folder of each stage."""
+FILES = {
+    "vision": "vision.safetensors",
+    "memory": "memory.safetensors",
+    "controller": AGENT_FILE,
+    "evaluate": "evaluation.json",
+}
+"""What a stage leaves in its folder, where that is one file."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The episodes of one shard: backend, a seed for each, and the longest that one may be, in steps."""
+
+    backend: str
+    seeds: list[int]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The stages of one round of a run, or of an ablation of its controller.
+
+    directory, run_config: of the run; round: from 1; variant: "" for the full agent, "v-only" (C sees z alone),
+    "untrained-m", "mask-only" (C sees nothing) or "dream-only" (evolved in dreams alone); dream_model: which of the
+    further Ms the memory stage is about, 0 being the agent's own.
+    """
+
+    directory: Path
+    run_config: Config
+    round: int = 1
+    variant: str = ""
+    dream_model: int = 0
+
+    @property
+    def task(self) -> Task:
+        """The run's world."""
+        return get_task(self.config.task)
+
+    @property
+    def config(self) -> Config:
+        """The run's settings, as they are for this round."""
+        return self.run_config if self.round == 1 else later_round(self.run_config)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, made different for every round."""
+        return self.config.seed + 1_000_003 * (self.round - 1)
+
+    @property
+    def memory_seed(self) -> int:
+        """The seed of M, made different for every further one."""
+        return self.seed + 7919 * self.dream_model
+
+    @property
+    def before(self) -> "Artifacts | None":
+        """The round before this one."""
+        return dataclasses.replace(self, round=self.round - 1) if self.round > 1 else None
+
+    @property
+    def dream_models(self) -> list["Artifacts"]:
+        """This round seen from each of the further Ms."""
+        count = 0 if self.dream_model else self.config.memory.dream_models
+        return [dataclasses.replace(self, dream_model=number + 1) for number in range(count)]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What C sees in this variant."""
+        blinded: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
+        return blinded.get(self.variant, self.config.controller.inputs)
+
+    def stage(self, name: str) -> Stage:
+        """The stage called ``name``."""
+        ablated = self.variant and name in ("controller", "evaluate")
+        folder = f"{FOLDERS[name]}-{self.variant}" if ablated else FOLDERS[name]
+        folder += f"-{self.dream_model + 1}" if self.dream_model and name == "memory" else ""
+        return Stage(folder, self.directory / f"round-{self.round}" / folder)
+
+    def finished(self, name: str) -> bool:
+        """Whether a stage is finished."""
+        return (self.stage(name).directory / "done.json").exists()
+
+    def digest(self, name: str) -> str:
+        """Digest of a finished stage; :class:`UserError` says what to run when it is not finished."""
+        if not self.finished(name):
+            raise UserError(f"the {name} stage of {self.directory} is not finished; run: {self.command(name)}")
+        return str(read_json(self.stage(name).directory / "done.json", checksum=True)["digest"])
+
+    def command(self, name: str) -> str:
+        """The command that does a stage."""
+        verb = "ablate" if self.variant else name
+        return f"worldmodels {verb} {self.config.task} --run {self.directory}"
+
+    def plan(self) -> list[ShardPlan]:
+        """The shards that the collect stage of this round records."""
+        config = self.config.collect
+        seeds = episode_seeds("collect", self.seed, config.episodes + config.reference_episodes)
+        steps = config.steps or self.task.max_steps
+        shards = [
+            ShardPlan(config.backend, seeds[start : min(start + config.num_envs, config.episodes)], steps)
+            for start in range(0, config.episodes, config.num_envs)
+        ]
+        steps = min(steps, config.reference_steps or steps)
+        return shards + [
+            ShardPlan(self.task.reference_backend, seeds[start : start + config.num_envs], steps)
+            for start in range(config.episodes, len(seeds), config.num_envs)
+        ]
+
+    def shard_count(self) -> int:
+        """Shards of this round and all before it."""
+        return len(self.plan()) + (self.before.shard_count() if self.before is not None else 0)
+
+    def outputs(self, name: str) -> list[Path]:
+        """The files and folders that a stage leaves; its digest is theirs."""
+        directory = self.stage(name).directory
+        if name == "collect":
+            return [EpisodeStore(directory).shard_path(index) for index in range(len(self.plan()))]
+        if name == "encode":
+            return [latents_path(directory, index) for index in range(self.shard_count())]
+        return [directory / FILES[name]]
+
+    def written(self, name: str) -> list[Path]:
+        """What the finished stage left, compared byte for byte with what it noted then."""
+        return self.stage(name).written(self.digest(name), self.outputs(name), self.command(name))
+
+    def episode_digests(self) -> list[str]:
+        """Digests of the collect stages of this round and all before it."""
+        earlier = self.before.episode_digests() if self.before is not None else []
+        return [*earlier, self.digest("collect")]
+
+    def shards(self) -> list[Shard]:
+        """The episodes of this round and all before it."""
+        earlier = self.before.shards() if self.before is not None else []
+        return earlier + [Shard(path) for path in self.written("collect")]
+
+    def latents(self) -> Latents:
+        """The encoded episodes of this round and all before it."""
+        count = len(self.written("encode"))
+        return load_latents(self.stage("encode").directory, count, self.digest("vision"))
+
+    def vision(self, device: torch.device) -> Vision:
+        """The trained V of this round."""
+        config = self.config.vision
+        vision = make_vision(config.model, config.latent_size)
+        _load_module(self.written("vision")[0], vision)
+        return vision.to(device).eval()
+
+    def new_memory(self) -> MDNRNN:
+        """An untrained M, the same one for the same seed."""
+        config, task = self.config.memory, self.task
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.memory_seed + 1)
+            return MDNRNN(
+                self.config.vision.latent_size,
+                task.action_size,
+                config.hidden_size,
+                config.mixtures,
+                task.predicts_reward,
+                task.predicts_end,
+                task.control_size if task.masked else 0,
+            )
+
+    def memory(self, device: torch.device) -> MDNRNN:
+        """The trained M of this round."""
+        memory = self.new_memory()
+        _load_module(self.written("memory")[0], memory)
+        return memory.to(device)
+
+    def agent(self, device: torch.device) -> Agent:
+        """The agent of this round, as it is saved (float16)."""
+        return load_agent(self.written("controller")[0], device.type)
+
+    def evaluation(self) -> dict[str, Any]:
+        """The scores of the finished evaluation."""
+        content: dict[str, Any] = read_json(self.written("evaluate")[0])
+        return content
+
+
+def _load_module(path: Path, module: torch.nn.Module) -> None:
+    tensors, _ = load_tensors(path)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{path} does not fit the run's configuration; delete its folder to redo the stage") from None

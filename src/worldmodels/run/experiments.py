@@ -1,0 +1,169 @@
+"""Whole experiments: the stages of a run in order, its summary, its ablations, and the demo."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from worldmodels.agent import load_agent
+from worldmodels.analysis.plots import bar_of_scores, training_curves
+from worldmodels.core.device import choose_device
+from worldmodels.core.events import say
+from worldmodels.core.files import write_json
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.core.terminal import duration
+from worldmodels.evaluation import agent_policy, evaluate, print_scores, report
+from worldmodels.evolution.phases import phases_of
+from worldmodels.execution.environments import make_envs
+from worldmodels.execution.executor import Executor, make_executor
+from worldmodels.run.artifacts import STAGES
+from worldmodels.run.config import Config
+from worldmodels.run.pipeline import Pipeline
+from worldmodels.run.presets import preset, resolved
+from worldmodels.run.run import Run
+from worldmodels.tasks import get_task
+
+
+@contextlib.contextmanager
+def _opened(config: Config, directory: Path, executor: str) -> Iterator[tuple[Run, Executor]]:
+    """The run, with what its settings leave to the task filled in, and the executor for all of its work."""
+    task = get_task(config.task)
+    config = resolved(config, task)
+    phases_of(config.evolution)
+    with contextlib.closing(make_executor(executor)) as made, Run.open(directory, config) as run:
+        yield run, made
+
+
+def train_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> dict[str, Any]:
+    """Every stage of every round; writes summary.json, curves.png and agent/ and prints a table."""
+    chosen = choose_device(device)
+    with _opened(config, directory, executor) as (run, made):
+        _check_backends(run.config)
+        rows = []
+        for number in range(1, config.rounds + 1):
+            pipeline = Pipeline(run.artifacts(number), chosen, made)
+            for name in STAGES:
+                if name == "evaluate" and number < config.rounds:
+                    continue
+                result = getattr(pipeline, name)()
+                label = name if config.rounds == 1 else f"{name} {number}"
+                rows.append({"name": label, "seconds": result["seconds"], "metrics": result["metrics"]})
+        pipeline.artifacts.agent(chosen).save(directory / "agent")
+        summary = {
+            "task": config.task,
+            "preset": config.preset,
+            "stages": rows,
+            "seconds_total": sum(row["seconds"] for row in rows),
+            "evaluation": pipeline.artifacts.evaluation(),
+        }
+        write_json(directory / "summary.json", summary)
+        training_curves(directory, directory / "curves.png")
+    _print_summary(summary, directory)
+    return summary
+
+
+def _check_backends(config: Config) -> None:
+    """Miss a package now, not after an hour at the first stage that needs it."""
+    task = get_task(config.task)
+    for backend in sorted({config.collect.backend, config.evolution.backend, task.reference_backend}):
+        make_envs(task, 1, backend).close()
+
+
+def run_stage(name: str, config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
+    """One stage of the run's last round; earlier ones must be finished."""
+    with _opened(config, directory, executor) as (run, made):
+        result = getattr(Pipeline(run.artifacts(config.rounds), choose_device(device), made), name)()
+    say(f"{name}: {duration(result['seconds'])}; {_metrics_text(result['metrics'])}")
+
+
+def ablate_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
+    """Evolve C on z alone and on an untrained M, on the action mask alone (where there is one) and in dreams only.
+
+    The scores are compared with those of the run's agent and the random policy.
+    """
+    with _opened(config, directory, executor) as (run, made):
+        pipeline = Pipeline(run.artifacts(config.rounds), choose_device(device), made)
+        rows: dict[str, Any] = {"full": _evaluation(pipeline)}
+        for variant in _variants(run.config):
+            artifacts = dataclasses.replace(pipeline.artifacts, variant=variant)
+            ablated = dataclasses.replace(pipeline, artifacts=artifacts)
+            ablated.controller()
+            rows[variant] = _evaluation(ablated)
+        task, settings = pipeline.artifacts.task, config.evaluate
+        seeds, backend = rows["full"]["seeds"], task.reference_backend
+        partial = directory / f"round-{config.rounds}" / "random-policy.json"
+        returns = evaluate(
+            made, task, task.random_policy, backend, seeds, settings.num_envs, settings.steps, partial, "random"
+        )
+        rows["random"] = report(task.name, "random", backend, seeds, returns)
+        write_json(directory / "ablation.json", rows)
+        bar_of_scores(list(rows.items()), directory / "ablation.png")
+    print_scores(rows)
+    if "dream-only" in rows:
+        # The published bin packing project's measure; of scores below 0, less is better.
+        dreamt, real = rows["dream-only"]["mean"], rows["full"]["mean"]
+        say(f"goodness of dreaming: {dreamt:.1f} after dreaming / {real:.1f} after real training = {dreamt / real:.2f}")
+
+
+def _variants(config: Config) -> list[str]:
+    """Ablations that say something about this run."""
+    worlds = {phase.world for _, phase in phases_of(config.evolution)}
+    uses_memory = not {"h", "c"}.isdisjoint(config.controller.inputs)
+    chosen = {
+        "v-only": uses_memory,
+        "untrained-m": uses_memory,
+        "mask-only": get_task(config.task).masked,
+        "dream-only": worlds != {"dream"} and "dream" in config.evolution.phases,
+    }
+    return [name for name, says in chosen.items() if says]
+
+
+def _evaluation(pipeline: Pipeline) -> dict[str, Any]:
+    pipeline.evaluate()
+    return pipeline.artifacts.evaluation()
+
+
+def demo_run(directory: Path, seed: int) -> None:
+    """The quick preset end to end, then its agent, the shipped agent and the random policy on the same fresh tracks."""
+    config = dataclasses.replace(preset("quick"), seed=seed)
+    rows = {"this run": train_run(config, directory)["evaluation"]}
+    shipped = load_agent(config.task)
+    task, backend = shipped.task, shipped.task.reference_backend
+    seeds = episode_seeds("evaluation", seed, config.evaluate.episodes)
+    with contextlib.closing(make_executor()) as executor:
+        for name, policy in (("shipped agent", agent_policy(shipped)), ("random", task.random_policy)):
+            partial = directory / f"demo-{name.replace(' ', '-')}.json"
+            returns = evaluate(
+                executor, task, policy, backend, seeds, config.evaluate.num_envs, 0, partial, name
+            )
+            rows[name] = report(task.name, name, backend, seeds, returns)
+    print_scores(rows)
+    bar_of_scores(list(rows.items()), directory / "scores.png")
+    from worldmodels.render.video import record
+
+    videos = {"this-run.mp4": load_agent(directory), "shipped.mp4": shipped}
+    for file, agent in videos.items():
+        record(agent, directory / file, seeds[0])
+    shown = ", ".join(["scores.png", "curves.png", *videos])
+    say(f"look at {shown} in {directory}; play it yourself: worldmodels play {config.task}")
+
+
+def _metrics_text(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.4g}" for name, value in metrics.items())
+
+
+def _print_summary(summary: dict[str, Any], directory: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{summary['task']}, preset {summary['preset']}", title_justify="left")
+    table.add_column("stage")
+    table.add_column("time", justify="right")
+    table.add_column("result")
+    for row in summary["stages"]:
+        table.add_row(row["name"], duration(row["seconds"]), _metrics_text(row["metrics"]))
+    table.add_row("total", duration(summary["seconds_total"]), "")
+    Console().print(table)
+    print_scores({"agent": summary["evaluation"]})
+    say(f"agent: {directory / 'agent'}; curves: {directory / 'curves.png'}; summary: {directory / 'summary.json'}")

@@ -1,0 +1,258 @@
+"""The flow, stage by stage: collect -> vision -> encode -> memory -> controller -> evaluate.
+
+Every stage reads what earlier ones wrote to the run, writes one artefact and is the unit of resuming: a finished stage
+is not done again, an unfinished one continues, and one whose inputs changed is refused.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodels.agent import untrained_agent
+from worldmodels.core.events import say
+from worldmodels.core.files import save_tensors, write_json
+from worldmodels.core.metrics import MetricsLog
+from worldmodels.core.progress import Progress
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.core.settings import to_json
+from worldmodels.data.collectors import Collector, agent_collector, make_collector
+from worldmodels.data.encode import dream_starts, encode_shard
+from worldmodels.data.episodes import EpisodeStore, Shard
+from worldmodels.data.latents import latents_path, load_part, save_latents
+from worldmodels.evaluation import agent_policy, evaluate, report
+from worldmodels.evolution.config import EvolutionConfig
+from worldmodels.evolution.phases import Evolution, phases_of
+from worldmodels.execution.executor import Executor
+from worldmodels.memory.train import train_memory
+from worldmodels.run.artifacts import FILES, Artifacts
+from worldmodels.run.stage import digests, flat
+from worldmodels.vision.train import train_vision
+
+Work = Callable[[Path, str], Mapping[str, float]]
+"""Does a stage in its folder, given the text that identifies what it is begun from; returns its metrics."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Does the stages of one round. Each method does its stage, or nothing if it is done, and returns its result."""
+
+    artifacts: Artifacts
+    device: torch.device
+    executor: Executor
+
+    def collect(self) -> dict[str, Any]:
+        """Record episodes with the chosen policy, or from the second round on with the last round's agent."""
+        one = self.artifacts
+        inputs: dict[str, Any] = {"collect": to_json(one.config.collect)}
+        if one.before is not None:
+            inputs["agent"] = {"digest": one.before.digest("controller")}
+        return self._do("collect", inputs, self._collect)
+
+    def vision(self) -> dict[str, Any]:
+        """Train V on the frames."""
+        one = self.artifacts
+        inputs = {"vision": to_json(one.config.vision), "episodes": one.episode_digests()}
+        return self._do("vision", inputs, self._vision)
+
+    def encode(self) -> dict[str, Any]:
+        """Turn every frame into mu and logvar."""
+        one = self.artifacts
+        inputs = {"vision": one.digest("vision"), "episodes": one.episode_digests()}
+        return self._do("encode", inputs, self._encode)
+
+    def memory(self) -> dict[str, Any]:
+        """Train M on the latents, and the further Ms that dream for it."""
+        one = self.artifacts
+        settings = to_json(one.config.memory)
+        # More of them are more work for others, not for this one.
+        del settings["dream_models"]
+        inputs = {"memory": settings, "latents": one.digest("encode")}
+        result = self._do("memory", inputs, self._memory)
+        others = [dataclasses.replace(self, artifacts=other).memory() for other in one.dream_models]
+        return result | {"seconds": result["seconds"] + sum(other["seconds"] for other in others)}
+
+    def controller(self) -> dict[str, Any]:
+        """Evolve C, phase by phase; more generations continue a finished evolution."""
+        one, evolution = self.artifacts, self._evolution()
+        phases = dict(phases_of(evolution))
+        dreamt = any(phase.world == "dream" for phase in phases.values())
+        settings = to_json(evolution) | {"phases": {name: to_json(phase) for name, phase in phases.items()}}
+        inputs = {
+            "evolution": settings,
+            "controller": {"inputs": list(one.inputs)},
+            **({"dream": to_json(one.config.dream)} if dreamt else {}),
+            "vision": one.digest("vision"),
+            "memory": "untrained" if one.variant == "untrained-m" else one.digest("memory"),
+            **({"dream_models": [other.digest("memory") for other in one.dream_models]} if dreamt else {}),
+            "latents": one.digest("encode"),
+        }
+        longer = tuple(f"evolution.phases.{name}.generations" for name in phases)
+        return self._do("controller", inputs, self._controller, free=longer)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Score the agent on fresh episodes of the reference backend; another agent or number is scored anew."""
+        one = self.artifacts
+        inputs = {"evaluate": to_json(one.config.evaluate), "agent": one.digest("controller")}
+        free = ("evaluate.episodes", "evaluate.num-envs", "evaluate.steps", "agent")
+        return self._do("evaluate", inputs, self._evaluate, free)
+
+    def _do(self, name: str, inputs: Mapping[str, Any], work: Work, free: Collection[str] = ()) -> dict[str, Any]:
+        one = self.artifacts
+        stage = one.stage(name)
+        inputs = {"seed": one.seed, **inputs}
+        result = stage.result(inputs, free)
+        missing = [path for path in one.outputs(name) if not path.exists()]
+        if result is not None and not missing:
+            stage.tidy()
+            say(f"{name}: already done")
+            return result
+        if result is not None:
+            say(f"{name}: {missing[0]} is missing; making it again")
+        with stage.begin(inputs) as watch:
+            metrics = work(stage.directory, _identity(inputs, free))
+            stage.finish(inputs, digests(one.outputs(name)), watch.seconds, metrics)
+        result = stage.result(inputs)
+        assert result is not None
+        return result
+
+    def _collect(self, directory: Path, identity: str) -> Mapping[str, float]:
+        store, plan = EpisodeStore(directory), self.artifacts.plan()
+        total = sum(len(shard.seeds) for shard in plan)
+        done = sum(len(shard.seeds) for index, shard in enumerate(plan) if store.has(index))
+        collector = self._collector(directory)
+        log = MetricsLog(directory, ("mean_return", "mean_length", "episodes_per_s"), done)
+        with Progress(total, "collect", "episodes", done) as bar, contextlib.closing(log):
+            recorded = 0
+            for index, planned in enumerate(plan):
+                recorded += len(planned.seeds)
+                fresh = not store.has(index)
+                if fresh:
+                    store.write(index, collector.record(index, planned.backend, planned.seeds, planned.steps))
+                if log.has(recorded):
+                    continue
+                # Read back, since a process may have been killed between writing a shard and noting it.
+                shard = Shard(store.shard_path(index))
+                mean_return, mean_length = float(shard.returns().mean()), float(shard.lengths.mean())
+                bar.advance(fresh * len(planned.seeds), **{"return": mean_return})
+                log.log(recorded, mean_return=mean_return, mean_length=mean_length, episodes_per_s=bar.rate)
+        collector.finish()
+        stored = [Shard(path) for path in self.artifacts.outputs("collect")]
+        lengths = np.concatenate([shard.lengths for shard in stored])
+        returns = np.concatenate([shard.returns() for shard in stored])
+        return {
+            "episodes": float(len(lengths)),
+            "frames": float(lengths.sum()),
+            "mean_return": float(np.mean(returns)),
+        }
+
+    def _collector(self, directory: Path) -> Collector:
+        one = self.artifacts
+        if one.before is not None:
+            return agent_collector(self.executor, one.before.agent(self.device))
+        steps = sum(len(shard.seeds) * shard.steps for shard in one.plan())
+        policy = one.config.collect.policy
+        return make_collector(self.executor, one.task, policy, directory, one.seed, self.device, steps)
+
+    def _vision(self, directory: Path, identity: str) -> Mapping[str, float]:
+        one = self.artifacts
+        start = one.before.vision(self.device).state_dict() if one.before is not None else None
+        vision, metrics = train_vision(
+            one.shards(), one.config.vision, one.seed, self.device, directory, start, identity
+        )
+        save_tensors(directory / FILES["vision"], vision.state_dict(), {})
+        return metrics
+
+    def _encode(self, directory: Path, identity: str) -> Mapping[str, float]:
+        one = self.artifacts
+        digest, shards, vision = one.digest("vision"), one.shards(), one.vision(self.device)
+        frames = sum(shard.num_frames for shard in shards)
+        done = sum(shard.num_frames for index, shard in enumerate(shards) if latents_path(directory, index).exists())
+        log = MetricsLog(directory, ("mu_sd", "logvar_mean", "frames_per_s"), done)
+        with Progress(frames, "encode", "frames", done) as bar, contextlib.closing(log):
+            encoded = 0
+            for index, shard in enumerate(shards):
+                encoded += shard.num_frames
+                if not latents_path(directory, index).exists():
+                    save_latents(directory, index, encode_shard(vision, one.task, shard, bar), digest)
+                if not log.has(encoded):
+                    tensors = load_part(directory, index, digest)
+                    mu_sd, logvar_mean = tensors["mu"].float().std().item(), tensors["logvar"].float().mean().item()
+                    log.log(encoded, mu_sd=mu_sd, logvar_mean=logvar_mean, frames_per_s=bar.rate)
+        return {"frames": float(frames)}
+
+    def _memory(self, directory: Path, identity: str) -> Mapping[str, float]:
+        one = self.artifacts
+        memory = one.before.memory(self.device) if one.before is not None else one.new_memory()
+        config, scale = one.config.memory, one.task.reward_scale
+        metrics = train_memory(
+            memory, one.latents(), config, one.memory_seed, self.device, directory, scale, identity
+        )
+        save_tensors(directory / FILES["memory"], memory.state_dict(), {})
+        return metrics
+
+    def _controller(self, directory: Path, identity: str) -> Mapping[str, float]:
+        one, evolution = self.artifacts, self._evolution()
+        memory = one.new_memory().to(self.device) if one.variant == "untrained-m" else one.memory(self.device)
+        latents = one.latents()
+        agent = untrained_agent(one.task, one.vision(self.device), memory, one.inputs)
+        # Dreams that are watched, scored or lent to others start where the task says.
+        agent.starts, agent.start_states = dream_starts(memory, latents, one.task.start_steps)
+        agent.info = {"preset": one.config.preset, "seed": one.config.seed}
+        if one.before is not None and not one.variant:
+            agent.controller = one.before.agent(self.device).controller
+        dreamt = any(phase.world == "dream" for _, phase in phases_of(evolution))
+        others = [other.memory(self.device) for other in one.dream_models] if dreamt else []
+        run = Evolution(
+            agent, evolution, one.config.dream, self.executor, one.seed, latents, others, identity
+        )
+        metrics = run.run(directory)
+        agent.save(directory)
+        return metrics
+
+    def _evolution(self) -> EvolutionConfig:
+        """The settings of evolution in this variant: an untrained M has no dreams."""
+        config = self.artifacts.config.evolution
+        worlds = {name: phase.world for name, phase in config.phases.items()}
+        if self.artifacts.variant == "dream-only":
+            return dataclasses.replace(config, sequence=("dream",))
+        if self.artifacts.variant == "untrained-m" and any(worlds.get(name) == "dream" for name in config.sequence):
+            return dataclasses.replace(config, sequence=("real",))
+        return config
+
+    def _evaluate(self, directory: Path, identity: str) -> Mapping[str, float]:
+        one = self.artifacts
+        config, task = one.config.evaluate, one.task
+        seeds = episode_seeds("evaluation", one.seed, config.episodes)
+        returns = evaluate(
+            self.executor,
+            task,
+            agent_policy(one.agent(self.device)),
+            task.reference_backend,
+            seeds,
+            config.num_envs,
+            config.steps,
+            directory / "partial.json",
+            one.digest("controller"),
+        )
+        log = MetricsLog(directory, ("return",))
+        for episode, value in enumerate(returns.tolist(), start=1):
+            log.log(episode, **{"return": value})
+        log.close()
+        result = report(task.name, str(one.directory), task.reference_backend, seeds, returns)
+        write_json(directory / FILES["evaluate"], result)
+        metrics = {key: result[key] for key in ("mean", "sd", "median")}
+        return metrics | {"episodes": float(len(returns))}
+
+
+def _identity(inputs: Mapping[str, Any], free: Collection[str]) -> str:
+    """A digest of what a stage is begun from, by which its checkpoints are told from those of other experiments."""
+    fixed = {name: value for name, value in flat(inputs).items() if name not in free}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=list).encode()).hexdigest()

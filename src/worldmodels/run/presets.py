@@ -1,0 +1,97 @@
+"""The presets of a task: settings by name, in a file ``presets.toml`` beside the task.
+
+A preset is a table of settings as :class:`~worldmodels.run.config.Config` has them; what it leaves out is as the class
+says, or as another preset that it ``extends``. A phase may be ``like`` another one but for what it says itself.
+"""
+
+import copy
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from worldmodels.core.errors import UserError
+from worldmodels.core.settings import check, from_json
+from worldmodels.run.config import Config
+from worldmodels.tasks import TASKS, Task
+
+_FILE = "presets.toml"
+
+
+def preset_names(task: str) -> list[str]:
+    """The names of a task's presets, in the order of its file."""
+    return list(_tables(task))
+
+
+def preset(name: str, task: str = "car-racing") -> Config:
+    """The preset called ``name`` of a task; an unknown one is a :class:`UserError`."""
+    tables = _tables(task)
+    if name not in tables:
+        close = difflib.get_close_matches(name, tables, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
+        raise UserError(f"unknown preset {name!r}; presets are {', '.join(tables)}; {hint}")
+    content = _extended(tables, name)
+    phases = content.get("evolution", {}).get("phases", {})
+    for one in phases:
+        phases[one] = _phase(phases, one)
+    return from_json(Config, content | {"task": task, "preset": name})
+
+
+def resolved(config: Config, task: Task) -> Config:
+    """The settings with what they leave to the task: backends, the inputs of C, and where dreams start."""
+    fastest = task.backends[0]
+    config = replace(
+        config,
+        collect=replace(config.collect, backend=config.collect.backend or fastest),
+        evolution=replace(config.evolution, backend=config.evolution.backend or fastest),
+        controller=replace(config.controller, inputs=config.controller.inputs or task.inputs),
+        dream=replace(config.dream, start_steps=config.dream.start_steps or task.start_steps),
+    )
+    check(config)
+    return config
+
+
+def _tables(task: str) -> dict[str, Any]:
+    path = _path(task)
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+
+
+def _path(task: str) -> Path:
+    """The file beside the task's module, or else that of a class from which the task inherits."""
+    target = TASKS.target(task)
+    if isinstance(target, str):
+        # Found without importing the task, which would make every --help wait.
+        spec = find_spec(target.split(":")[0])
+        if spec is not None and spec.origin is not None and (path := Path(spec.origin).with_name(_FILE)).is_file():
+            return path
+    for kind in TASKS.get(task).__mro__:
+        spec = find_spec(kind.__module__)
+        if spec is not None and spec.origin is not None and (path := Path(spec.origin).with_name(_FILE)).is_file():
+            return path
+    raise UserError(f"the task {task} has no {_FILE}")
+
+
+def _extended(tables: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = dict(tables[name])
+    base = table.pop("extends", None)
+    return _merged(_extended(tables, base), table) if base is not None else copy.deepcopy(table)
+
+
+def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    found = copy.deepcopy(dict(base))
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = _merged(found[key], value) if both else copy.deepcopy(value)
+    return found
+
+
+def _phase(phases: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = dict(phases[name])
+    other = table.pop("like", None)
+    return _merged(_phase(phases, other), table) if other is not None else table

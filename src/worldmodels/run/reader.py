@@ -1,0 +1,127 @@
+"""Looking into a run without changing it: what is finished, what was measured, episodes, latents, V and the agent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.agent import Agent
+from worldmodels.core.device import choose_device
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import read_json
+from worldmodels.core.metrics import read_metrics
+from worldmodels.data.episodes import Episode, EpisodeStore, Shard
+from worldmodels.memory.latents import Latents
+from worldmodels.run.artifacts import FOLDERS, STAGES, Artifacts
+from worldmodels.run.config import Config
+from worldmodels.run.run import read_config
+from worldmodels.vision.base import Vision
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A stage of a round: "finished", "begun" or "waiting"; seconds and metrics of a finished one."""
+
+    round: int
+    name: str
+    state: str
+    seconds: float | None
+    metrics: dict[str, float]
+
+
+class RunReader:
+    """A run, finished or not, of this process or another one. Takes no lock and writes nothing.
+
+    Raises :class:`UserError` where there is no run, and where something is asked for that is not finished.
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        config = read_config(self.directory)
+        if config is None:
+            raise UserError(f"{directory} is not a run: it has no run.json")
+        self.config: Config = config
+
+    def __repr__(self) -> str:
+        finished = sum(stage.state == "finished" for stage in self.stages())
+        return f"RunReader({str(self.directory)!r}, task={self.config.task!r}, {finished} stages finished)"
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that have begun, at least 1."""
+        numbers = [path.name.removeprefix("round-") for path in self.directory.glob("round-*")]
+        return max((int(number) for number in numbers if number.isdigit()), default=1)
+
+    def artifacts(self, round_number: int | None = None) -> Artifacts:
+        """What the stages of a round left (None: the last that has begun)."""
+        return Artifacts(self.directory, self.config, round_number or self.rounds)
+
+    def stages(self) -> list[StageStatus]:
+        """Every stage of every round, in order."""
+        found = []
+        for number in range(1, max(self.rounds, self.config.rounds) + 1):
+            for name in STAGES:
+                if name == "evaluate" and number < self.config.rounds:
+                    continue
+                found.append(self._status(number, name))
+        return found
+
+    def _status(self, number: int, name: str) -> StageStatus:
+        directory = self.artifacts(number).stage(name).directory
+        if (directory / "done.json").exists():
+            done = read_json(directory / "done.json", checksum=True)
+            return StageStatus(number, name, "finished", float(done["seconds"]), dict(done["metrics"]))
+        return StageStatus(number, name, "begun" if (directory / "begun.json").exists() else "waiting", None, {})
+
+    def metrics(self, stage: str, round_number: int | None = None) -> dict[str, np.ndarray]:
+        """What a stage measured over time: columns (R,) float64 by name, NaN where a cell is empty.
+
+        stage: its verb ("vision"), or for a phase of evolution the verb and the phase's folder ("controller/1-real").
+        """
+        name, _, phase = stage.partition("/")
+        if name not in FOLDERS:
+            raise UserError(f"unknown stage {name!r}; choose from {', '.join(FOLDERS)}")
+        return read_metrics(self.artifacts(round_number).stage(name).directory / phase / "metrics.csv")
+
+    def shards(self) -> list[Shard]:
+        """The shards of episodes of all rounds that are complete so far."""
+        found = []
+        for number in range(1, self.rounds + 1):
+            store = EpisodeStore(self.artifacts(number).stage("collect").directory)
+            found += [Shard(path) for path in store.paths()]
+        return found
+
+    def episodes(self) -> Iterator[Episode]:
+        """Every recorded episode of all rounds, loaded one at a time."""
+        for shard in self.shards():
+            yield from shard.episodes()
+
+    def latents(self) -> Latents:
+        """The encoded episodes of the last round that has finished encoding."""
+        return self._last("encode").latents()
+
+    def vision(self, device: str = "cpu") -> Vision:
+        """The V of the last round that has finished training one."""
+        return self._last("vision").vision(choose_device(device))
+
+    def agent(self, device: str = "cpu") -> Agent:
+        """The agent of the last round that has finished one."""
+        return self._last("controller").agent(choose_device(device))
+
+    def evaluation(self) -> dict[str, Any]:
+        """The scores of the last finished evaluation: task, agent, backend, seeds, returns, mean, sd, median, ci95."""
+        return self._last("evaluate").evaluation()
+
+    def summary(self) -> dict[str, Any]:
+        """``summary.json`` of a finished run."""
+        content: dict[str, Any] = read_json(self.directory / "summary.json")
+        return content
+
+    def _last(self, stage: str) -> Artifacts:
+        for number in range(self.rounds, 0, -1):
+            if self.artifacts(number).finished(stage):
+                return self.artifacts(number)
+        first = self.artifacts(1)
+        raise UserError(f"the {stage} stage of {self.directory} is not finished; run: {first.command(stage)}")

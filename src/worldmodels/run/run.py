@@ -1,0 +1,119 @@
+"""A run: one directory that holds everything of an experiment, used by one process at a time.
+
+run.json                     the resolved configuration
+round-1/episodes/            what collect wrote; likewise vision/, latents/, memory/, controller/, evaluation/
+round-1/vision/done.json     written last: the stage is finished, from these inputs, with this result
+round-1/controller/1-real/   what the first phase of evolution measured, and its checkpoint
+agent/                       the finished agent
+summary.json, curves.png     what came of it
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import read_json, sweep, write_json
+from worldmodels.core.settings import from_json, to_json
+from worldmodels.evolution.config import EvolutionConfig
+from worldmodels.run.artifacts import Artifacts
+from worldmodels.run.config import Config
+from worldmodels.run.stage import flat
+
+_LAYOUT = 2
+"""Version of the settings and folders of a run; those of another version are refused."""
+
+
+class Run:
+    """An open run. Use :meth:`open` as a context manager; it holds the lock."""
+
+    def __init__(self, directory: Path, config: Config) -> None:
+        self.directory, self.config = directory, config
+
+    @classmethod
+    @contextmanager
+    def open(cls, directory: Path, config: Config) -> Iterator["Run"]:
+        """Create the run or continue it. One made with another task or other settings, or in use, is refused."""
+        with _locked(directory):
+            old = read_config(directory)
+            if old is not None:
+                _same(directory, old, config)
+            elif any(directory.glob("round-*")):
+                raise UserError(f"{directory} holds stages but no run.json; restore it, or use another --run")
+            if old is not None:
+                sweep(directory)
+            if old != config:
+                write_json(directory / "run.json", {"layout": _LAYOUT, **to_json(config)}, checksum=True)
+            yield cls(directory, config)
+
+    def artifacts(self, round_number: int = 1) -> Artifacts:
+        """The stages of a round."""
+        return Artifacts(self.directory, self.config, round_number)
+
+
+def read_config(directory: Path) -> Config | None:
+    """The configuration of an existing run, or None where there is none."""
+    path = directory / "run.json"
+    if not path.exists():
+        return None
+    content = read_json(path, checksum=True, repair="restore it from a copy, or use another --run")
+    layout = content.pop("layout", 1)
+    if layout != _LAYOUT:
+        age = "older" if layout == 1 else "other"
+        raise UserError(f"{directory} was made by an {age} version of worldmodels, whose runs this one cannot use; use another --run")
+    try:
+        return from_json(Config, content)
+    except UserError as error:
+        raise UserError(f"the settings in {path} do not fit this version of worldmodels: {error}") from None
+
+
+def _same(directory: Path, old: Config, new: Config) -> None:
+    if old.task != new.task:
+        raise UserError(f"{directory} is a run of task {old.task}, not {new.task}; use another --run")
+    if old.preset != new.preset:
+        raise UserError(
+            f"{directory} was made with --preset {old.preset}, not {new.preset}; use another --run or that preset"
+        )
+    # More generations, rounds or evaluation episodes continue a run; every other change would mix two experiments.
+    grown = replace(
+        old, rounds=new.rounds, evolution=_with_generations(old.evolution, new.evolution), evaluate=new.evaluate
+    )
+    if grown != new:
+        before, after = flat(to_json(grown)), flat(to_json(new))
+        name = next(key for key in before if before[key] != after[key])
+        raise UserError(
+            f"{directory} was made with --{name} {before[name]}, not {after[name]}; use another --run or that value"
+        )
+
+
+def _with_generations(old: EvolutionConfig, new: EvolutionConfig) -> EvolutionConfig:
+    """The old settings with as many generations as the new ones have."""
+    phases = {
+        name: replace(phase, generations=new.phases[name].generations) if name in new.phases else phase
+        for name, phase in old.phases.items()
+    }
+    return replace(old, phases=phases)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the run's lock; the system frees it when the process ends, however it ends."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = open(os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", errors="replace")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot use {directory} as a run: {error.strerror}; choose another --run") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = file.read().strip() or "unknown"
+            raise UserError(
+                f"{directory} is in use by process {holder}; wait for it, stop it, or use another --run"
+            ) from None
+        # Of one width and in one call, so that nobody ever reads half a number or none.
+        os.pwrite(file.fileno(), f"{os.getpid():<20}\n".encode(), 0)
+        yield

@@ -1,0 +1,182 @@
+"""One stage's directory: what it was begun from, how long it took, and the mark that it is finished."""
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import disk_errors, read_json, write_json
+
+_HEARTBEAT_SECONDS = 5.0
+_PIECE = 1 << 20
+_UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
+
+
+class Stage:
+    """Finished when ``done.json`` is there; what an unfinished stage was begun from stands in ``begun.json``."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name, self.directory = name, directory
+        self._done, self._begun = directory / "done.json", directory / "begun.json"
+        self._elapsed = directory / "elapsed.json"
+
+    def result(self, inputs: Mapping[str, Any], free: Collection[str] = ()) -> dict[str, Any] | None:
+        """What :meth:`finish` was given, if the stage is finished with these inputs; None if there is work to do.
+
+        Begun or finished with other inputs: :class:`UserError`, because going on would mix two experiments; inputs
+        called ``free`` ("controller.generations") may change, and then there is more work.
+        """
+        before = self._before()
+        if before is None:
+            return None
+        changed = _changed(before["inputs"], inputs)
+        refused = [name for name in changed if name not in free]
+        if refused:
+            raise UserError(
+                f"{self.directory} was made from other inputs or settings than those of now (changed: "
+                f"{', '.join(refused)}); delete that folder to redo the stage, or use another --run"
+            )
+        return before if "digest" in before and not changed else None
+
+    def _before(self) -> dict[str, Any] | None:
+        """What stands in ``done.json``, or else in ``begun.json``."""
+        for path in (self._done, self._begun):
+            if path.exists():
+                content = read_json(path, checksum=True)
+                wanted = {"inputs": dict} if path == self._begun else {"inputs": dict, "digest": str, "metrics": dict}
+                if not all(isinstance(content.get(key), kind) for key, kind in wanted.items()):
+                    raise UserError(f"{path} does not say what its stage did; delete {self.directory} to redo it")
+                return dict(content)
+        return None
+
+    @contextlib.contextmanager
+    def begin(self, inputs: Mapping[str, Any]) -> Iterator["Stopwatch"]:
+        """Around the work: notes what it starts from, and counts the seconds of all its processes, killed ones too.
+
+        Unfinished work from other inputs is thrown away; the caller has asked :meth:`result` whether that is right.
+        """
+        with disk_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        before = self._before()
+        if before is not None and "seconds" in before:
+            write_json(self._elapsed, {"seconds": before["seconds"]})
+        if before is not None and _changed(before["inputs"], inputs):
+            self._remove(*_UNFINISHED_WORK)
+        write_json(self._begun, {"inputs": dict(inputs)}, checksum=True)
+        self._remove("done.json")
+        watch = Stopwatch(self._elapsed)
+        try:
+            yield watch
+        finally:
+            watch.stop()
+        self.tidy()
+
+    def finish(
+        self,
+        inputs: Mapping[str, Any],
+        outputs: tuple[str, Mapping[str, str]],
+        seconds: float,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Mark the stage finished; ``outputs``: the :func:`digests` of what it wrote."""
+        content = {"inputs": dict(inputs), "digest": outputs[0], "files": dict(outputs[1])}
+        write_json(self._done, content | {"seconds": seconds, "metrics": dict(metrics)}, checksum=True)
+
+    def tidy(self) -> None:
+        """Remove what only unfinished work needs."""
+        self._remove(*_UNFINISHED_WORK, "begun.json", "elapsed.json")
+
+    def written(self, digest: str, paths: Sequence[Path], command: str) -> list[Path]:
+        """``paths``, if they are still what the finished stage wrote.
+
+        Otherwise :class:`UserError` names the one that is not, and the ``command`` that makes it again.
+        """
+        total, parts = digests(path for path in paths if path.exists())
+        if total == digest:
+            return list(paths)
+        noted = (self._before() or {}).get("files", {})
+        other = [path for path in paths if parts.get(path.name) != noted.get(path.name)]
+        culprit = other[0] if other and noted else self.directory
+        what = "is damaged or was replaced since the stage wrote it" if culprit.exists() else "is missing"
+        raise UserError(f"{culprit} {what}; restore it from a copy, or delete it and run: {command}")
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            (self.directory / name).unlink(missing_ok=True)
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the inputs that differ."""
+    old, new = flat(before), flat(now)
+    # A setting that did not exist then is checked by the run, which knows its default.
+    return [name for name in old if old[name] != new.get(name)]
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by the name of their option: {"vision": {"latent_size": 32}} is {"vision.latent-size": 32}."""
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}".replace("_", "-")
+        values |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return values
+
+
+def digests(paths: Iterable[Path]) -> tuple[str, dict[str, str]]:
+    """SHA-256 of the content and names of some files and folders: of all together, and of each."""
+    total, parts = hashlib.sha256(), {}
+    for path in paths:
+        part = hashlib.sha256()
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            with open(file, "rb") as content:
+                data = str(file.relative_to(path.parent)).encode()
+                while data:
+                    total.update(data)
+                    part.update(data)
+                    data = content.read(_PIECE)
+        parts[path.name] = part.hexdigest()
+    return total.hexdigest(), parts
+
+
+class Stopwatch:
+    """Seconds since the start, plus those of earlier processes; a thread notes them every few seconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._started = path, time.monotonic()
+        self._earlier = _noted(path)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self._earlier + time.monotonic() - self._started
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_HEARTBEAT_SECONDS):
+            self._note()
+
+    def _note(self) -> None:
+        # When it cannot be written, the stage itself meets the same trouble and says so.
+        with contextlib.suppress(UserError, OSError):
+            write_json(self._path, {"seconds": self.seconds})
+
+    def stop(self) -> None:
+        """End the thread and note the time."""
+        self._stop.set()
+        self._thread.join()
+        if self._path.parent.is_dir():
+            self._note()
+
+
+def _noted(path: Path) -> float:
+    """The seconds of earlier processes; a damaged note costs them and nothing else."""
+    try:
+        return float(read_json(path)["seconds"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return 0.0

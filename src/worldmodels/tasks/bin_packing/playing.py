@@ -1,0 +1,42 @@
+"""Packing bins by hand."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+from gymnasium import Env
+
+from worldmodels.tasks.base import Board, Playing
+from worldmodels.tasks.bin_packing.world import ENVIRONMENT, BinPackingEnv
+
+
+class BinPackingPlaying(Playing):
+    """The stock environment, and a board with open bins side by side."""
+
+    gymnasium_id = f"worldmodels.tasks.bin_packing.world:{ENVIRONMENT}"
+    frames_per_second = 5
+
+    def __init__(self, capacity: int, options: Mapping[str, Any]) -> None:
+        self._capacity, self._options = capacity, options
+        self.action_names = tuple(f"level {level}" for level in range(capacity))
+        self.action_ranges = ((0.0, 1.0),) * capacity
+
+    @property
+    def gymnasium_options(self) -> dict[str, Any]:
+        """Pictures of this variant."""
+        return {**self._options, "observation": "picture"}
+
+    def key_action(self, held: frozenset[str]) -> np.ndarray:
+        """Arrow keys say too little here, the board is for people: a new bin."""
+        return np.array(0, np.int64)
+
+    def board(self) -> Board:
+        """Open bins side by side."""
+        from worldmodels.tasks.bin_packing.board import BinsBoard
+
+        return BinsBoard(self._capacity)
+
+    def readings(self, env: Env[Any, Any]) -> dict[str, float]:
+        """Bins that are open and bins that were filled and have left."""
+        instances = cast(BinPackingEnv, env.unwrapped).instances
+        return {"open bins": int(instances.state()[0, :-1].sum()), "full bins": int(instances.full_bins[0])}

@@ -1,0 +1,1 @@
+"""CarRacing: steer a car over a new random track in every episode."""

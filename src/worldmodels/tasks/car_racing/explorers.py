@@ -1,0 +1,119 @@
+"""Who drives the first episodes of CarRacing: noise, drivers that follow the road crudely, and shaking hands."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from worldmodels.tasks.base import Observations, Policy
+
+_LOW, _HIGH = np.array([-1.0, 0.0, 0.0]), np.ones(3)
+"""Bounds of steer, gas and brake."""
+
+
+def _clip(actions: np.ndarray) -> np.ndarray:
+    return np.asarray(np.clip(actions, _LOW, _HIGH), dtype=np.float32)
+
+
+_LAPSES, _LONGEST_LAPSE = 0.02, 50
+"""Most frequent lapses of a noisy driver, per step, and the longest, in steps."""
+
+
+class Uniform:
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [np.random.default_rng(seed) for seed in seeds]
+
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        actions = [self._streams[row].uniform(_LOW, _HIGH) for row in rows.tolist()]
+        return np.array(actions, dtype=np.float32)
+
+
+class _Noise:
+    """Ornstein-Uhlenbeck noise on three controls, one random stream per environment; standard deviation about 0.57."""
+
+    def __init__(self, streams: Sequence[np.random.Generator]) -> None:
+        self._streams = streams
+        self._values = np.zeros((len(streams), 3))
+
+    def draw(self, rows: np.ndarray) -> np.ndarray:
+        kicks = np.array([self._streams[row].standard_normal(3) for row in rows.tolist()])
+        self._values[rows] += -0.1 * self._values[rows] + 0.25 * kicks
+        return np.array(self._values[rows])
+
+
+class Perturbed:
+    """A driver with shaking hands who now and then holds some other action for up to a second.
+
+    Where drivers always follow the road, M cannot tell whether the car turns because they steer or because the road
+    does, and dreams of a car that follows the road by itself.
+    """
+
+    def __init__(self, policy: Policy, seeds: Sequence[int]) -> None:
+        self._streams = [np.random.default_rng(seed) for seed in seeds]
+        self._policy, self._noise = policy, _Noise(self._streams)
+        draw = np.array([stream.random(2) for stream in self._streams])
+        self._scale, self._chance = 0.6 * draw[:, 0], _LAPSES * draw[:, 1]
+        self._held = np.zeros((len(seeds), 3))
+        self._left = np.zeros(len(seeds), np.int64)
+
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        actions = self._policy.act(observations, rows) + self._noise.draw(rows) * self._scale[rows, None]
+        for row in rows[self._left[rows] == 0].tolist():
+            stream = self._streams[row]
+            if stream.random() < self._chance[row]:
+                self._left[row] = stream.integers(5, _LONGEST_LAPSE + 1)
+                gas, brake = stream.random() * (stream.random(2) < (0.6, 0.2))
+                self._held[row] = 0.5 * stream.standard_normal(), gas, brake
+        lapsed = self._left[rows] > 0
+        actions[lapsed] = self._held[rows[lapsed]]
+        self._left[rows[lapsed]] -= 1
+        return _clip(actions)
+
+
+class Explorer:
+    """Ornstein-Uhlenbeck noise on every control, around either a random bias or a crude sense of where the road is.
+
+    Random driving leaves the road within seconds and then shows V and M nothing but grass: it never sees a corner at
+    speed. A quarter of the episodes here wander like that, with a steering bias and a mean gas of their own. The others
+    steer towards grey pixels ahead, at a speed of their own, so that every track is seen to its end; the noise
+    makes them skid, leave the road and return to it.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [np.random.default_rng(seed) for seed in seeds]
+        draw = np.array([stream.random(6) for stream in self._streams])
+        self._follows = draw[:, 0] < 0.75
+        self._gas = np.where(self._follows, 0.0, 0.6 * draw[:, 1])
+        self._bias = np.where(self._follows, 0.15, 0.5) * (2 * draw[:, 2] - 1)
+        self._pace = 25 + 50 * draw[:, 3]
+        self._gain = 0.6 + 1.4 * draw[:, 4]
+        self._scale = np.where(self._follows, 0.1 + 0.5 * draw[:, 5], 1.0)
+        self._noise = _Noise(self._streams)
+
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        noise = self._noise.draw(rows) * self._scale[rows, None]
+        offset, speed = _road_offset(observations.raw), _speed(observations.raw)
+        follows, pace = self._follows[rows], self._pace[rows]
+        # Slow down for what is far to the side, so that corners are taken at all sorts of speeds.
+        target = pace * (1 - 0.6 * np.minimum(1.0, np.abs(offset)))
+        steer = self._bias[rows] + np.where(follows, self._gain[rows] * offset, 0.0) + 0.5 * noise[:, 0]
+        gas = np.where(follows, np.clip(0.05 * (target - speed), 0, 0.8), self._gas[rows]) + 0.3 * noise[:, 1]
+        brake = np.where(follows, np.clip(0.03 * (speed - target - 10), 0, 0.6), 0.0) + 0.15 * noise[:, 2] - 0.1
+        return _clip(np.stack([steer, gas, brake], axis=1))
+
+
+def _road_offset(observations: np.ndarray) -> np.ndarray:
+    """Where the road ahead lies, (N,): -1 far left, 0 ahead, 1 far right; 0 when no road is seen."""
+    ahead = observations[:, 36:62, :, :].astype(np.int16)
+    grey = (np.abs(ahead[..., 0] - ahead[..., 1]) < 12) & (np.abs(ahead[..., 1] - ahead[..., 2]) < 12)
+    # The car stands at column 48; pixels near the car's line of travel tell more than a far branch of the track.
+    columns = np.arange(96) - 47.5
+    weight = grey * np.exp(-np.abs(columns) / 30)
+    total = weight.sum(axis=(1, 2))
+    offset = (weight * columns).sum(axis=(1, 2)) / np.maximum(total, 1e-6) / 14
+    return np.asarray(np.where(total > 5, offset, 0.0))
+
+
+def _speed(observations: np.ndarray) -> np.ndarray:
+    """The car's speed, (N,) in the world's units per second, read off the white bar under the picture."""
+    bar = observations[:, 84:96, 12:15, :].min(axis=-1) > 150
+    return np.asarray(bar.sum(axis=(1, 2)) / 3 * 10.0)

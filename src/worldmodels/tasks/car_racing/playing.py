@@ -1,0 +1,28 @@
+"""Driving CarRacing by hand."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import Env
+
+from worldmodels.tasks.base import Playing
+
+
+class CarRacingPlaying(Playing):
+    """The stock environment, with the original's keys."""
+
+    gymnasium_id = "CarRacing-v3"
+    action_names = ("steer", "gas", "brake")
+    action_ranges = ((-1.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+    visible_rows = (0.0, 84 / 96)
+    episode_word = "track"
+
+    def key_action(self, held: frozenset[str]) -> np.ndarray:
+        """Arrow keys: left/right steer fully, up is full gas, down brakes at 0.8 (the original's keys)."""
+        steer = float("right" in held) - float("left" in held)
+        return np.array([steer, float("up" in held), 0.8 * float("down" in held)], dtype=np.float32)
+
+    def readings(self, env: Env[Any, Any]) -> dict[str, float]:
+        """The car's speed in the world's units per second."""
+        hull = env.unwrapped.car.hull  # type: ignore[attr-defined]
+        return {"speed": float(np.hypot(*hull.linearVelocity))}

@@ -1,0 +1,1 @@
+"""Doom TakeCover: live as long as you can under fireballs."""

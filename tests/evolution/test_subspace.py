@@ -1,0 +1,167 @@
+"""The coordinates in which C is evolved."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from tests.test_controller import CONFIG, SIZE, Toy, toy_agent
+
+from worldmodels.agent import Agent
+from worldmodels.data.collect import record_episodes
+from worldmodels.evolution.loop import evolve
+from worldmodels.controller.linear import Controllers
+from worldmodels.evolution.subspace import component_space, features_along, features_met, whole_space
+from worldmodels.data.encode import encoded
+from worldmodels.core.errors import UserError
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.core.progress import Progress
+from worldmodels.data.episodes import EpisodeStore, Flush
+from worldmodels.data.latents import Latents
+from worldmodels.vision.conv_vae import ConvVAE
+from worldmodels.execution.environments import Kept
+from worlds import MAX_STEPS, Scripted
+
+FEATURES, CONTROLS = 12, 3
+STREAM = np.random.default_rng(5)
+SEEN = STREAM.standard_normal((500, FEATURES)) @ STREAM.standard_normal((FEATURES, FEATURES)) + 7.0
+START = STREAM.standard_normal(CONTROLS * (FEATURES + 1))
+
+
+def before_tanh(parameters: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """What one controller makes of features (n, F) before its tanh, through the code that acts."""
+    controller = Controllers(torch.from_numpy(parameters[None]), FEATURES, CONTROLS)
+    return torch.atanh(controller(torch.from_numpy(features))).numpy()
+
+
+def test_the_zero_point_is_the_controller_that_evolution_starts_from() -> None:
+    for space in (whole_space(START, CONTROLS), component_space(START, CONTROLS, SEEN, 5)):
+        np.testing.assert_array_equal(space.controllers(np.zeros((1, space.size)))[0], START)
+
+
+def test_in_the_whole_space_a_point_is_what_is_added_to_the_start() -> None:
+    space = whole_space(START, CONTROLS)
+    points = STREAM.standard_normal((4, space.size))
+    assert space.size == len(START)
+    np.testing.assert_allclose(space.controllers(points), START + points, rtol=1e-12)
+
+
+def test_a_point_reads_biases_and_weights_of_centred_components() -> None:
+    space = component_space(np.zeros_like(START), CONTROLS, SEEN, 5)
+    assert space.size == CONTROLS * 6
+    point = 0.02 * STREAM.standard_normal(space.size)
+    wanted = point[:CONTROLS] + (SEEN - SEEN.mean(0)) @ space.basis @ point[CONTROLS:].reshape(5, CONTROLS)
+    np.testing.assert_allclose(before_tanh(space.controllers(point[None])[0], SEEN), wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_weights_of_components_do_not_pull_at_the_controls_on_average() -> None:
+    space = component_space(np.zeros_like(START), CONTROLS, SEEN, 5)
+    point = np.concatenate([np.zeros(CONTROLS), 0.02 * STREAM.standard_normal(5 * CONTROLS)])
+    assert np.abs(before_tanh(space.controllers(point[None])[0], SEEN).mean(axis=0)).max() < 1e-6
+
+
+def test_components_are_uncorrelated_the_loudest_first_and_as_loud_together_as_the_features() -> None:
+    space = component_space(START, CONTROLS, SEEN, FEATURES)
+    covariance = np.cov((SEEN - SEEN.mean(0)) @ space.basis, rowvar=False)
+    loud = np.diag(covariance)
+    np.testing.assert_allclose(covariance, np.diag(loud), atol=1e-8 * loud[0])
+    assert (np.diff(loud) < 0).all()
+    assert loud.sum() == pytest.approx(np.cov(SEEN, rowvar=False).trace())
+
+
+def test_the_leading_components_hold_most_of_what_varies() -> None:
+    few = component_space(START, CONTROLS, SEEN, 4).basis
+    centred = SEEN - SEEN.mean(0)
+    projected = centred @ few @ np.linalg.pinv(few)
+    _, singular, _ = np.linalg.svd(centred)
+    assert ((centred - projected) ** 2).sum() == pytest.approx((singular[4:] ** 2).sum())
+
+
+def test_there_are_never_more_components_than_features_nor_any_that_explode() -> None:
+    constant = SEEN.copy()
+    constant[:, 3] = 1.0
+    space = component_space(START, CONTROLS, constant, 32)
+    assert space.basis.shape == (FEATURES, FEATURES) and np.isfinite(space.basis).all()
+    assert before_tanh(space.controllers(np.full((1, space.size), 1e-3))[0], constant).shape == (500, CONTROLS)
+
+
+def test_loud_features_count_as_if_they_varied_no_more_than_the_others() -> None:
+    """c has no bounds; by its variance alone it would be all that C listens to."""
+    shouting = SEEN.copy()
+    shouting[:, 8:] *= 100.0
+    spread = SEEN.var(axis=0)
+    quiet = SEEN.copy()
+    quiet[:, 8:] *= np.sqrt(spread[:8].mean() / spread[8:].mean())
+    point = 0.02 * STREAM.standard_normal((1, CONTROLS * 6))
+    start = np.zeros_like(START)
+    heard = component_space(start, CONTROLS, shouting, 5, slice(8, FEATURES)).controllers(point)[0]
+    wanted = component_space(start, CONTROLS, quiet, 5).controllers(point)[0]
+    np.testing.assert_allclose(before_tanh(heard, shouting), before_tanh(wanted, quiet), rtol=1e-6, atol=1e-8)
+    deaf = component_space(start, CONTROLS, shouting, 5).controllers(point)[0]
+    assert not np.allclose(before_tanh(deaf, shouting), before_tanh(wanted, quiet), rtol=0.1)
+
+
+def test_an_agent_knows_where_c_sees_what() -> None:
+    agent = SimpleNamespace(vision=ConvVAE(4), memory=MDNRNN(4, 2, 6), features=("z", "c", "h"))
+    parts = [Agent.part(cast(Agent, agent), name) for name in ("z", "c", "h")]
+    assert parts == [slice(0, 4), slice(4, 10), slice(10, 16)]
+    assert Agent.part(cast(Agent, SimpleNamespace(features=("z",))), "c") == slice(0)
+
+
+def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:
+    torch.manual_seed(3)
+    memory = MDNRNN(4, 2, 6)
+    lengths = torch.tensor([9, 21, 13])
+    frames, steps = int((lengths + 1).sum()), int(lengths.sum())
+    mu, actions = torch.randn(frames, 4).half(), torch.randn(steps, 2)
+    latents = Latents(mu, mu, actions, torch.zeros(steps), torch.zeros(3, dtype=torch.uint8), lengths)
+    agent = cast(Agent, SimpleNamespace(memory=memory, features=("z", "h"), device=torch.device("cpu")))
+    wanted = []
+    for episode, length in enumerate(lengths.tolist()):
+        z = mu[int(lengths[:episode].sum()) + episode :][:length].float()
+        taken = actions[int(lengths[:episode].sum()) :][:length]
+        with torch.no_grad():
+            hidden, _ = memory.lstm(torch.cat([z, taken], dim=1)[None])
+        before = torch.cat([torch.zeros(1, 6), hidden[0, :-1]])
+        wanted += torch.cat([z, before], dim=1)[::4].tolist()
+    found = features_along(agent, latents)
+    assert found.shape == (3 + 6 + 4, 10)
+    np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted), atol=1e-5)
+
+
+def test_what_a_controller_meets_is_what_it_would_have_seen_along_its_own_episodes(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    task, seeds = Scripted(deaths=1), [3, 4, 5, 13]
+    agent = Agent(task, ConvVAE(4), MDNRNN(4, 2, 6), torch.randn(2 * 11))
+    found = features_met(agent, "fast", seeds, MAX_STEPS)
+    assert len(task.made) == 2, "a world whose worker died is played again"
+    store = EpisodeStore(tmp_path)
+    store.write(0, record_episodes(Kept(task), "fast", lambda _: agent.policy(len(seeds)), seeds, MAX_STEPS))
+    with Progress(1, "encode", "frames") as bar:
+        wanted = features_along(agent, encoded(agent, Flush(store.flush_path(0)), bar))
+    assert found.shape == wanted.shape == (2 + 2 + 2 + 2, 10) and found.dtype == np.float32
+    np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted.tolist()), atol=0.01)
+
+
+def test_recordings_too_short_to_see_anything_are_refused() -> None:
+    latents = Latents(
+        torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(1, 2), torch.zeros(1), torch.zeros(1), torch.tensor([1])
+    )
+    agent = cast(Agent, SimpleNamespace(memory=MDNRNN(4, 2, 6), features=("z", "h"), device=torch.device("cpu")))
+    with pytest.raises(UserError, match="too short"):
+        features_along(agent, latents)
+
+
+def test_a_resumed_evolution_keeps_its_coordinates(tmp_path: Path) -> None:
+    sample = STREAM.standard_normal((50, SIZE // 2 - 1))
+
+    def evolved(name: str, toy: Toy, seen: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
+        return evolve(toy_agent(), CONFIG, 1, tmp_path / name, toy, lambda: seen)
+
+    wanted = evolved("whole", Toy(), sample)
+    with pytest.raises(KeyboardInterrupt):
+        evolved("killed", Toy(dies_at=4), sample)
+    found = evolved("killed", Toy(), 3 * sample + 1)
+    assert torch.equal(found[0], wanted[0]) and found[1] == wanted[1]
