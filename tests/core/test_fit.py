@@ -199,6 +199,28 @@ def assert_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> None:
         assert torch.equal(value, others[name]), name
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_training_on_a_gpu_resumes(tmp_path: Path) -> None:
+    def on_the_gpu(directory: Path, stop_at: int | None) -> nn.Linear:
+        duel = Duel(stop_at=stop_at)
+        duel.generator.cuda(), duel.discriminator.cuda()
+
+        def batches(step: int) -> Iterator[Tensor]:
+            return (x.cuda() for x in numbers_from(step))
+
+        try:
+            fit("duel", duel.objectives(), batches, Schedule(12), directory, 16, "duel")
+        finally:
+            interrupt._received = None
+        return duel.generator
+
+    wanted = on_the_gpu(tmp_path / "whole", None)
+    with pytest.raises(interrupt.Interrupted):
+        on_the_gpu(tmp_path / "cut", 6)
+    found = on_the_gpu(tmp_path / "cut", None)
+    torch.testing.assert_close(found.state_dict(), wanted.state_dict())
+
+
 @pytest.mark.parametrize("how", ["killed between the two", "killed at a checkpoint", "stopped by a signal"])
 def test_two_objectives_resume_to_the_bit(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Duel()

@@ -18,11 +18,7 @@ import numpy as np
 import torch
 
 from worldmodels.agent import Agent
-from worldmodels.data.collect import record_episodes
-from worldmodels.run.config import DreamReportConfig, in_the_dream, to_json
-from worldmodels.evolution.loop import evolve, real_returns
-from worldmodels.evolution.subspace import features_met
-from worldmodels.evolution.dream_fitness import DreamReturns
+from worldmodels.analysis.dream_plots import open_loop_plot, prediction_plot, scatter_plot, temperature_plot
 from worldmodels.analysis.fidelity import (
     FRAME_STEPS,
     controllers_of_all_strengths,
@@ -33,13 +29,17 @@ from worldmodels.analysis.fidelity import (
     ranks,
     watch,
 )
-from worldmodels.evaluation import statistics
-from worldmodels.run.presets import preset
 from worldmodels.core.events import say
-from worldmodels.analysis.dream_plots import open_loop_plot, prediction_plot, scatter_plot, temperature_plot
-from worldmodels.core.seeds import episode_seeds
 from worldmodels.core.files import read_json, write_bytes, write_json
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.data.collect import record_episodes
+from worldmodels.evaluation import statistics
+from worldmodels.evolution.dream_fitness import DreamReturns
+from worldmodels.evolution.loop import evolve, real_returns
+from worldmodels.evolution.subspace import features_met
 from worldmodels.execution.environments import Kept
+from worldmodels.run.config import DreamReportConfig, in_the_dream, to_json
+from worldmodels.run.presets import preset
 
 
 class DreamReport:

@@ -1,6 +1,6 @@
-"""How true dreams are: predictions of M held against what really happened.
+"""The fidelity of dreams: predictions of M compared with what really happened.
 
-Legend: E episodes, T steps, S starts, K steps ahead, Z latent.
+Legend: E episodes, T steps, S starts, K steps ahead, Z latent, H hidden, P parameters.
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.core import interrupt
 from worldmodels.agent import Agent
+from worldmodels.analysis.statistics import area_under_curve, correlation
+from worldmodels.core import interrupt
 from worldmodels.core.device import generator
+from worldmodels.core.seeds import Stream
+from worldmodels.data.episodes import Episode
 from worldmodels.dream.dreams import Dreams
 from worldmodels.memory.mdnrnn import State
-from worldmodels.data.episodes import Episode
 
 FRAME_STEPS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 100, 150, 200)
 """Steps ahead at which frames are decoded and compared; every one would take most of the time."""
+_BATCH = 256
+"""Frames encoded at a time."""
 
 
 @dataclass(frozen=True)
-class Watched:
-    """One real episode as V and M live it: mu and a drawn z (T+1, Z), the state of M before each step (T+1, H)."""
+class EncodedEpisode:
+    """A real episode of T steps as the agent perceives it.
+
+    mu, z: the mean and a sample of the latent of every frame, (T+1, Z); h, c: the state of M before every step and
+    after the last one, (T+1, H).
+    """
 
     episode: Episode
     mu: Tensor
@@ -33,27 +41,29 @@ class Watched:
 
 
 @torch.inference_mode()
-def watch(agent: Agent, episode: Episode) -> Watched:
-    """Encode an episode and let M follow it."""
-    coded = [agent.encode(part) for part in np.array_split(episode.frames, -(-len(episode.frames) // 256))]
+def encode_episode(agent: Agent, episode: Episode) -> EncodedEpisode:
+    """Encode the frames of an episode with V and run M along it."""
+    coded = [agent.encode(part) for part in np.array_split(episode.frames, -(-len(episode.frames) // _BATCH))]
     mu, logvar = (torch.cat(parts) for parts in zip(*coded, strict=True))
-    # M foresees drawn z; held against mu, dimensions that V leaves to chance would count as errors of the dream.
-    z = mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=generator(episode.seed, 53)).to(mu.device)
+    # M predicts sampled z; against mu, dimensions that V leaves to chance would count as errors of the dream.
+    noise = torch.randn(mu.shape, generator=generator(episode.seed, Stream.FIDELITY_LATENTS))
+    z = mu + torch.exp(logvar / 2) * noise.to(mu.device)
     actions = torch.from_numpy(episode.actions).to(agent.device)
     state: State = agent.memory.initial_state(1)
     states = [state]
     for step in range(len(actions)):
         state = agent.memory.step(mu[step : step + 1], actions[step : step + 1], state)
         states.append(state)
-    return Watched(episode, mu, z, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
+    return EncodedEpisode(episode, mu, z, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
 
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Root mean square errors 1 to K steps ahead, (K,): of the dream, of assuming that nothing changes, of a guess.
+    """Root mean square errors 1 to K steps ahead, each (K,), from S starts.
 
-    ``latent`` is in units of z; ``frame`` in grey levels (0 to 255), NaN where frames were not compared, beside what V
-    itself loses.
+    latent: of the dream's z; latent_still: of the prediction that z does not change; latent_guess: between two random
+    moments, a number. frame, frame_still: the same for decoded frames in grey levels (0 to 255), NaN where frames were
+    not compared; frame_floor: the error of V itself, which decodes what it encodes. starts: S.
     """
 
     latent: np.ndarray
@@ -66,12 +76,15 @@ class OpenLoop:
 
 
 @torch.inference_mode()
-def open_loop(agent: Agent, watched: Sequence[Watched], horizon: int, starts: int, seed: int) -> OpenLoop:
-    """Dream on from moments of real episodes, with the actions that were really taken, up to ``horizon`` steps."""
-    rng = np.random.default_rng([seed, 51])
+def open_loop(agent: Agent, episodes: Sequence[EncodedEpisode], horizon: int, starts: int, seed: int) -> OpenLoop:
+    """Dream on from ``starts`` moments of each real episode, with the actions that were really taken.
+
+    horizon: K, how far ahead. Episodes that are not longer than that are left out.
+    """
+    rng = np.random.default_rng([seed, Stream.FIDELITY_MOMENTS])
     moments = [
         (one, int(start))
-        for one in watched
+        for one in episodes
         if len(one.episode.actions) > horizon
         for start in rng.integers(0, len(one.episode.actions) - horizon, starts)
     ]
@@ -95,11 +108,11 @@ def open_loop(agent: Agent, watched: Sequence[Watched], horizon: int, starts: in
         latent[ahead - 1] = (dreams.z - real).square().mean().sqrt().item()
         latent_still[ahead - 1] = (first - real).square().mean().sqrt().item()
         if ahead in FRAME_STEPS:
-            seen = np.stack([one.episode.frames[start + ahead] for one, start in moments]).astype(np.float32)
-            frame[ahead - 1] = _rms(agent.decode(dreams.z) - seen)
-            frame_still[ahead - 1] = _rms(still - seen)
-            floors.append(_rms(agent.decode(torch.stack([one.mu[start + ahead] for one, start in moments])) - seen))
-    every = torch.cat([one.z for one in watched])
+            frames = np.stack([one.episode.frames[start + ahead] for one, start in moments]).astype(np.float32)
+            frame[ahead - 1] = _rms(agent.decode(dreams.z) - frames)
+            frame_still[ahead - 1] = _rms(still - frames)
+            floors.append(_rms(agent.decode(torch.stack([one.mu[start + ahead] for one, start in moments])) - frames))
+    every = torch.cat([one.z for one in episodes])
     guess = (2 * every.var(dim=0).mean()).sqrt().item()
     return OpenLoop(latent, latent_still, guess, frame, frame_still, float(np.mean(floors)), len(moments))
 
@@ -109,13 +122,46 @@ def _rms(difference: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """How well reward and end are foreseen one step ahead.
+class Predictions:
+    """What M predicted one step ahead of T real steps, and what came; parts that M does not predict are empty.
 
-    reward_correlation: of rewards summed over ``window`` steps; end_auc: chance that a step that ends is given a higher
-    probability than one that does not; end_recall and end_precision where the weighted end head
-    exceeds 0.5, which is what ends dreams by threshold. allowed_accuracy: share of the
-    controls of which M tells rightly whether they are allowed. NaN where there is nothing to tell apart.
+    reward, reward_real: sums over windows of steps, (W,); end_logit: of the end head, in which ends count more, (T,);
+    end_probability: what it stands for, (T,); end: whether the episode ended there, (T,) bool.
+    """
+
+    reward: np.ndarray
+    reward_real: np.ndarray
+    end_logit: np.ndarray
+    end_probability: np.ndarray
+    end: np.ndarray
+
+
+@torch.inference_mode()
+def predictions(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 20) -> Predictions:
+    """What M predicts one step ahead along real episodes; rewards are summed over ``window`` steps."""
+    reward, real, logit, probability = ([np.zeros(0)] for _ in range(4))
+    ends = [np.zeros(0, bool)]
+    for one in episodes:
+        prediction, steps = agent.memory.heads(one.h[1:]), len(one.episode.actions)
+        if prediction.reward is not None:
+            whole = steps // window * window
+            reward.append(prediction.reward.cpu().numpy()[:whole].reshape(-1, window).sum(axis=1))
+            real.append(one.episode.rewards[:whole].reshape(-1, window).sum(axis=1))
+        if prediction.end_logit is not None:
+            logit.append(prediction.end_logit.cpu().numpy())
+            probability.append(torch.sigmoid(agent.memory.end_odds(prediction.end_logit)).cpu().numpy())
+            ends.append((np.arange(steps) == steps - 1) & one.episode.terminated)
+    return Predictions(*(np.concatenate(part) for part in (reward, real, logit, probability, ends)))
+
+
+@dataclass(frozen=True)
+class PredictionScores:
+    """How well M predicts reward, end and action mask one step ahead; NaN where nothing can be said.
+
+    reward_correlation: of rewards summed over ``window`` steps. end_auc: probability that a step on which the episode
+    ends is given a higher probability than one on which it does not; end_recall, end_precision: where the end head
+    exceeds 0.5, which is what ends dreams with the termination "threshold". ends, steps: how many there were.
+    mask_accuracy: share of the controls of which M tells rightly whether they may be chosen.
     """
 
     reward_correlation: float
@@ -125,94 +171,41 @@ class Predicted:
     end_precision: float
     ends: int
     steps: int
-    allowed_accuracy: float
+    mask_accuracy: float
 
 
-@dataclass(frozen=True)
-class Foreseen:
-    """What M foretold one step ahead and what came: sums of rewards over windows (W,), logits and ends of steps (T,).
-
-    ``logit`` is that of the weighted end head, ``chance`` the probability of an end that it stands for. Parts that M
-    does not foretell are empty.
-    """
-
-    reward: np.ndarray
-    reward_real: np.ndarray
-    logit: np.ndarray
-    chance: np.ndarray
-    end: np.ndarray
-
-
-@torch.inference_mode()
-def foresee(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Foreseen:
-    """Follow real episodes with M."""
-    parts = [[np.zeros(0)] for _ in range(4)]
-    ends = [np.zeros(0, bool)]
-    for one in watched:
-        prediction, steps = agent.memory.heads(one.h[1:]), len(one.episode.actions)
-        if prediction.reward is not None:
-            whole = steps // window * window
-            for sums, values in zip(parts, (prediction.reward.cpu().numpy(), one.episode.rewards), strict=False):
-                sums.append(values[:whole].reshape(-1, window).sum(axis=1))
-        if prediction.end_logit is not None:
-            parts[2].append(prediction.end_logit.cpu().numpy())
-            parts[3].append(torch.sigmoid(agent.memory.end_odds(prediction.end_logit)).cpu().numpy())
-            ends.append((np.arange(steps) == steps - 1) & one.episode.terminated)
-    reward, real, logit, chance = (np.concatenate(part) for part in parts)
-    return Foreseen(reward, real, logit, chance, np.concatenate(ends))
-
-
-def predicted(agent: Agent, watched: Sequence[Watched], window: int = 20) -> Predicted:
-    """How well reward and end of real episodes are foreseen."""
-    seen = foresee(agent, watched, window)
-    alarm, hits = seen.logit > 0, float(((seen.logit > 0) & seen.end).sum())
-    return Predicted(
-        correlation(seen.reward, seen.reward_real) if len(seen.reward) else float("nan"),
+def prediction_scores(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 20) -> PredictionScores:
+    """How well M predicts real episodes one step ahead."""
+    found = predictions(agent, episodes, window)
+    alarm = found.end_logit > 0
+    hits = float((alarm & found.end).sum())
+    return PredictionScores(
+        correlation(found.reward, found.reward_real) if len(found.reward) else float("nan"),
         window,
-        area_under_curve(seen.logit, seen.end),
-        hits / seen.end.sum() if seen.end.any() else float("nan"),
+        area_under_curve(found.end_logit, found.end),
+        hits / found.end.sum() if found.end.any() else float("nan"),
         hits / alarm.sum() if alarm.any() else float("nan"),
-        int(seen.end.sum()),
-        sum(len(one.episode.actions) for one in watched),
-        _allowed_accuracy(agent, watched),
+        int(found.end.sum()),
+        sum(len(one.episode.actions) for one in episodes),
+        _mask_accuracy(agent, episodes),
     )
 
 
 @torch.inference_mode()
-def _allowed_accuracy(agent: Agent, watched: Sequence[Watched]) -> float:
-    if agent.memory.allowed_head is None:
+def _mask_accuracy(agent: Agent, episodes: Sequence[EncodedEpisode]) -> float:
+    if agent.memory.mask_head is None:
         return float("nan")
     right = []
-    for one in watched:
-        real = agent.task.allowed(one.episode.frames)
+    for one in episodes:
+        real = agent.task.action_mask(one.episode.frames)
         assert real is not None
-        right.append(((agent.memory.allowed_logits(one.z) > 0).cpu().numpy() == real).mean(axis=1))
+        right.append(((agent.memory.mask_logits(one.z) > 0).cpu().numpy() == real).mean(axis=1))
     return float(np.concatenate(right).mean())
 
 
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's r of two samples (N,); NaN where one of them does not vary."""
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else float("nan")
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks (N,) from 0 on; equal values share the mean of theirs."""
-    ordered = np.sort(values)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") - 1) / 2
-
-
-def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Chance that a true case (N,) bool has a higher score (N,) than a false one; ties count half."""
-    positive, negative = np.sort(scores[truth]), np.sort(scores[~truth])
-    if not len(positive) or not len(negative):
-        return float("nan")
-    below = np.searchsorted(negative, positive, side="left") + np.searchsorted(negative, positive, side="right")
-    return float(below.mean() / 2 / len(negative))
-
-
 def controllers_of_all_strengths(agent: Agent, count: int, seed: int) -> np.ndarray:
-    """The agent's controller faded out and disturbed to all degrees, (count, P): good ones, bad ones, and between."""
-    rng = np.random.default_rng([seed, 52])
+    """The agent's controller mixed with random ones to all degrees, (count, P): good ones, bad ones, and between."""
+    rng = np.random.default_rng([seed, Stream.FIDELITY_CONTROLLERS])
     best = agent.controller.double().numpy()
     share = np.linspace(1.0, 0.0, count)[:, None]
     size = np.sqrt((best**2).mean()) * rng.choice([0.0, 0.3, 0.6, 1.0], (count, 1))

@@ -1,4 +1,4 @@
-"""What can be read off features by one linear map: ridge regression in closed form, and how well it does.
+"""What one linear map can tell from features: ridge regression in closed form, and how well it does.
 
 Legend: n examples, F features, K targets.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodels.analysis.fidelity import area_under_curve
+from worldmodels.analysis.statistics import area_under_curve
 
 PENALTIES = tuple(10.0**power for power in range(-6, 4))
 """In units of the features' mean variance; the largest leaves little but the targets' mean."""
@@ -65,15 +65,18 @@ def split_by_group(groups: np.ndarray) -> Split:
     return Split(places < fit, (places >= fit) & (places < choose), places >= choose)
 
 
-def read_off(features: np.ndarray, targets: np.ndarray, split: Split) -> np.ndarray:
-    """Predictions (m, K) of the targets (n, K) that are to be measured, each with the penalty that was best for it."""
-    # What never changes says nothing and costs as much.
+def fitted_predictions(features: np.ndarray, targets: np.ndarray, split: Split) -> np.ndarray:
+    """Predictions (m, K) of those targets (n, K) that serve to measure, from features (n, F).
+
+    Each target has the penalty that was best for it on the examples that serve to choose.
+    """
+    # A feature that never changes says nothing and costs as much.
     varied = features[split.fit].min(axis=0) < features[split.fit].max(axis=0)
     x = torch.from_numpy(features[:, varied].astype(np.float64))
     y = torch.from_numpy(targets.astype(np.float64))
     fit, choose, measure = (torch.from_numpy(part) for part in (split.fit, split.choose, split.measure))
     if not varied.any():
-        return constant(targets, split)
+        return mean_predictions(targets, split)
     maps = ridge(x[fit], y[fit], PENALTIES)
     errors = torch.stack([(one(x[choose]) - y[choose]).square().mean(dim=0) for one in maps])
     best = errors.argmin(dim=0)
@@ -81,8 +84,8 @@ def read_off(features: np.ndarray, targets: np.ndarray, split: Split) -> np.ndar
     return np.asarray(predictions[best, :, torch.arange(y.shape[1])].T.numpy())
 
 
-def constant(targets: np.ndarray, split: Split) -> np.ndarray:
-    """Predictions (m, K) that see nothing: what the targets (n, K) are on average."""
+def mean_predictions(targets: np.ndarray, split: Split) -> np.ndarray:
+    """Predictions (m, K) without any features: the mean of the targets (n, K) that serve to fit."""
     return np.tile(targets[split.fit].astype(np.float64).mean(axis=0), (int(split.measure.sum()), 1))
 
 
@@ -94,10 +97,10 @@ def r_squared(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def accuracy(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Share of truths (m, K) bool that predictions above a half tell, (K,)."""
+    """Share of the truths (m, K) bool that predictions (m, K), true above a half, get right, (K,)."""
     return np.asarray(((predicted > 0.5) == truth).mean(axis=0))
 
 
 def areas_under_curves(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of each column, (K,): the chance that a true case is put above a false one; NaN where all are the same."""
+    """The area under the ROC curve of each column, (K,); NaN where all truths are the same."""
     return np.array([area_under_curve(a, b) for a, b in zip(predicted.T, truth.T, strict=True)])

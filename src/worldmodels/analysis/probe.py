@@ -17,10 +17,6 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import encode_frames, load_agent
-from worldmodels.core.device import choose_device
-from worldmodels.core.errors import UserError
-from worldmodels.core.events import say
-from worldmodels.core.progress import Progress
 from worldmodels.analysis.linear import (
     Split,
     accuracy,
@@ -31,14 +27,18 @@ from worldmodels.analysis.linear import (
     split_by_group,
 )
 from worldmodels.analysis.probe_plot import probe_plot
-from worldmodels.rollouts import rollout
-from worldmodels.core.seeds import episode_seeds
-from worldmodels.run.pipeline import Pipeline
+from worldmodels.core.device import choose_device
+from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
 from worldmodels.core.files import write_bytes, write_json
+from worldmodels.core.progress import Progress
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.execution.recover import retrying
+from worldmodels.rollouts import rollout
+from worldmodels.run.pipeline import Pipeline
 from worldmodels.run.run import Run, read_config
 from worldmodels.tasks import Task, get_task
 from worldmodels.vision.conv_vae import ConvVAE
-from worldmodels.execution.recover import retrying
 
 LEAST_EPISODES = 5
 """Fewer cannot be split into three parts."""

@@ -20,8 +20,8 @@ from worldmodels.bench.clocked import Clocked, ClockedEnv
 from worldmodels.bench.measure import Spread, agent_for, busy_note, interleaved, machine, seconds_of
 from worldmodels.bench.plain import PlainAgent, torch_threads
 from worldmodels.core.errors import UserError
-from worldmodels.rollouts import rollout
 from worldmodels.core.seeds import episode_seeds
+from worldmodels.rollouts import rollout
 from worldmodels.tasks import Task
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from worldmodels.bench.measure import Spread, busy_note, interleaved, machine
-from worldmodels.tasks.bin_packing.task import BinPacking
-from worldmodels.tasks.bin_packing.rules import best_fit
-from worldmodels.tasks.bin_packing.world import BinPackingVectorEnv
 from worldmodels.core.cores import usable_cores
+from worldmodels.tasks.bin_packing.rules import best_fit
+from worldmodels.tasks.bin_packing.task import BinPacking
+from worldmodels.tasks.bin_packing.world import BinPackingVectorEnv
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from worldmodels import __version__
-from worldmodels.core import interrupt
 from worldmodels.agent import Agent, controller_size, load_agent, shipped_agents
+from worldmodels.core import interrupt
+from worldmodels.core.cores import usable_cores
 from worldmodels.core.device import choose_device, fast_bfloat16
+from worldmodels.core.progress import Progress
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.run.presets import preset
-from worldmodels.core.progress import Progress
 from worldmodels.tasks import Task
 from worldmodels.vision.conv_vae import ConvVAE
-from worldmodels.core.cores import usable_cores
 
 Measure = Callable[[], Mapping[str, float]]
 """Measures once, after a short warm-up of its own, and returns numbers by name."""

@@ -27,11 +27,11 @@ from worldmodels.bench.measure import (
     seconds_of,
 )
 from worldmodels.bench.plain import PlainVAE, plain_images
+from worldmodels.core.fit import Loss, Schedule, fit
 from worldmodels.run.presets import preset
 from worldmodels.tasks import Task
-from worldmodels.core.fit import Loss, Schedule, fit
-from worldmodels.vision.train import vision_loss
 from worldmodels.vision.conv_vae import ConvVAE, vae_loss
+from worldmodels.vision.train import vision_loss
 
 _WARMUP = 3
 """Steps and batches before the clock starts."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import re
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def parse(
 
 
 def _describe(kind: type[Any]) -> None:
-    """Let the help of every option say its bounds, which stand on the field itself, and no default where there is none."""
+    """Let the help of every option say its bounds, which stand on the field, and no default where there is none."""
     hints, annotated = get_type_hints(kind), get_type_hints(kind, include_extras=True)
     for item in dataclasses.fields(kind):
         rule, inner = rule_of(item), hints[item.name]
@@ -70,7 +71,7 @@ def _describe(kind: type[Any]) -> None:
             options: dict[str, Any] = {"help_behavior_hint": _Hint(rule.text() if rule is not None else "")}
             if type(None) in get_args(inner) and "metavar" not in repr(annotated[item.name]):
                 options["metavar"] = get_args(inner)[0].__name__.upper()
-            place = next(one for one in kind.__mro__ if item.name in one.__dict__.get("__annotations__", {}))
+            place = next(one for one in kind.__mro__ if item.name in inspect.get_annotations(one))
             place.__annotations__[item.name] = Annotated[annotated[item.name], tyro.conf.arg(**options), _Described()]
 
 
@@ -128,7 +129,7 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def agent_for(task: str | None, name: str | None, device: str = "cpu") -> "Agent":
-    """The agent called ``name`` (None: the shipped one of the task), which must be one for ``task`` where that is said."""
+    """The agent called ``name`` (None: the shipped one of the task); where ``task`` is said, it must be one for it."""
     from worldmodels.agent import load_agent
     from worldmodels.tasks import get_task
 

@@ -31,9 +31,9 @@ _LOG_STEPS = 20
 
 @dataclass(frozen=True)
 class LearningRate:
-    """Adam's learning rate: it rises to ``highest`` over ``warmup`` steps and falls to ``final_fraction`` of that.
+    """Adam's learning rate: a cosine from ``highest`` down to ``final_fraction`` of it.
 
-    The fall is half a cosine wave, which takes all the steps of the training.
+    Over the first ``warmup`` steps it is multiplied by a factor that rises to 1.
     """
 
     highest: float
@@ -57,7 +57,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Objective(Generic[Batch]):
-    """A loss, and the module that it trains with an Adam of its own. Nothing outside that module is changed.
+    """A loss, and the module that it trains with an Adam of its own. No weight outside that module is changed.
 
     loss(batch, step): what to minimise, drawing any noise from a generator seeded by the step; parts: names of the
     loss's parts; clip: largest absolute value of a gradient's elements (None: no limit); betas: Adam's.
@@ -81,7 +81,7 @@ def fit(
     items_per_step: int,
     identity: str,
 ) -> None:
-    """Train the modules of ``objectives`` in place for ``schedule.steps`` steps, in each of them one after the other.
+    """Train the modules of ``objectives`` in place: in every step one after the other, on the same batch.
 
     batches(step): iterator that begins with the batch of that step. A checkpoint in ``directory`` is continued if there
     is one; it must have been saved with the same ``identity``, a text that says what is being trained on what. A loss
@@ -175,10 +175,9 @@ class _Learner(Generic[Batch]):
         for key, parameter in self._parameters.items():
             names = {part: f"{self.name}/adam/{part}/{key}" for part in _ADAM}
             if any(name in tensors for name in names.values()):
-                self._optimizer.state[parameter] = {
-                    part: tensors[name].to(parameter.device if part != "step" else "cpu")
-                    for part, name in names.items()
-                }
+                # Also the number of steps: fused Adam keeps it beside the weights.
+                state = {part: tensors[name].to(parameter.device) for part, name in names.items()}
+                self._optimizer.state[parameter] = state
 
 
 def _save(path: Path, learners: Sequence[_Learner[Batch]], identity: str, step: int) -> None:

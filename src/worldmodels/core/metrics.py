@@ -17,7 +17,7 @@ from worldmodels.core.files import disk_errors, write_bytes
 
 
 class MetricsLog:
-    """Rows of numbers by step: in ``directory/metrics.csv``, for TensorBoard in ``directory/tensorboard``, and as events.
+    """Rows of numbers by step: in ``metrics.csv``, for TensorBoard in ``tensorboard/``, and as events.
 
     A resumed stage opens it with the step it resumes at: later rows of the killed process are dropped, so that the
     files equal those of an uninterrupted run.

@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         return cast(T, _load(target)) if isinstance(target, str) else target
 
     def target(self, name: str) -> "T | str":
-        """Where the object called ``name`` is found, as ``module:attribute``, or the object itself if it was registered."""
+        """Where the object called ``name`` is, as ``module:attribute``, or the object itself if that was registered."""
         if name in self._known:
             return self._known[name]
         if name in self._registered:

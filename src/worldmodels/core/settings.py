@@ -100,7 +100,9 @@ def check(settings: Any, where: str = "") -> None:
     for item in dataclasses.fields(settings):
         rule = rule_of(item)
         if rule is None:
-            raise TypeError(f"{type(settings).__name__}.{item.name} has no rule; declare it by worldmodels.core.settings")
+            raise TypeError(
+                f"{type(settings).__name__}.{item.name} has no rule; declare it by worldmodels.core.settings"
+            )
         _check_value(getattr(settings, item.name), hints[item.name], rule, f"{where}{item.name}")
 
 

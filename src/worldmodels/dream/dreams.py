@@ -7,9 +7,9 @@ from torch import Tensor
 
 from worldmodels.agent import Agent
 from worldmodels.core.device import fast_bfloat16
+from worldmodels.core.errors import UserError
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
 from worldmodels.dream.fast.streams import Noise, Numbers, NumpyStreams
-from worldmodels.core.errors import UserError
 from worldmodels.memory.mdnrnn import State
 from worldmodels.memory.packed import PackedMemory
 
@@ -166,9 +166,7 @@ def check_dream(agent: Agent, temperature: float, termination: str) -> None:
     if termination not in TERMINATIONS:
         raise UserError(f"unknown termination {termination!r}; choose from {', '.join(TERMINATIONS)}")
     if task.masked and agent.memory.mask_head is None:
-        raise UserError(
-            f"dreams of {task.name} need an M that predicts the action mask, and this agent's does not"
-        )
+        raise UserError(f"dreams of {task.name} need an M that predicts the action mask, and this agent's does not")
     if agent.starts is None:
         raise UserError("this agent holds no recorded frames to start dreams from; train it with this version")
     if task.alive_reward is None and agent.memory.reward_head is None:

@@ -1,7 +1,7 @@
 """The dream as Gymnasium environments.
 
-``gymnasium.make_vec("worldmodels.dream.env:worldmodels/Dream-v0", num_envs=64, agent="car-racing")``: the part before the
-colon is the module that registers them.
+``gymnasium.make_vec("worldmodels.dream.env:worldmodels/Dream-v0", num_envs=64, agent="car-racing")``: the part before
+the colon is the module that registers them.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from worldmodels.agent import Agent, load_agent
-from worldmodels.dream.dreams import Dreams
 from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import row_seeds
+from worldmodels.dream.dreams import Dreams
 
 OBSERVATIONS = ("latent", "frame")
 """What is observed: the inputs of C (z and h, in Doom c too), or the frame that V decodes from z."""
@@ -27,14 +27,16 @@ OBSERVATIONS = ("latent", "frame")
 class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N dreams of one agent, advanced in one batched step.
 
-    agent: a shipped agent's task, a path, or an :class:`Agent`; temperature: paper, section 4.2; termination:
-    "sample" the end as often as it comes, or "threshold": where the end head, to which ends count more, exceeds 0.5; max_steps: a
-    dream is truncated there (None: the task's limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3)
-    uint8; dtype: of the products (None: the fastest). Actions are those of the real world. A row that has ended stays
-    as it is, with reward 0, until it is reset (``options={"reset_mask": mask}`` resets some); with autoreset_mode
-    SAME_STEP it starts anew at once, and what it ended with is in ``info["final_obs"]``. Rows have seeds of their own:
-    what row 3 dreams does not depend on the rows beside it. Where a task forbids some actions, ``info["action_mask"]``
-    (N, A) bool says which of them the dream allows; others are dreamt as M imagines them.
+    agent: a shipped agent's name, a path, or an :class:`Agent`; temperature: paper, section 4.2; termination: "sample"
+    the end as often as it comes, or "threshold": where the end head, to which ends count more, exceeds 0.5; max_steps:
+    a dream is truncated there (None: the task's limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3)
+    uint8; dtype: of the products (None: the fastest).
+
+    Actions are those of the real world. A row that has ended stays as it is, with reward 0, until it is reset
+    (``options={"reset_mask": mask}`` resets some); with autoreset_mode SAME_STEP it starts anew at once, and what it
+    ended with is in ``info["final_obs"]``. Rows have seeds of their own: what row 3 dreams does not depend on the other
+    rows. Where a task forbids some actions, ``info["action_mask"]`` (N, A) bool says which of them may be chosen in the
+    dream; others are dreamt as M imagines them.
     """
 
     def __init__(

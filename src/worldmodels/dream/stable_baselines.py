@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from worldmodels.dream.env import DreamVectorEnv
 from worldmodels.core.errors import UserError
+from worldmodels.dream.env import DreamVectorEnv
 
 try:
     from stable_baselines3.common.vec_env import VecEnv

@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import torch
 
-from worldmodels.core import interrupt
 from worldmodels.agent import Agent
+from worldmodels.core import interrupt
+from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.fast.batch import Batch, Rows, StandingBatch, shapes
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
-from worldmodels.dream.dreams import Dreams
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 

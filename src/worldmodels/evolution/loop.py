@@ -1,4 +1,4 @@
-"""Evolving C in one phase: candidates play the same new episodes in every generation, the distribution's mean counts."""
+"""Evolving C in one phase: all candidates of a generation play the same new episodes; the mean is what counts."""
 
 import contextlib
 import math

@@ -27,7 +27,7 @@ _VISITED_EPISODES = 24
 
 
 def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
-    """Name and settings of the phases that are done, in order; an unknown or a repeated name is a :class:`UserError`."""
+    """Name and settings of the phases that are done, in order; unknown and repeated names are a :class:`UserError`."""
     names = config.sequence
     for name in names:
         if name not in config.phases:

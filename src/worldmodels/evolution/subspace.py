@@ -27,7 +27,7 @@ _EPISODES = 64
 _EVERY = 4
 """One step in so many counts; neighbours are nearly the same."""
 _WHITENING = 0.5
-"""How far components are brought to the same scale: 0 leaves them as they are, 1 gives small ones the weight of large ones."""
+"""How far components are brought to the same scale: 0 leaves them as they are, 1 gives all the same variance."""
 
 
 @dataclass(frozen=True)

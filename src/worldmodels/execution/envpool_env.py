@@ -8,8 +8,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from worldmodels.core.errors import UserError
 from worldmodels.core.cores import usable_cores
+from worldmodels.core.errors import UserError
 
 
 class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):

@@ -32,7 +32,7 @@ class MDNRNN(nn.Module):
     """p(z', reward, end given z, action, hidden state); 422,368 weights for Z=32, A=3, H=256, K=5 without heads."""
 
     end_weight: Tensor
-    """How many times an end counted in training; the end head holds the odds of an end to be so many times as high."""
+    """How many times an end counted in the training loss. The end head's odds of an end are too high by this factor."""
 
     def __init__(
         self,

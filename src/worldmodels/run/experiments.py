@@ -134,9 +134,7 @@ def demo_run(directory: Path, seed: int) -> None:
     with contextlib.closing(make_executor()) as executor:
         for name, policy in (("shipped agent", agent_policy(shipped)), ("random", task.random_policy)):
             partial = directory / f"demo-{name.replace(' ', '-')}.json"
-            returns = evaluate(
-                executor, task, policy, backend, seeds, config.evaluate.num_envs, 0, partial, name
-            )
+            returns = evaluate(executor, task, policy, backend, seeds, config.evaluate.num_envs, 0, partial, name)
             rows[name] = report(task.name, name, backend, seeds, returns)
     print_scores(rows)
     bar_of_scores(list(rows.items()), directory / "scores.png")

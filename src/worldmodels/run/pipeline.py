@@ -192,9 +192,7 @@ class Pipeline:
         one = self.artifacts
         memory = one.before.memory(self.device) if one.before is not None else one.new_memory()
         config, scale = one.config.memory, one.task.reward_scale
-        metrics = train_memory(
-            memory, one.latents(), config, one.memory_seed, self.device, directory, scale, identity
-        )
+        metrics = train_memory(memory, one.latents(), config, one.memory_seed, self.device, directory, scale, identity)
         save_tensors(directory / FILES["memory"], memory.state_dict(), {})
         return metrics
 
@@ -210,9 +208,7 @@ class Pipeline:
             agent.controller = one.before.agent(self.device).controller
         dreamt = any(phase.world == "dream" for _, phase in phases_of(evolution))
         others = [other.memory(self.device) for other in one.dream_models] if dreamt else []
-        run = Evolution(
-            agent, evolution, one.config.dream, self.executor, one.seed, latents, others, identity
-        )
+        run = Evolution(agent, evolution, one.config.dream, self.executor, one.seed, latents, others, identity)
         metrics = run.run(directory)
         agent.save(directory)
         return metrics

@@ -63,7 +63,9 @@ def read_config(directory: Path) -> Config | None:
     layout = content.pop("layout", 1)
     if layout != _LAYOUT:
         age = "older" if layout == 1 else "other"
-        raise UserError(f"{directory} was made by an {age} version of worldmodels, whose runs this one cannot use; use another --run")
+        raise UserError(
+            f"{directory} was made by an {age} version of worldmodels and cannot be continued by this one; use another --run"
+        )
     try:
         return from_json(Config, content)
     except UserError as error:

@@ -32,7 +32,7 @@ class ProcessWorld:
     """A backend: ``gymnasium.make(env_id, **options)``, copies of which are stepped in worker processes.
 
     env_id: also "module:Id-v0"; requires: modules that it needs, extra: the extra of this package that brings them;
-    cleanup: called before the first start and after the workers have ended, where killed simulators leave things behind.
+    cleanup: called before the start and after the workers have ended, where killed simulators leave things behind.
     """
 
     env_id: str
@@ -44,7 +44,7 @@ class ProcessWorld:
 
 @dataclass(frozen=True)
 class ArrayWorld:
-    """A backend: ``make(num_envs)`` gives a vector environment that steps all of its rows itself, with autoreset disabled."""
+    """A backend: ``make(num_envs)`` gives a vector environment that steps its rows itself, with autoreset disabled."""
 
     make: Callable[[int], VectorEnv]
 
@@ -53,7 +53,7 @@ World = EnvPoolWorld | ProcessWorld | ArrayWorld
 
 
 class Observations:
-    """What n rows of a vector environment observe: ``raw`` (n, ...), and as frames, which are made once, when asked for.
+    """What n rows of a vector environment observe: ``raw`` (n, ...), and as frames, made once, when asked for.
 
     ``raw`` may be written over by the environment's next step: copy what is kept.
     """

@@ -126,7 +126,7 @@ def train_vision(
     frames = [shard.num_frames for shard in shards]
     about = {"vision": dataclasses.asdict(config), "seed": seed, "frames": frames, "identity": identity}
     fit("vision", objectives, batches, schedule, directory, config.batch, json.dumps(about))
-    return vision, _held_out_loss(vision, stream, config, device)
+    return vision.eval(), _held_out_loss(vision, stream, config, device)
 
 
 @torch.no_grad()

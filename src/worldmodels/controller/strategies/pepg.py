@@ -22,8 +22,8 @@ class PEPG:
     """Maximises; what it asks depends on the seed and the fitness told alone.
 
     lr: Adam's step of the mean; weight_decay: what a candidate loses of its rank, which goes from -0.5 to 0.5, per mean
-    square of its parameters; sigma_decay: factor of the step sizes after every generation from ``sigma_hold`` on. An odd
-    population holds the mean itself, as its last candidate and as the baseline.
+    square of its parameters; sigma_decay: factor of the step sizes after every generation from ``sigma_hold`` on. An
+    odd population holds the mean itself, as its last candidate and as the baseline.
     """
 
     def __init__(self, settings: StrategySettings) -> None:

@@ -15,7 +15,7 @@ _NAME = "episode-{:06d}.npz"
 
 
 class NpzEpisodes:
-    """T actions: obs (T+1, 64, 64, 3) uint8, action (T, A) float32, reward (T,) float32, done (T,) bool, seed, renderer.
+    """Of T actions: obs (T+1, 64, 64, 3) uint8, action (T, A), reward (T,) float32, done (T,) bool, seed, renderer.
 
     ``done`` is true at the last step where the world ended the episode, and nowhere where a limit did.
     """

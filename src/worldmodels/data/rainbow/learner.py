@@ -20,10 +20,10 @@ from tianshou.data import Batch
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
-from worldmodels.data.collect import Recorder
 from worldmodels.core.errors import UserError
-from worldmodels.data.rainbow.replay import FrameReplay, Frames, remembered, batch_of_frames
 from worldmodels.core.files import load_tensors, save_tensors
+from worldmodels.data.collect import Recorder
+from worldmodels.data.rainbow.replay import FrameReplay, Frames, batch_of_frames, remembered
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import Observations
 

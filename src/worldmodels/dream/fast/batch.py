@@ -7,14 +7,14 @@ import copy
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from worldmodels.controller.linear import LinearControllers
-from worldmodels.dream.fast.counter_based import CounterBasedStreams
 from worldmodels.dream.dreams import Dreams
-from worldmodels.dream.fast.streams import Noise, Numbers
+from worldmodels.dream.fast.counter_based import CounterBasedStreams
 from worldmodels.dream.fast.cuda_graph import CudaGraph
+from worldmodels.dream.fast.streams import Noise, Numbers
+
 
 class Rows(NamedTuple):
     """One dream of one candidate in each of N rows.
@@ -39,7 +39,9 @@ class Batch:
     whole: the rows are all those of their candidates, in order.
     """
 
-    def __init__(self, dreams: Dreams, controllers: LinearControllers, streams: Noise, rows: Rows, whole: bool = False) -> None:
+    def __init__(
+        self, dreams: Dreams, controllers: LinearControllers, streams: Noise, rows: Rows, whole: bool = False
+    ) -> None:
         self.dreams, self.controllers, self.streams, self.rows, self.whole = dreams, controllers, streams, rows, whole
 
     def __len__(self) -> int:

@@ -53,8 +53,9 @@ def normals(words: Tensor) -> Tensor:
 
 
 class CounterBasedStreams:
-    """As :class:`~worldmodels.dream.fast.streams.NumpyStreams`, with other numbers: nothing is drawn, copied or waited for.
+    """As :class:`~worldmodels.dream.fast.streams.NumpyStreams`, but nothing is drawn, copied or waited for.
 
+    The numbers are others.
     The state is a seed and a number of steps per stream, on the device, so that :meth:`ahead` can be part of a CUDA
     graph: replaying it goes on with the next steps.
     """

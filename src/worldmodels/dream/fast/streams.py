@@ -17,7 +17,7 @@ _CHUNK = 32
 
 
 class Noise(Protocol):
-    """Random numbers of N rows: drawn ahead by NumPy (:class:`NumpyStreams`), or computed on the device (``counter_based.py``)."""
+    """Random numbers of N rows: drawn ahead by NumPy, or computed on the device (``counter_based.py``)."""
 
     def start(self, starts: int) -> tuple[Tensor, Tensor]:
         """Which of ``starts`` recorded moments each row starts from, (N,), and standard normal numbers (N, Z)."""
@@ -44,7 +44,9 @@ class _SeedStream:
     """The numbers of one seed; uniform and normal ones come separately, so that they can be drawn in any portions."""
 
     def __init__(self, seed: int) -> None:
-        self.uniform, self.normal = (np.random.Generator(np.random.SFC64([kind, seed])) for kind in (Stream.DREAM_UNIFORM, Stream.DREAM_NORMAL))
+        self.uniform, self.normal = (
+            np.random.Generator(np.random.SFC64([kind, seed])) for kind in (Stream.DREAM_UNIFORM, Stream.DREAM_NORMAL)
+        )
 
 
 class NumpyStreams:

@@ -15,6 +15,7 @@ class RulePolicy:
         self._rule, self._random = rule, np.random.default_rng(list(seeds))
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """The levels that the rule chooses, (n,)."""
         return self._rule(observations.raw, self._random)
 
 
@@ -29,6 +30,7 @@ class Packer:
         self._errs = np.where(careful, 0.3 * draw[:, 1] ** 2, 0.0)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """Levels (n,), drawn among those that take the item."""
         allowed = self._task.action_mask(observations.frames)
         assert allowed is not None
         place = np.linspace(0, 1, allowed.shape[1])
@@ -48,6 +50,7 @@ class Erring:
         self._chance = np.array([0.2 * stream.random() ** 2 for stream in self._streams])
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """The policy's levels (n,), some of them replaced."""
         chosen, other = self._policy.act(observations, rows), self._other.act(observations, rows)
         errs = np.array([self._streams[row].random() for row in rows.tolist()]) < self._chance[rows]
         return np.where(errs, other, chosen)

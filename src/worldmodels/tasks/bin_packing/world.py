@@ -15,8 +15,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from worldmodels.core.errors import UserError
-from worldmodels.tasks.bin_packing.picture import ENCODINGS, picture_of
 from worldmodels.core.seeds import row_seeds
+from worldmodels.tasks.bin_packing.picture import ENCODINGS, picture_of
 
 ENVIRONMENT = "worldmodels/BinPacking-v0"
 """Its name for ``gymnasium.make`` and ``make_vec``."""

@@ -19,10 +19,13 @@ _LAPSES, _LONGEST_LAPSE = 0.02, 50
 
 
 class Uniform:
+    """Actions drawn uniformly, anew at every step, one random stream per environment."""
+
     def __init__(self, seeds: Sequence[int]) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """Random actions (n, 3)."""
         actions = [self._streams[row].uniform(_LOW, _HIGH) for row in rows.tolist()]
         return np.array(actions, dtype=np.float32)
 
@@ -56,6 +59,7 @@ class Perturbed:
         self._left = np.zeros(len(seeds), np.int64)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """The driver's actions (n, 3) with noise, or what is held during a lapse."""
         actions = self._policy.act(observations, rows) + self._noise.draw(rows) * self._scale[rows, None]
         for row in rows[self._left[rows] == 0].tolist():
             stream = self._streams[row]
@@ -90,6 +94,7 @@ class Explorer:
         self._noise = _Noise(self._streams)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """Actions (n, 3)."""
         noise = self._noise.draw(rows) * self._scale[rows, None]
         offset, speed = _road_offset(observations.raw), _speed(observations.raw)
         follows, pace = self._follows[rows], self._pace[rows]

@@ -29,6 +29,7 @@ class HeldKeys:
         self._left = np.zeros(len(seeds), np.int64)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """The keys that are held, (n,)."""
         for row in rows[self._left[rows] == 0].tolist():
             self._actions[row] = self._streams[row].choice(3, p=self._chances[row])
             self._left[row] = self._streams[row].integers(1, self._longest[row] + 1)
@@ -46,6 +47,7 @@ class Interrupted:
         self._left = np.zeros(len(seeds), np.int64)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        """The policy's keys (n,), some of them replaced."""
         chosen = np.array(self._policy.act(observations, rows))
         for row in rows[self._left[rows] == 0].tolist():
             if self._streams[row].random() < self._chance[row]:

@@ -1,0 +1,33 @@
+"""Small untrained agents that dream, which the tests of dreams, of evolution in them and of playing share."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodels.agent import Agent
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.tasks import get_task
+from worldmodels.vision.conv_vae import ConvVAE
+
+
+def dreamer(task: str = "car-racing", end_bias: float = -4.0, seed: int = 0) -> Agent:
+    """A small untrained agent whose dreams last some dozen steps."""
+    torch.manual_seed(seed)
+    world = get_task(task)
+    memory = MDNRNN(6, world.action_size, 16, 3, world.predicts_reward, world.predicts_end)
+    assert memory.end_head is not None
+    with torch.no_grad():
+        memory.end_head.bias.fill_(end_bias)
+    size = sum({"z": 6, "h": 16, "c": 16}[name] for name in world.inputs)
+    controller = torch.randn(world.control_size * (size + 1)) / 2
+    return Agent(world, ConvVAE(6), memory, controller, starts=torch.randn(5, 2, 6).half())
+
+
+def driven(agent: Agent, env: Any, seed: int) -> np.ndarray:
+    """What is seen in the real world where its dreams start, the agent having acted until then."""
+    observation, _ = env.reset(seed=seed)
+    policy = agent.policy(1)
+    for _ in range(min(agent.task.start_steps)):
+        observation, *_ = env.step(policy.act(observation[None])[0])
+    return np.asarray(observation)
