@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import worldmodels.agent
-from worldmodels import tasks
-from worldmodels.agent import AGENT_FILE, Agent, controller_size, load_agent
+from worldmodels.agent import AGENT_FILE, Agent, load_agent, untrained_agent
+from worldmodels.controller.linear import parameter_count
 from worldmodels.core.errors import UserError
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.mixture import expectation

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.vector import VectorEnv
 
-from worldmodels import commands
+from worldmodels.cli import measure
 from worldmodels.evaluation import evaluate, print_scores, report, statistics
 from worldmodels.core.seeds import _PURPOSES, episode_seeds
+from worldmodels.execution.executor import LocalExecutor
 from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
 
 # --- seeds ---------------------------------------------------------------------------------------------------
@@ -94,18 +95,18 @@ def diarists(seeds: Sequence[int]) -> Diarist:
 
 def test_every_seed_is_played_once_and_in_order() -> None:
     task = Scripted()
-    assert evaluate(task, diarists, "slow", SEEDS, lockstep=5).tolist() == WANTED
+    assert evaluate(LocalExecutor(), task, diarists, "slow", SEEDS, num_envs=5).tolist() == WANTED
     assert task.made == [(5, "slow"), (3, "slow")], "environments are kept while their number stays"
 
 
-@pytest.mark.parametrize("lockstep", [1, 4, 13, 100])
-def test_the_number_of_environments_changes_no_score(lockstep: int) -> None:
-    assert evaluate(Scripted(), diarists, "slow", SEEDS, lockstep).tolist() == WANTED
+@pytest.mark.parametrize("num_envs", [1, 4, 13, 100])
+def test_the_number_of_environments_changes_no_score(num_envs: int) -> None:
+    assert evaluate(LocalExecutor(), Scripted(), diarists, "slow", SEEDS, num_envs).tolist() == WANTED
 
 
 def test_a_dead_worker_changes_no_score() -> None:
     task = Scripted()
-    make, deaths = task.make, iter([True])
+    make, deaths = task._make, iter([True])
 
     def mortal(num_envs: int, backend: str) -> VectorEnv:
         env = make(num_envs, backend)
@@ -119,8 +120,8 @@ def test_a_dead_worker_changes_no_score() -> None:
         env.reset = heal  # type: ignore[method-assign]
         return env
 
-    task.make = mortal  # type: ignore[method-assign]
-    assert evaluate(task, diarists, "slow", SEEDS, 13).tolist() == WANTED
+    task._make = mortal  # type: ignore[method-assign]
+    assert evaluate(LocalExecutor(), task, diarists, "slow", SEEDS, 13).tolist() == WANTED
     assert next(deaths, None) is None
 
 
@@ -141,37 +142,37 @@ class Counted:
 def test_an_evaluation_that_was_cut_short_goes_on_where_it_stopped(tmp_path: Path) -> None:
     partial = tmp_path / "partial.json"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(Scripted(), Counted(until=2), "slow", SEEDS, 4, partial=partial, identity="A")
+        evaluate(LocalExecutor(), Scripted(), Counted(until=2), "slow", SEEDS, 4, partial_file=partial, identity="A")
     rest = Counted()
-    found = evaluate(Scripted(), rest, "slow", SEEDS, 4, partial=partial, identity="A")
+    found = evaluate(LocalExecutor(), Scripted(), rest, "slow", SEEDS, 4, partial_file=partial, identity="A")
     assert found.tolist() == WANTED and rest.chunks == [SEEDS[8:12], SEEDS[12:]]
     again = Counted()
-    assert evaluate(Scripted(), again, "slow", SEEDS, 4, partial=partial, identity="A").tolist() == WANTED
+    assert evaluate(LocalExecutor(), Scripted(), again, "slow", SEEDS, 4, partial_file=partial, identity="A").tolist() == WANTED
     assert again.chunks == []
 
 
 def test_more_episodes_use_those_that_are_there_and_fewer_are_a_part_of_them(tmp_path: Path) -> None:
     partial = tmp_path / "partial.json"
-    evaluate(Scripted(), Counted(), "slow", SEEDS[:8], 4, partial=partial)
+    evaluate(LocalExecutor(), Scripted(), Counted(), "slow", SEEDS[:8], 4, partial_file=partial)
     more = Counted()
-    assert evaluate(Scripted(), more, "slow", SEEDS, 10, partial=partial).tolist() == WANTED
+    assert evaluate(LocalExecutor(), Scripted(), more, "slow", SEEDS, 10, partial_file=partial).tolist() == WANTED
     assert more.chunks == [SEEDS[8:]]
-    assert evaluate(Scripted(), Counted(), "slow", SEEDS[:3], 4, partial=partial).tolist() == WANTED[:3]
+    assert evaluate(LocalExecutor(), Scripted(), Counted(), "slow", SEEDS[:3], 4, partial_file=partial).tolist() == WANTED[:3]
 
 
 @pytest.mark.parametrize(("seeds", "identity"), [(SEEDS, "B"), (SEEDS[::-1], "A")])
 def test_what_another_policy_or_other_seeds_left_is_not_used(tmp_path: Path, seeds: list[int], identity: str) -> None:
     partial = tmp_path / "partial.json"
-    evaluate(Scripted(), Counted(), "slow", SEEDS[:8], 4, partial=partial, identity="A")
+    evaluate(LocalExecutor(), Scripted(), Counted(), "slow", SEEDS[:8], 4, partial_file=partial, identity="A")
     policies = Counted()
-    evaluate(Scripted(), policies, "slow", seeds, 4, partial=partial, identity=identity)
+    evaluate(LocalExecutor(), Scripted(), policies, "slow", seeds, 4, partial_file=partial, identity=identity)
     assert [seed for chunk in policies.chunks for seed in chunk] == seeds
 
 
 def test_shorter_episodes_are_cut_at_their_limit() -> None:
-    found = evaluate(Scripted(), diarists, "slow", SEEDS, 13, steps=2)
+    found = evaluate(LocalExecutor(), Scripted(), diarists, "slow", SEEDS, 13, steps=2)
     assert found.tolist() == [reward_at(seed, 0) + reward_at(seed, 1) for seed in SEEDS]
-    assert evaluate(Scripted(), diarists, "slow", SEEDS, 13, steps=MAX_STEPS).tolist() == WANTED
+    assert evaluate(LocalExecutor(), Scripted(), diarists, "slow", SEEDS, 13, steps=MAX_STEPS).tolist() == WANTED
 
 
 def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,12 +180,12 @@ def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("worldmodels.tasks.get_task", lambda name: task)
     monkeypatch.setattr("worldmodels.core.seeds.episode_seeds", lambda purpose, seed, count: SEEDS[:count])
     monkeypatch.setattr(task, "random_policy", first := Counted(until=2))
-    command = ["scripted", *["--policy", "random", "--episodes", "10", "--lockstep", "4", "--json"], str(target)]
+    command = ["scripted", *["--policy", "random", "--episodes", "10", "--num-envs", "4", "--json"], str(target)]
     with pytest.raises(KeyboardInterrupt):
-        commands.evaluate("evaluate", command)
+        measure.evaluate("evaluate", command, "")
     assert not target.exists() and len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr(task, "random_policy", rest := Counted())
-    commands.evaluate("evaluate", command)
+    measure.evaluate("evaluate", command, "")
     assert [seed for chunk in first.chunks + rest.chunks for seed in chunk] == SEEDS[:10]
     assert json.loads(target.read_text())["returns"] == WANTED[:10]
     assert list(tmp_path.iterdir()) == [target], "nothing is left but the result"

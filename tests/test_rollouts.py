@@ -5,13 +5,15 @@ import pytest
 
 from worldmodels.core import interrupt
 from worldmodels.rollouts import rollout
-from worlds import Diarist, ScriptedEnv, ends_by_itself, length_of, reward_at
+from worldmodels.tasks.base import Observations
+from worlds import Diarist, Scripted, ScriptedEnv, ends_by_itself, length_of, reward_at
 
+TASK = Scripted()
 SEEDS = [5, 6, 7, 12, 13, 20]
 
 
 def test_returns_lengths_and_ends_are_those_of_the_episodes() -> None:
-    played = rollout(ScriptedEnv(6), Diarist(), SEEDS, max_steps=10)
+    played = rollout(TASK, ScriptedEnv(6), Diarist(), SEEDS, max_steps=10)
     assert played.lengths.tolist() == [length_of(seed) for seed in SEEDS]
     assert played.terminated.tolist() == [ends_by_itself(seed) for seed in SEEDS]
     wanted = [sum(reward_at(seed, step) for step in range(length_of(seed))) for seed in SEEDS]
@@ -20,14 +22,14 @@ def test_returns_lengths_and_ends_are_those_of_the_episodes() -> None:
 
 
 def test_a_limit_of_steps_ends_rows_without_calling_them_terminated() -> None:
-    played = rollout(ScriptedEnv(6), Diarist(), SEEDS, max_steps=3)
+    played = rollout(TASK, ScriptedEnv(6), Diarist(), SEEDS, max_steps=3)
     assert played.lengths.tolist() == [min(3, length_of(seed)) for seed in SEEDS]
     assert not played.terminated[[length_of(seed) > 3 for seed in SEEDS]].any()
 
 
 def test_the_loop_stops_as_soon_as_every_row_is_done() -> None:
     """The scripted world refuses a step in which no row is running."""
-    rollout(ScriptedEnv(6), Diarist(), SEEDS, max_steps=10_000)
+    rollout(TASK, ScriptedEnv(6), Diarist(), SEEDS, max_steps=10_000)
 
 
 class Watcher:
@@ -37,26 +39,26 @@ class Watcher:
         self.asked: list[list[int]] = []
         self.reported: list[tuple[int, int, int]] = []
 
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        assert [SEEDS[row] for row in rows] == observations[:, 0].tolist()
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        assert [SEEDS[row] for row in rows] == observations.raw[:, 0].tolist()
         self.asked.append(rows.tolist())
         return Diarist().act(observations, rows)
 
-    def start(self, observations: np.ndarray) -> None:
-        assert observations[:, 1].tolist() == [0] * len(SEEDS)
+    def start(self, observations: Observations) -> None:
+        assert observations.raw[:, 1].tolist() == [0] * len(SEEDS)
 
     def step(
-        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, seen: np.ndarray
+        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
-        assert rows.tolist() == self.asked[-1] and len(seen) == len(rows) == len(actions) == len(ended)
-        for row, action, reward, frame in zip(rows, actions, rewards, seen, strict=True):
+        assert rows.tolist() == self.asked[-1] and len(after) == len(rows) == len(actions) == len(ended)
+        for row, action, reward, frame in zip(rows, actions, rewards, after.raw, strict=True):
             assert reward == reward_at(SEEDS[row], frame[1] - 1) and action[0] == (frame[1] - 1) / 64
             self.reported.append((SEEDS[row], int(frame[1]), int(frame[2])))
 
 
 def test_ended_rows_are_neither_asked_nor_reported() -> None:
     watcher = Watcher()
-    rollout(ScriptedEnv(6), watcher, SEEDS, 10, observer=watcher)
+    rollout(TASK, ScriptedEnv(6), watcher, SEEDS, 10, observer=watcher)
     for step, rows in enumerate(watcher.asked):
         assert rows == [row for row, seed in enumerate(SEEDS) if length_of(seed) > step]
     wanted = {(seed, step + 1, step) for seed in SEEDS for step in range(length_of(seed))}
@@ -79,25 +81,25 @@ class Dull(ScriptedEnv):
 
 @pytest.mark.parametrize(("pays", "length"), [(set(), 5), ({1}, 6), ({3}, 8), ({3, 7}, 12), ({3, 9}, 8)])
 def test_patience_counts_the_steps_since_the_last_positive_reward(pays: set[int], length: int) -> None:
-    played = rollout(Dull(pays), Diarist(), [1], max_steps=30, patience=5)
+    played = rollout(TASK, Dull(pays), Diarist(), [1], max_steps=30, patience=5)
     assert played.lengths.tolist() == [length] and not played.terminated.any()
 
 
 def test_rows_that_patience_ended_are_not_simulated_any_more() -> None:
     """All rewards are positive but those of seed 0, whose first one is nothing."""
     env = ScriptedEnv(3)
-    played = rollout(env, Still(), [0, 20, 13], 10, patience=1)
+    played = rollout(TASK, env, Still(), [0, 20, 13], 10, patience=1)
     assert played.lengths.tolist() == [1, length_of(20), length_of(13)]
     assert env.simulated == played.steps
 
 
 class Still:
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         return np.zeros((len(rows), 2), np.float32)
 
 
 def test_a_request_to_stop_ends_the_loop_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupt, "_received", 2)
     with pytest.raises(interrupt.Interrupted) as stop:
-        rollout(ScriptedEnv(6), Diarist(), SEEDS, 10)
+        rollout(TASK, ScriptedEnv(6), Diarist(), SEEDS, 10)
     assert stop.value.exit_code == 130

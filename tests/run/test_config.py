@@ -8,24 +8,17 @@ from typing import Any
 
 import pytest
 
-from worldmodels.run.config import (
-    Config,
-    ControllerConfig,
-    DreamConfig,
-    MemoryConfig,
-    VisionConfig,
-    after_dreams,
-    check,
-    from_json,
-    in_a_later_round,
-    polishing,
-    to_json,
-)
 from worldmodels.core.errors import UserError
-from worldmodels.run.presets import PRESETS, preset
+from worldmodels.core.settings import check, from_json, to_json
+from worldmodels.evolution.config import PhaseConfig
+from worldmodels.memory.config import MemoryConfig
+from worldmodels.run.config import Config, later_round
+from worldmodels.run.presets import preset, preset_names, resolved
+from worldmodels.tasks import get_task, task_names
+from worldmodels.vision.config import VisionConfig
 
-QUICK = PRESETS["car-racing"]["quick"]
-ALL = [(task, name) for task, presets in PRESETS.items() for name in presets]
+QUICK = preset("quick")
+ALL = [(task, name) for task in task_names() for name in preset_names(task)]
 
 
 @pytest.mark.parametrize(("task", "name"), ALL)

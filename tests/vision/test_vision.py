@@ -174,7 +174,7 @@ def test_training_a_v_logs_its_own_columns_and_measures_it_on_held_out_frames(
     model: str, colours: None, tmp_path: Path
 ) -> None:
     lr = 1e-3 if model == "conv-vae" else 0.05
-    settings = config(model=model, lr=lr, epochs=0.6 if model == "conv-vae" else 8)
+    settings = config(model=model, lr=lr, epochs=0.05 if model == "conv-vae" else 8)
     vision, held_out = train_vision(SHARDS, settings, 1, CPU, tmp_path)
     assert vision.name == model and vision.latent_size == 4
     with open(tmp_path / "metrics.csv", newline="") as file:

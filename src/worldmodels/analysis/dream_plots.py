@@ -1,4 +1,4 @@
-"""Plots of how true dreams are."""
+"""Plots of the fidelity of dreams."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from worldmodels.analysis.fidelity import Foreseen, OpenLoop
-from worldmodels.analysis.plots import BLUE, GREY, ORANGE, STYLE, save_figure
+from worldmodels.analysis.fidelity import OpenLoop, Predictions
+from worldmodels.analysis.style import BLUE, GREY, ORANGE, STYLE, save_figure
 
 _FEW = 20
 """Steps below which a share says nothing."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from worldmodels.analysis.plots import BLUE, GREEN, GREY, ORANGE, PINK, STYLE, save_figure
+from worldmodels.analysis.style import BLUE, GREEN, GREY, ORANGE, PINK, STYLE, save_figure
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK)
 _LINES: dict[str, Any] = {"latents": "-", "pixels": "--", "constant": ":"}

@@ -14,6 +14,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+@lru_cache(2048)
 def text_width(text: str, size: int) -> int:
     """Width of a line in pixels."""
     return round(font(size).getlength(text))

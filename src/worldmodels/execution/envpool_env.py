@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from worldmodels.core.cores import usable_cores
 from worldmodels.core.errors import UserError
+from worldmodels.core.seeds import row_seeds
 
 
 class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -84,14 +85,3 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def close_extras(self, **kwargs: Any) -> None:
         """Release the pool and its threads."""
         self._pool = None
-
-
-def row_seeds(seed: int | Sequence[int | None] | None, count: int) -> list[int]:
-    """One 31-bit seed per row from what ``reset`` was given."""
-    if seed is None or isinstance(seed, int | np.integer):
-        sequence = np.random.SeedSequence(None if seed is None else int(seed))
-        return [int(word) >> 1 for word in sequence.generate_state(count)]
-    seeds = [int(one) for one in seed if one is not None]
-    if len(seeds) != count:
-        raise UserError(f"expected {count} seeds, one per environment, got {len(seeds)}")
-    return seeds

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ _READINGS, _LINE = 56, 36
 """Heights of the row of readings and of each row of text beneath it."""
 _NAME_SIZE, _VALUE_SIZES = 18, (28, 24, 20, 16)
 """Letters of the readings; values are written as large as they all fit."""
+_SMALLEST = 13
+"""Size below which letters cannot be read."""
 _BAND = 72
 """Height of the band on which the banner is written."""
 
@@ -101,8 +104,7 @@ class ScenePainter:
         if not self._message_line:
             lines = [(message, 17, ACCENT) if message else (helping, 17, QUIET)]
         for row, (line, largest, color) in enumerate(lines):
-            text, size = fitted(line, largest, width)
-            write(image, text, (_MARGIN, _READINGS + 18 + row * _LINE), size, color)
+            _write_line(image, line, _READINGS + 18 + row * _LINE, largest, color, width)
 
     def _write_readings(self, image: Image.Image, readings: tuple[tuple[str, str], ...]) -> None:
         """Names and values from left to right, where they do not jump about as the values change."""
@@ -132,9 +134,23 @@ class ScenePainter:
         return band
 
 
-def fitted(text: str, size: int, width: int, smallest: int = 13) -> tuple[str, int]:
+def _write_line(image: Image.Image, line: str, base: int, size: int, color: str, width: int) -> None:
+    """A row of text, which is broken in two where it is too long: the end of an error says what to do."""
+    if text_width(line, _SMALLEST) <= width:
+        text, size = fitted(line, size, width)
+        write(image, text, (_MARGIN, base), size, color)
+        return
+    end = len(line)
+    while text_width(line[:end], _SMALLEST) > width:
+        end = max(line.rfind(" ", 0, end), end - 40)
+    for text, line_base in ((line[:end], base - 9), (line[end:].strip(), base + 8)):
+        write(image, fitted(text, _SMALLEST, width)[0], (_MARGIN, line_base), _SMALLEST, color)
+
+
+@lru_cache(256)
+def fitted(text: str, size: int, width: int) -> tuple[str, int]:
     """A line and its size in pixels, made smaller and at last cut so that it is at most ``width`` wide."""
-    while size > smallest and text_width(text, size) > width:
+    while size > _SMALLEST and text_width(text, size) > width:
         size -= 1
     if text_width(text, size) > width:
         while text and text_width(text + "...", size) > width:

@@ -50,66 +50,66 @@ class Pipeline:
 
     def collect(self) -> dict[str, Any]:
         """Record episodes with the chosen policy, or from the second round on with the last round's agent."""
-        one = self.artifacts
-        inputs: dict[str, Any] = {"collect": to_json(one.config.collect)}
-        if one.before is not None:
-            inputs["agent"] = {"digest": one.before.digest("controller")}
+        artifacts = self.artifacts
+        inputs: dict[str, Any] = {"collect": to_json(artifacts.config.collect)}
+        if artifacts.before is not None:
+            inputs["agent"] = {"digest": artifacts.before.digest("controller")}
         return self._do("collect", inputs, self._collect)
 
     def vision(self) -> dict[str, Any]:
         """Train V on the frames."""
-        one = self.artifacts
-        inputs = {"vision": to_json(one.config.vision), "episodes": one.episode_digests()}
+        artifacts = self.artifacts
+        inputs = {"vision": to_json(artifacts.config.vision), "episodes": artifacts.episode_digests()}
         return self._do("vision", inputs, self._vision)
 
     def encode(self) -> dict[str, Any]:
         """Turn every frame into mu and logvar."""
-        one = self.artifacts
-        inputs = {"vision": one.digest("vision"), "episodes": one.episode_digests()}
+        artifacts = self.artifacts
+        inputs = {"vision": artifacts.digest("vision"), "episodes": artifacts.episode_digests()}
         return self._do("encode", inputs, self._encode)
 
     def memory(self) -> dict[str, Any]:
         """Train M on the latents, and the further Ms that dream for it."""
-        one = self.artifacts
-        settings = to_json(one.config.memory)
+        artifacts = self.artifacts
+        settings = to_json(artifacts.config.memory)
         # More of them are more work for others, not for this one.
         del settings["dream_models"]
-        inputs = {"memory": settings, "latents": one.digest("encode")}
+        inputs = {"memory": settings, "latents": artifacts.digest("encode")}
         result = self._do("memory", inputs, self._memory)
-        others = [dataclasses.replace(self, artifacts=other).memory() for other in one.dream_models]
+        others = [dataclasses.replace(self, artifacts=other).memory() for other in artifacts.dream_models]
         return result | {"seconds": result["seconds"] + sum(other["seconds"] for other in others)}
 
     def controller(self) -> dict[str, Any]:
         """Evolve C, phase by phase; more generations continue a finished evolution."""
-        one, evolution = self.artifacts, self._evolution()
+        artifacts, evolution = self.artifacts, self._evolution()
         phases = dict(phases_of(evolution))
         dreamt = any(phase.world == "dream" for phase in phases.values())
         settings = to_json(evolution) | {"phases": {name: to_json(phase) for name, phase in phases.items()}}
         inputs = {
             "evolution": settings,
-            "controller": {"inputs": list(one.inputs)},
-            **({"dream": to_json(one.config.dream)} if dreamt else {}),
-            "vision": one.digest("vision"),
-            "memory": "untrained" if one.variant == "untrained-m" else one.digest("memory"),
-            **({"dream_models": [other.digest("memory") for other in one.dream_models]} if dreamt else {}),
-            "latents": one.digest("encode"),
+            "controller": {"inputs": list(artifacts.inputs)},
+            **({"dream": to_json(artifacts.config.dream)} if dreamt else {}),
+            "vision": artifacts.digest("vision"),
+            "memory": "untrained" if artifacts.variant == "untrained-m" else artifacts.digest("memory"),
+            **({"dream_models": [other.digest("memory") for other in artifacts.dream_models]} if dreamt else {}),
+            "latents": artifacts.digest("encode"),
         }
         longer = tuple(f"evolution.phases.{name}.generations" for name in phases)
         return self._do("controller", inputs, self._controller, free=longer)
 
     def evaluate(self) -> dict[str, Any]:
         """Score the agent on fresh episodes of the reference backend; another agent or number is scored anew."""
-        one = self.artifacts
-        inputs = {"evaluate": to_json(one.config.evaluate), "agent": one.digest("controller")}
+        artifacts = self.artifacts
+        inputs = {"evaluate": to_json(artifacts.config.evaluate), "agent": artifacts.digest("controller")}
         free = ("evaluate.episodes", "evaluate.num-envs", "evaluate.steps", "agent")
         return self._do("evaluate", inputs, self._evaluate, free)
 
     def _do(self, name: str, inputs: Mapping[str, Any], work: Work, free: Collection[str] = ()) -> dict[str, Any]:
-        one = self.artifacts
-        stage = one.stage(name)
-        inputs = {"seed": one.seed, **inputs}
+        artifacts = self.artifacts
+        stage = artifacts.stage(name)
+        inputs = {"seed": artifacts.seed, **inputs}
         result = stage.result(inputs, free)
-        missing = [path for path in one.outputs(name) if not path.exists()]
+        missing = [path for path in artifacts.outputs(name) if not path.exists()]
         if result is not None and not missing:
             stage.tidy()
             say(f"{name}: already done")
@@ -118,7 +118,7 @@ class Pipeline:
             say(f"{name}: {missing[0]} is missing; making it again")
         with stage.begin(inputs) as watch:
             metrics = work(stage.directory, _identity(inputs, free))
-            stage.finish(inputs, digests(one.outputs(name)), watch.seconds, metrics)
+            stage.finish(inputs, digests(artifacts.outputs(name)), watch.seconds, metrics)
         result = stage.result(inputs)
         assert result is not None
         return result
@@ -154,25 +154,25 @@ class Pipeline:
         }
 
     def _collector(self, directory: Path) -> Collector:
-        one = self.artifacts
-        if one.before is not None:
-            return agent_collector(self.executor, one.before.agent(self.device))
-        steps = sum(len(shard.seeds) * shard.steps for shard in one.plan())
-        policy = one.config.collect.policy
-        return make_collector(self.executor, one.task, policy, directory, one.seed, self.device, steps)
+        artifacts = self.artifacts
+        if artifacts.before is not None:
+            return agent_collector(self.executor, artifacts.before.agent(self.device))
+        steps = sum(len(shard.seeds) * shard.steps for shard in artifacts.plan())
+        policy = artifacts.config.collect.policy
+        return make_collector(self.executor, artifacts.task, policy, directory, artifacts.seed, self.device, steps)
 
     def _vision(self, directory: Path, identity: str) -> Mapping[str, float]:
-        one = self.artifacts
-        start = one.before.vision(self.device).state_dict() if one.before is not None else None
+        artifacts = self.artifacts
+        start = artifacts.before.vision(self.device).state_dict() if artifacts.before is not None else None
         vision, metrics = train_vision(
-            one.shards(), one.config.vision, one.seed, self.device, directory, start, identity
+            artifacts.shards(), artifacts.config.vision, artifacts.seed, self.device, directory, start, identity
         )
         save_tensors(directory / FILES["vision"], vision.state_dict(), {})
         return metrics
 
     def _encode(self, directory: Path, identity: str) -> Mapping[str, float]:
-        one = self.artifacts
-        digest, shards, vision = one.digest("vision"), one.shards(), one.vision(self.device)
+        artifacts = self.artifacts
+        digest, shards, vision = artifacts.digest("vision"), artifacts.shards(), artifacts.vision(self.device)
         frames = sum(shard.num_frames for shard in shards)
         done = sum(shard.num_frames for index, shard in enumerate(shards) if latents_path(directory, index).exists())
         log = MetricsLog(directory, ("mu_sd", "logvar_mean", "frames_per_s"), done)
@@ -181,7 +181,7 @@ class Pipeline:
             for index, shard in enumerate(shards):
                 encoded += shard.num_frames
                 if not latents_path(directory, index).exists():
-                    save_latents(directory, index, encode_shard(vision, one.task, shard, bar), digest)
+                    save_latents(directory, index, encode_shard(vision, artifacts.task, shard, bar), digest)
                 if not log.has(encoded):
                     tensors = load_part(directory, index, digest)
                     mu_sd, logvar_mean = tensors["mu"].float().std().item(), tensors["logvar"].float().mean().item()
@@ -189,26 +189,34 @@ class Pipeline:
         return {"frames": float(frames)}
 
     def _memory(self, directory: Path, identity: str) -> Mapping[str, float]:
-        one = self.artifacts
-        memory = one.before.memory(self.device) if one.before is not None else one.new_memory()
-        config, scale = one.config.memory, one.task.reward_scale
-        metrics = train_memory(memory, one.latents(), config, one.memory_seed, self.device, directory, scale, identity)
+        artifacts = self.artifacts
+        memory = artifacts.before.memory(self.device) if artifacts.before is not None else artifacts.new_memory()
+        config, scale = artifacts.config.memory, artifacts.task.reward_scale
+        metrics = train_memory(
+            memory, artifacts.latents(), config, artifacts.memory_seed, self.device, directory, scale, identity
+        )
         save_tensors(directory / FILES["memory"], memory.state_dict(), {})
         return metrics
 
     def _controller(self, directory: Path, identity: str) -> Mapping[str, float]:
-        one, evolution = self.artifacts, self._evolution()
-        memory = one.new_memory().to(self.device) if one.variant == "untrained-m" else one.memory(self.device)
-        latents = one.latents()
-        agent = untrained_agent(one.task, one.vision(self.device), memory, one.inputs)
+        artifacts, evolution = self.artifacts, self._evolution()
+        memory = (
+            artifacts.new_memory().to(self.device)
+            if artifacts.variant == "untrained-m"
+            else artifacts.memory(self.device)
+        )
+        latents = artifacts.latents()
+        agent = untrained_agent(artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs)
         # Dreams that are watched, scored or lent to others start where the task says.
-        agent.starts, agent.start_states = dream_starts(memory, latents, one.task.start_steps)
-        agent.info = {"preset": one.config.preset, "seed": one.config.seed}
-        if one.before is not None and not one.variant:
-            agent.controller = one.before.agent(self.device).controller
+        agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
+        agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
+        if artifacts.before is not None and not artifacts.variant:
+            agent.controller = artifacts.before.agent(self.device).controller
         dreamt = any(phase.world == "dream" for _, phase in phases_of(evolution))
-        others = [other.memory(self.device) for other in one.dream_models] if dreamt else []
-        run = Evolution(agent, evolution, one.config.dream, self.executor, one.seed, latents, others, identity)
+        others = [other.memory(self.device) for other in artifacts.dream_models] if dreamt else []
+        run = Evolution(
+            agent, evolution, artifacts.config.dream, self.executor, artifacts.seed, latents, others, identity
+        )
         metrics = run.run(directory)
         agent.save(directory)
         return metrics
@@ -224,25 +232,25 @@ class Pipeline:
         return config
 
     def _evaluate(self, directory: Path, identity: str) -> Mapping[str, float]:
-        one = self.artifacts
-        config, task = one.config.evaluate, one.task
-        seeds = episode_seeds("evaluation", one.seed, config.episodes)
+        artifacts = self.artifacts
+        config, task = artifacts.config.evaluate, artifacts.task
+        seeds = episode_seeds("evaluation", artifacts.seed, config.episodes)
         returns = evaluate(
             self.executor,
             task,
-            agent_policy(one.agent(self.device)),
+            agent_policy(artifacts.agent(self.device)),
             task.reference_backend,
             seeds,
             config.num_envs,
             config.steps,
             directory / "partial.json",
-            one.digest("controller"),
+            artifacts.digest("controller"),
         )
         log = MetricsLog(directory, ("return",))
         for episode, value in enumerate(returns.tolist(), start=1):
             log.log(episode, **{"return": value})
         log.close()
-        result = report(task.name, str(one.directory), task.reference_backend, seeds, returns)
+        result = report(task.name, str(artifacts.directory), task.reference_backend, seeds, returns)
         write_json(directory / FILES["evaluate"], result)
         metrics = {key: result[key] for key in ("mean", "sd", "median")}
         return metrics | {"episodes": float(len(returns))}

@@ -64,7 +64,7 @@ def read_config(directory: Path) -> Config | None:
     if layout != _LAYOUT:
         age = "older" if layout == 1 else "other"
         raise UserError(
-            f"{directory} was made by an {age} version of worldmodels and cannot be continued by this one; use another --run"
+            f"{directory} was made by an {age} version of worldmodels and cannot be used by this one; use another --run"
         )
     try:
         return from_json(Config, content)

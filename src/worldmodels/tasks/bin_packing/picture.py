@@ -7,7 +7,7 @@ import numpy as np
 
 _SIDE = 64
 ENCODINGS = ("published", "counted")
-"""published: bars whose hue is a remainder (facts of the published project); counted: bars that can be counted."""
+"""published: bars whose hue is a remainder, as the published project draws them; counted: bars that can be counted."""
 
 # ColorBrewer's Blues, of which the published palette has 30 samples between its ends.
 _BLUES = np.array(

@@ -1,7 +1,7 @@
 """Online stochastic bin packing as Gymnasium environments, thousands of instances in one array program.
 
 Items of random sizes arrive one by one; each goes into an open bin of a chosen level, or into a new bin (level 0). A
-full bin leaves. Rules: AWS Labs' or-rl-benchmarks (facts 2.1); the return is minus the free space left in open bins.
+full bin leaves. Rules: AWS Labs' or-rl-benchmarks; the return is minus the free space left in open bins.
 Legend: N instances, B capacity.
 """
 

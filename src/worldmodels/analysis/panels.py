@@ -1,0 +1,181 @@
+"""The panels of a run's training curves, each drawn from the columns that a stage has measured."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from worldmodels.analysis.style import BLUE, GREEN, GREY, ORANGE, PINK
+
+Columns = dict[str, np.ndarray]
+"""Numbers (R,) by column name, NaN where a cell is empty."""
+
+_NOT_LOSSES = ("step", "loss", "lr")
+_LOSSES = {
+    "reconstruction": "reconstruction (squared error)",
+    "kl": "KL (nats)",
+    "nll": "next z (nats per dimension)",
+    "reward": "reward (squared error)",
+    "end": "end (cross-entropy)",
+    "mask": "action mask (cross-entropy)",
+}
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
+_MANY = 40
+"""Points from which a line is drawn faintly, with its running median on top."""
+
+
+def vision_panel(axes: Axes, data: Columns) -> None:
+    """The parts of V's loss by training step."""
+    losses = _losses(data)
+    if not losses:
+        _missing(axes)
+        return
+    for name, colour in zip(losses, cycle(_COLOURS)):
+        _line(axes, data, name, _label(name), colour)
+    if min(np.nanmin(data[name]) for name in losses) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    axes.set(xlabel="training step", ylabel="loss per frame")
+    axes.legend()
+
+
+def memory_panel(axes: Axes, data: Columns) -> None:
+    """The parts of M's loss by training step: that of the next z on the left axis, those of other heads on the right."""
+    losses = _losses(data)
+    if "nll" not in losses:
+        _missing(axes)
+        return
+    _line(axes, data, "nll", _label("nll"), BLUE)
+    axes.set(xlabel="training step", ylabel="negative log-likelihood")
+    _focus(axes, data["nll"])
+    twins, others = [axes], [name for name in losses if name != "nll"]
+    if others:
+        twins.append(_twin(axes, "loss of the other heads (dashed)"))
+        for name, colour in zip(others, cycle(_COLOURS[1:])):
+            _line(twins[1], data, name, _label(name), colour, style="--")
+        _focus(twins[1], np.concatenate([data[name] for name in others]), zero=True)
+    _legend(twins, loc="upper right")
+    _headroom(twins, 4 / 3)
+
+
+def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
+    """Returns by generation, the phases of the evolution one after the other, each with its name where it begins."""
+    if not phases:
+        _missing(axes)
+        return
+    for index, (name, data) in enumerate(phases):
+        # Lines end where a phase does: the next one may be in another world.
+        _line(axes, data, "best", "best candidate", GREY, width=1.0)
+        _line(axes, data, "mean", "population mean", BLUE)
+        _validation(axes, data)
+        if len(phases) > 1:
+            start = data["step"][0] - 0.5
+            if index:
+                axes.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
+            axes.text(start, 0.7, f" {name}", transform=axes.get_xaxis_transform(), color=GREY, weight="bold")
+    axes.set(xlabel="generation", ylabel="return")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    twins = [axes]
+    longest = np.concatenate([data.get("max_steps", np.array([np.nan])) for _, data in phases])
+    if np.isfinite(longest).any() and np.nanmin(longest) < np.nanmax(longest):
+        twins.append(_twin(axes, "longest episode (steps)"))
+        for _, data in phases:
+            _line(twins[1], data, "max_steps", "longest episode", GREEN, width=1.0, style=":")
+        twins[1].set_ylim(0, 1.05 * float(np.nanmax(longest)))
+    _legend(twins, loc="upper left", ncols=2)
+    _headroom(twins, 3 / 2 if len(phases) > 1 else 4 / 3)
+
+
+def _validation(axes: Axes, data: Columns) -> None:
+    known = np.isfinite(data.get("validation", np.array([])))
+    if known.any():
+        steps, score = data["step"][known], data["validation"][known]
+        sd = np.nan_to_num(data.get("validation_sd", np.zeros(len(known)))[known])
+        axes.fill_between(steps, score - sd, score + sd, color=ORANGE, alpha=0.18, linewidth=0)
+        axes.plot(steps, score, "o-", color=ORANGE, markersize=4, label="validation ± sd")
+
+
+def evaluation_panel(axes: Axes, scores: Mapping[str, Any] | None) -> None:
+    """A histogram of the returns of an evaluation, with its mean, interval and median."""
+    returns = np.asarray((scores or {}).get("returns", ()), dtype=float)
+    if scores is None or not len(returns):
+        _missing(axes)
+        return
+    bins = int(np.clip(np.sqrt(len(returns)) * 2, 5, 40))
+    axes.hist(returns, bins=bins, color=BLUE, alpha=0.85)
+    low, high = scores["ci95"]
+    axes.axvspan(low, high, color=ORANGE, alpha=0.25, linewidth=0, label=f"95% interval {low:,.0f} to {high:,.0f}")
+    axes.axvline(scores["mean"], color=ORANGE, label=f"mean {scores['mean']:,.0f}")
+    axes.axvline(scores["median"], color="black", linestyle=":", label=f"median {scores['median']:,.0f}")
+    where = f" on {scores['backend']}" if scores.get("backend") else ""
+    axes.set(xlabel=f"return of {len(returns):,} fresh episodes{where}", ylabel="episodes")
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="upper left")
+
+
+def _losses(data: Columns) -> list[str]:
+    """Names of the columns that are parts of a loss and hold numbers."""
+    names = [name for name in data if name not in _NOT_LOSSES and not name.endswith("_per_s")]
+    return [name for name in names if np.isfinite(data[name]).any()]
+
+
+def _label(name: str) -> str:
+    return _LOSSES.get(name, name.replace("_", " "))
+
+
+def _line(axes: Axes, data: Columns, name: str, label: str, colour: str, width: float = 1.6, style: str = "-") -> None:
+    """Plot a column; long noisy ones faintly, with their running median on top; a single point as a dot."""
+    known = np.isfinite(data.get(name, np.array([])))
+    if not known.any():
+        return
+    steps, values = data["step"][known], data[name][known]
+    if len(values) >= _MANY and style != ":":
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
+        half = max(2, len(values) // 60)
+        windows = [values[max(0, index - half) : index + half + 1] for index in range(len(values))]
+        values = np.array([np.median(window) for window in windows])
+    marker = "o" if len(values) == 1 else ""
+    axes.plot(steps, values, style, marker=marker, markersize=4, color=colour, linewidth=width, label=label)
+
+
+def _twin(axes: Axes, label: str) -> Axes:
+    """A second axis of values, on the right."""
+    right = axes.twinx()
+    right.grid(visible=False)
+    right.set_ylabel(label)
+    return right
+
+
+def _legend(twins: Sequence[Axes], **options: Any) -> None:
+    """One legend for what is drawn on axes that lie on each other, with one entry for each label."""
+    handles = {}
+    for one in twins:
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    twins[0].legend(handles.values(), handles.keys(), **options)
+
+
+def _focus(axes: Axes, values: np.ndarray, zero: bool = False) -> None:
+    """Limit the axis to what matters: the first losses are many times the later ones."""
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min()), float(np.quantile(finite, 0.98))
+    room = 0.08 * (high - low) or 0.1
+    axes.set_ylim(min(0.0, low) if zero else low - room, high + room)
+
+
+def _headroom(twins: Sequence[Axes], factor: float) -> None:
+    """Leave the upper part to the legend."""
+    for one in twins:
+        low, high = one.get_ylim()
+        one.set_ylim(low, low + (high - low) * factor)
+
+
+def _missing(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", va="center", color=GREY)
