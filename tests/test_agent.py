@@ -1,53 +1,73 @@
 """The agent: the order of a step, rows, saving and loading, and what it refuses."""
 
 import contextlib
+import subprocess
+import sys
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-import worldmodels.agent
+from outside import registered
 from worldmodels.agent import AGENT_FILE, Agent, load_agent, untrained_agent
 from worldmodels.controller.linear import parameter_count
 from worldmodels.core.errors import UserError
+from worldmodels.core.files import load_tensors, save_tensors
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.mixture import expectation
+from worldmodels.tasks import TASKS, Task, get_task
+from worldmodels.tasks.base import Observations
 from worldmodels.tasks.car_racing.task import CarRacing
+from worldmodels.vision import base as vision_base
+from worldmodels.vision.base import Vision
+from worldmodels.vision.config import VisionConfig
 from worldmodels.vision.conv_vae import ConvVAE
 from worlds import Scripted
 
 Z, H = 3, 8
 
 
-class TinyVision(nn.Module):
+class TinyVision(Vision):
     """z is a linear map of the scripted world's observation."""
 
-    latent_size = Z
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Z)
         self.map = nn.Linear(3, Z)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         mu = torch.tanh(self.map(images[:, :, 0, 0].float() * 5))
         return mu, torch.zeros_like(mu)
 
+    def decode(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def objectives(self, config: VisionConfig, seed: int) -> list[Any]:
+        raise NotImplementedError
+
+    def held_out_loss(self, images: Tensor, config: VisionConfig) -> dict[str, Tensor]:
+        raise NotImplementedError
+
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons to the last bit should not depend on whether this processor likes bfloat16."""
-    monkeypatch.setattr(worldmodels.agent, "precision", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(vision_base, "precision", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(vision_base, "fast_bfloat16", lambda _: False)
 
 
-def tiny_agent(features: tuple[str, ...] = ("z", "h"), seed: int = 0) -> Agent:
+def random_agent(task: Task, vision: Vision, memory: MDNRNN, inputs: tuple[str, ...] = ("z", "h")) -> Agent:
+    """An agent whose C is random."""
+    agent = untrained_agent(task, vision, memory, inputs)
+    agent.controller = torch.randn(len(agent.controller))
+    return agent
+
+
+def tiny_agent(inputs: tuple[str, ...] = ("z", "h"), seed: int = 0) -> Agent:
     torch.manual_seed(seed)
-    vision, memory = cast(ConvVAE, TinyVision()), MDNRNN(Z, 2, H, 2)
-    task = Scripted()
-    controller = torch.randn(controller_size(task, vision, memory, features))
-    return Agent(task, vision, memory, controller, features)
+    return random_agent(Scripted(), TinyVision(), MDNRNN(Z, 2, H, 2), inputs)
 
 
 def observations(step: int, count: int = 4) -> np.ndarray:
@@ -55,11 +75,11 @@ def observations(step: int, count: int = 4) -> np.ndarray:
     return np.random.default_rng(step).integers(0, 256, (count, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("features", [("z", "h"), ("z",), ("z", "h", "c"), ("h", "z")])
-def test_a_step_is_z_then_the_action_from_z_and_the_old_h_then_the_new_h(features: tuple[str, ...]) -> None:
-    agent = tiny_agent(features)
+@pytest.mark.parametrize("inputs", [("z", "h"), ("z",), ("z", "h", "c"), ("h", "z")])
+def test_a_step_is_z_then_the_action_from_z_and_the_old_h_then_the_new_h(inputs: tuple[str, ...]) -> None:
+    agent = tiny_agent(inputs)
     policy, lstm = agent.policy(4), agent.memory.lstm
-    size = sum({"z": Z, "h": H, "c": H}[name] for name in features)
+    size = sum({"z": Z, "h": H, "c": H}[name] for name in inputs)
     bias, weights = agent.controller[:2], agent.controller[2:].reshape(size, 2)
     h, c = torch.zeros(1, 4, H), torch.zeros(1, 4, H)
     for step in range(5):
@@ -68,7 +88,7 @@ def test_a_step_is_z_then_the_action_from_z_and_the_old_h_then_the_new_h(feature
         with torch.no_grad():
             z, _ = agent.encode(agent.task.frames(seen))
             known = {"z": z, "h": h[0], "c": c[0]}
-            control = torch.tanh(torch.cat([known[name] for name in features], -1) @ weights + bias)
+            control = torch.tanh(torch.cat([known[name] for name in inputs], -1) @ weights + bias)
             wanted = control.numpy() / 2  # the scripted world's codec for its environment ...
             np.testing.assert_allclose(action, wanted, rtol=1e-5, atol=1e-6)
             for_memory = torch.from_numpy(2 * wanted)  # ... and for M
@@ -154,8 +174,8 @@ def real_agent() -> Agent:
     """An agent of the real sizes with random weights."""
     torch.manual_seed(1)
     task, vision, memory = CarRacing(), ConvVAE(32), MDNRNN(32, 3, 256, 5, reward=True, end=True)
-    size = controller_size(task, vision, memory, ("z", "h"))
-    return Agent(task, vision, memory, 0.1 * torch.randn(size), info={"preset": "quick", "seed": 3})
+    controller = 0.1 * torch.randn(parameter_count(32 + 256, 3))
+    return Agent(task, vision, memory, controller, info={"preset": "quick", "seed": 3})
 
 
 def pictures(step: int) -> np.ndarray:
@@ -167,7 +187,7 @@ def pictures(step: int) -> np.ndarray:
 def test_a_loaded_agent_acts_like_the_saved_one(real_agent: Agent, tmp_path: Path) -> None:
     real_agent.save(tmp_path / "deep" / "folder")
     loaded = load_agent(tmp_path / "deep" / "folder")
-    assert loaded.task.name == "car-racing" and loaded.features == ("z", "h")
+    assert loaded.task.name == "car-racing" and loaded.inputs.names == ("z", "h")
     assert loaded.info == {"preset": "quick", "seed": 3}
     assert loaded.memory.reward_head is not None and loaded.memory.end_head is not None
     assert torch.equal(loaded.controller, real_agent.controller), "C keeps its float32"
@@ -199,7 +219,7 @@ def test_what_is_no_agent_is_refused(real_agent: Agent, tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="holds no agent"):
         load_agent(tmp_path)
     real_agent.save(tmp_path)
-    monkeypatch.setattr(tasks, "_REGISTRY", {"other": "worlds:Scripted"})
+    monkeypatch.setattr(TASKS, "_known", {"other": "worlds:Scripted"})
     with pytest.raises(UserError, match="unknown task 'car-racing'"):
         load_agent(tmp_path)
 
@@ -212,13 +232,71 @@ def test_weights_that_are_not_finite_are_never_loaded(real_agent: Agent, tmp_pat
         load_agent(tmp_path)
 
 
-def test_a_new_task_is_a_registry_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_task_is_a_registry_line(tmp_path: Path) -> None:
     """Everything that the agent knows of its world, it asks the task."""
-    monkeypatch.setitem(tasks._REGISTRY, "scripted", "worlds:Scripted")
-    task = tasks.get_task("scripted")
-    vision, memory = ConvVAE(4), MDNRNN(4, 2, 8, 2)
-    agent = Agent(task, vision, memory, torch.randn(controller_size(task, vision, memory, ("z", "h"))))
-    agent.save(tmp_path)
-    loaded = load_agent(tmp_path)
+    with registered(TASKS, "scripted", "worlds:Scripted"):
+        random_agent(get_task("scripted"), ConvVAE(4), MDNRNN(4, 2, 8, 2)).save(tmp_path)
+        loaded = load_agent(tmp_path)
     assert isinstance(loaded.task, Scripted)
     assert loaded.policy(2).act(observations(0, 2)).shape == (2, 2)
+
+
+def test_agents_of_another_format_say_what_to_do(real_agent: Agent, tmp_path: Path) -> None:
+    real_agent.save(tmp_path)
+    tensors, meta = load_tensors(tmp_path / AGENT_FILE)
+    assert meta["format"] == 2 and meta["vision"] == {"name": "conv-vae", "latent_size": 32}
+    for number, advice in ((1, "made by an older version; train it again"), (3, "update worldmodels")):
+        save_tensors(tmp_path / AGENT_FILE, tensors, meta | {"format": number})
+        with pytest.raises(UserError, match=f"its format is {number}, this version reads 2; .*{advice}") as refused:
+            load_agent(tmp_path)
+        assert "\n" not in str(refused.value)
+
+
+# --- what others notice of it --------------------------------------------------------------------------------
+
+
+def test_observations_whose_frames_are_there_give_the_same_actions_as_raw_ones() -> None:
+    agent = tiny_agent()
+    first, second = agent.policy(4), agent.policy(4)
+    for step, rows in enumerate([[0, 1, 2, 3], [1, 3], [3]]):
+        seen = Observations(agent.task, observations(step)[rows])
+        assert np.array_equal(first.act(seen, np.array(rows)), second.act(seen.raw, np.array(rows)))
+
+
+_QUIET = """
+import os, random, signal, sys, warnings
+
+def own():
+    handlers = [signal.getsignal(number) for number in sorted(signal.valid_signals())]
+    return dict(os.environ), list(sys.meta_path), list(sys.path), list(warnings.filters), handlers, os.getcwd()
+
+before = own()
+import worldmodels
+assert own() == before, "import worldmodels"
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+
+import gymnasium, numpy as np, torch
+
+def all_of_it():
+    numbers = np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()
+    kinds = torch.get_default_dtype(), torch.get_default_device(), torch.get_autocast_dtype("cpu")
+    ways = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    exact = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+    return own(), torch.get_num_threads(), torch.get_num_interop_threads(), numbers, kinds, ways, exact
+
+torch.set_num_threads(3)
+before = all_of_it()
+agent = worldmodels.load_agent("car-racing")
+assert all_of_it() == before, "load_agent"
+for count in (1, 6):
+    policy = agent.policy(count)
+    for _ in range(2):
+        policy.act(np.zeros((count, 96, 96, 3), np.uint8))
+    assert all_of_it() == before, "act"
+"""
+
+
+def test_importing_loading_and_acting_leave_the_process_as_it_was() -> None:
+    """Threads, environment variables, import hooks, warnings, signals, random numbers: they belong to whoever imports."""
+    done = subprocess.run([sys.executable, "-c", _QUIET], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

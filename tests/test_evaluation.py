@@ -1,5 +1,6 @@
 """Scores: their seeds, their statistics, and evaluations that were cut short."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from gymnasium.vector import VectorEnv
 
 from worldmodels.cli import measure
-from worldmodels.evaluation import evaluate, print_scores, report, statistics
 from worldmodels.core.seeds import _PURPOSES, episode_seeds
+from worldmodels.evaluation import evaluate, print_scores, report, statistics
 from worldmodels.execution.executor import LocalExecutor
+from worldmodels.tasks import Task
+from worldmodels.tasks.base import PolicyFor
 from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
 
 # --- seeds ---------------------------------------------------------------------------------------------------
@@ -93,15 +96,21 @@ def diarists(seeds: Sequence[int]) -> Diarist:
     return Diarist()
 
 
+def evaluated(task: Task, policy: PolicyFor, seeds: Sequence[int], num_envs: int, **options: Any) -> list[float]:
+    """Scores on the slow backend, by an executor of their own."""
+    with contextlib.closing(LocalExecutor()) as executor:
+        return evaluate(executor, task, policy, "slow", seeds, num_envs, **options).tolist()
+
+
 def test_every_seed_is_played_once_and_in_order() -> None:
     task = Scripted()
-    assert evaluate(LocalExecutor(), task, diarists, "slow", SEEDS, num_envs=5).tolist() == WANTED
+    assert evaluated(task, diarists, SEEDS, num_envs=5) == WANTED
     assert task.made == [(5, "slow"), (3, "slow")], "environments are kept while their number stays"
 
 
 @pytest.mark.parametrize("num_envs", [1, 4, 13, 100])
 def test_the_number_of_environments_changes_no_score(num_envs: int) -> None:
-    assert evaluate(LocalExecutor(), Scripted(), diarists, "slow", SEEDS, num_envs).tolist() == WANTED
+    assert evaluated(Scripted(), diarists, SEEDS, num_envs) == WANTED
 
 
 def test_a_dead_worker_changes_no_score() -> None:
@@ -121,7 +130,7 @@ def test_a_dead_worker_changes_no_score() -> None:
         return env
 
     task._make = mortal  # type: ignore[method-assign]
-    assert evaluate(LocalExecutor(), task, diarists, "slow", SEEDS, 13).tolist() == WANTED
+    assert evaluated(task, diarists, SEEDS, 13) == WANTED
     assert next(deaths, None) is None
 
 
@@ -142,37 +151,37 @@ class Counted:
 def test_an_evaluation_that_was_cut_short_goes_on_where_it_stopped(tmp_path: Path) -> None:
     partial = tmp_path / "partial.json"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(LocalExecutor(), Scripted(), Counted(until=2), "slow", SEEDS, 4, partial_file=partial, identity="A")
+        evaluated(Scripted(), Counted(until=2), SEEDS, 4, partial_file=partial, identity="A")
     rest = Counted()
-    found = evaluate(LocalExecutor(), Scripted(), rest, "slow", SEEDS, 4, partial_file=partial, identity="A")
-    assert found.tolist() == WANTED and rest.chunks == [SEEDS[8:12], SEEDS[12:]]
+    found = evaluated(Scripted(), rest, SEEDS, 4, partial_file=partial, identity="A")
+    assert found == WANTED and rest.chunks == [SEEDS[8:12], SEEDS[12:]]
     again = Counted()
-    assert evaluate(LocalExecutor(), Scripted(), again, "slow", SEEDS, 4, partial_file=partial, identity="A").tolist() == WANTED
+    assert evaluated(Scripted(), again, SEEDS, 4, partial_file=partial, identity="A") == WANTED
     assert again.chunks == []
 
 
 def test_more_episodes_use_those_that_are_there_and_fewer_are_a_part_of_them(tmp_path: Path) -> None:
     partial = tmp_path / "partial.json"
-    evaluate(LocalExecutor(), Scripted(), Counted(), "slow", SEEDS[:8], 4, partial_file=partial)
+    evaluated(Scripted(), Counted(), SEEDS[:8], 4, partial_file=partial)
     more = Counted()
-    assert evaluate(LocalExecutor(), Scripted(), more, "slow", SEEDS, 10, partial_file=partial).tolist() == WANTED
+    assert evaluated(Scripted(), more, SEEDS, 10, partial_file=partial) == WANTED
     assert more.chunks == [SEEDS[8:]]
-    assert evaluate(LocalExecutor(), Scripted(), Counted(), "slow", SEEDS[:3], 4, partial_file=partial).tolist() == WANTED[:3]
+    assert evaluated(Scripted(), Counted(), SEEDS[:3], 4, partial_file=partial) == WANTED[:3]
 
 
 @pytest.mark.parametrize(("seeds", "identity"), [(SEEDS, "B"), (SEEDS[::-1], "A")])
 def test_what_another_policy_or_other_seeds_left_is_not_used(tmp_path: Path, seeds: list[int], identity: str) -> None:
     partial = tmp_path / "partial.json"
-    evaluate(LocalExecutor(), Scripted(), Counted(), "slow", SEEDS[:8], 4, partial_file=partial, identity="A")
+    evaluated(Scripted(), Counted(), SEEDS[:8], 4, partial_file=partial, identity="A")
     policies = Counted()
-    evaluate(LocalExecutor(), Scripted(), policies, "slow", seeds, 4, partial_file=partial, identity=identity)
+    evaluated(Scripted(), policies, seeds, 4, partial_file=partial, identity=identity)
     assert [seed for chunk in policies.chunks for seed in chunk] == seeds
 
 
 def test_shorter_episodes_are_cut_at_their_limit() -> None:
-    found = evaluate(LocalExecutor(), Scripted(), diarists, "slow", SEEDS, 13, steps=2)
-    assert found.tolist() == [reward_at(seed, 0) + reward_at(seed, 1) for seed in SEEDS]
-    assert evaluate(LocalExecutor(), Scripted(), diarists, "slow", SEEDS, 13, steps=MAX_STEPS).tolist() == WANTED
+    found = evaluated(Scripted(), diarists, SEEDS, 13, steps=2)
+    assert found == [reward_at(seed, 0) + reward_at(seed, 1) for seed in SEEDS]
+    assert evaluated(Scripted(), diarists, SEEDS, 13, steps=MAX_STEPS) == WANTED
 
 
 def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,11 +261,11 @@ def test_a_drawn_latent_is_that_of_the_given_random_numbers(memory: MDNRNN) -> N
     rewards, ends = np.array([reward_and_end(h, M) for h in hidden]).T
     assert drawn.reward is not None and drawn.end_logit is not None
     assert_close(drawn.reward, rewards)
-    assert_close(torch.sigmoid(memory.end_odds(drawn.end_logit)), ends)
+    assert_close(torch.sigmoid(memory.unweighted_end_logit(drawn.end_logit)), ends)
     heads = memory.heads(tensor(np.array(hidden)))
     assert heads.reward is not None and heads.end_logit is not None
     assert_close(heads.reward, rewards)
-    assert_close(torch.sigmoid(memory.end_odds(heads.end_logit)), ends)
+    assert_close(torch.sigmoid(memory.unweighted_end_logit(heads.end_logit)), ends)
 
 
 def test_a_controller_is_a_linear_map_and_a_tanh() -> None:

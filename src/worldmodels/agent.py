@@ -235,15 +235,17 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Give a module on the meta device its memory and its weights."""
+    """Give a module on the meta device its weights."""
     given = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    for name in {**wanted, **given}:
+    wanted = module.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in wanted.items()}
+    for name in {**shapes, **given}:
         shape = tuple(given[name].shape) if name in given else "nothing"
-        if shape != wanted.get(name, "nothing"):
-            raise ValueError(f"expected {wanted.get(name, 'nothing')} as {prefix}{name}, got {shape}")
+        if shape != shapes.get(name, "nothing"):
+            raise ValueError(f"expected {shapes.get(name, 'nothing')} as {prefix}{name}, got {shape}")
         _check_finite(prefix + name, given[name])
-    module.to_empty(device="cpu").load_state_dict(given)
+    # Assigned: to give the module memory of its own first, PyTorch would import SymPy, which takes half a second.
+    module.load_state_dict({name: value.to(wanted[name].dtype) for name, value in given.items()}, assign=True)
 
 
 def _check_finite(name: str, values: Tensor) -> None:

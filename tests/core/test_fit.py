@@ -256,7 +256,7 @@ def test_two_objectives_resume_to_the_bit(how: str, tmp_path: Path, monkeypatch:
 
 
 def test_the_metrics_of_two_objectives_are_all_their_parts_and_the_sum_of_their_losses(tmp_path: Path) -> None:
-    Duel().fit(tmp_path)
+    Duel().fit(tmp_path, checkpoint_seconds=60)
     for row in rows(tmp_path):
         assert list(row) == ["step", "real", "fake", "deceived", "loss", "lr", "duel_per_s"]
         parts = float(row["real"]) + float(row["fake"]) + float(row["deceived"])
@@ -266,7 +266,7 @@ def test_the_metrics_of_two_objectives_are_all_their_parts_and_the_sum_of_their_
 
 def test_gradients_of_one_objective_do_not_leak_into_the_other(tmp_path: Path) -> None:
     duel = Duel()
-    duel.fit(tmp_path, steps=12)
+    duel.fit(tmp_path, steps=12, checkpoint_seconds=60)
     # The same by hand, one objective and one fresh gradient at a time.
     hand = Duel()
     sides = [

@@ -136,4 +136,4 @@ def test_the_end_head_without_the_weight_of_ends_gives_their_probability() -> No
     memory.end_weight.fill_(10.0)
     # An end that comes once in 5 steps and counts 10 times looks like odds of 10 : 4.
     logit = torch.tensor([10 / 4]).log()
-    assert torch.sigmoid(memory.end_odds(logit)).item() == pytest.approx(0.2, rel=1e-5)
+    assert torch.sigmoid(memory.unweighted_end_logit(logit)).item() == pytest.approx(0.2, rel=1e-5)

@@ -1,26 +1,24 @@
-"""Playing in the dream, with the real world beside it, in a window that nobody sees."""
+"""Playing in the dream, with the real world beside it, without a window."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-import pygame
+import numpy as np
 import pytest
 
-from test_dream import dreamer, driven
-from test_play import press, release
+from dream_agents import dreamer, driven
 from worldmodels.agent import load_agent
 from worldmodels.core.errors import UserError
-from worldmodels.play.window import Game
-from worldmodels.play.dream import DreamGame, play_dream
-from worldmodels.render.picture import stock_env
 from worldmodels.core.seeds import episode_seeds
-from worldmodels.tasks import get_task
+from worldmodels.play import dream as dream_module
+from worldmodels.play.dream import DreamViewer
+from worldmodels.render.stock import stock_env
+from worldmodels.tasks import Task, get_task
+from worldmodels.tasks.base import playing_of
+from worldmodels.tasks.car_racing.task import CarRacing
 
 CAR = get_task("car-racing")
-
-
-@pytest.fixture(autouse=True)
-def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
 
 
 @pytest.fixture
@@ -29,59 +27,111 @@ def saved(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_the_keys_drive_the_dream_and_the_real_world(saved: str) -> None:
-    scores: list[float] = []
+@pytest.fixture
+def viewer(saved: str) -> Iterator[DreamViewer]:
+    with closing(DreamViewer(CAR, 1, saved)) as made:
+        yield made
 
-    def tick(game: Game) -> None:
-        assert isinstance(game, DreamGame)
-        if not scores:
-            press(pygame.K_UP)
-        scores.append(game.beside.real_score)
-        if len(scores) == 9:
-            assert game.beside.step_number == 8 and game.beside.dream_score != 0
-            release(pygame.K_UP)
-            press(pygame.K_ESCAPE)
 
-    play_dream(CAR, 1, saved, tick=tick)
+def test_the_keys_act_in_the_dream_and_in_the_real_world(viewer: DreamViewer, saved: str) -> None:
+    viewer.press("up")
+    scores = [0.0]
+    for _ in range(8):
+        viewer.advance()
+        scores.append(viewer.side_by_side.real_score)
+    assert viewer.side_by_side.step_number == 8 and viewer.side_by_side.dream_score != 0
     env = stock_env(CAR)
     driven(load_agent(saved), env, episode_seeds("play", 1, 1, 0)[0])
     wanted = [0.0]
     for _ in range(8):
-        wanted.append(wanted[-1] + float(env.step(CAR.key_action(frozenset({"up"})))[1]))
+        wanted.append(wanted[-1] + float(env.step(playing_of(CAR).key_action(frozenset({"up"})))[1]))
+    env.close()
     assert scores == pytest.approx(wanted)
 
 
-def test_plus_and_minus_change_the_temperature_and_a_lets_the_agent_act(saved: str) -> None:
-    seen: list[tuple[float, bool]] = []
-
-    def tick(game: Game) -> None:
-        assert isinstance(game, DreamGame)
-        seen.append((game.temperature, game.agent_drives))
-        keys = [pygame.K_PLUS, pygame.K_MINUS, pygame.K_MINUS, pygame.K_a, pygame.K_ESCAPE]
-        press(keys[len(seen) - 1])
-
-    play_dream(CAR, 1, saved, temperature=1.0, tick=tick)
+def test_plus_and_minus_change_the_temperature_and_a_lets_the_agent_act(viewer: DreamViewer) -> None:
+    seen = [(viewer.temperature, viewer.player)]
+    for key in ("plus", "minus", "minus", "a"):
+        viewer.press(key)
+        viewer.advance()
+        seen.append((viewer.temperature, viewer.player))
     assert [one for one, _ in seen] == pytest.approx([1.0, 1.15, 1.0, 1 / 1.15, 1 / 1.15])
-    assert [agent for _, agent in seen] == [False] * 4 + [True]
+    assert [player for _, player in seen] == ["you"] * 4 + ["agent"]
+    for key, limit in (("plus", 4.0), ("minus", 0.05)):
+        for _ in range(60):
+            viewer.press(key)
+        assert viewer.temperature == pytest.approx(limit)
 
 
-def test_enter_begins_a_new_dream_and_finished_ones_are_scored(saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(CAR), "max_steps", 4)
-    steps: list[int] = []
+def test_the_agent_acts_by_what_it_sees_in_the_dream(viewer: DreamViewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[np.ndarray] = []
+    step = viewer.side_by_side.step
+    monkeypatch.setattr(viewer.side_by_side, "step", lambda action: (done.append(action), step(action)))
+    viewer.press("a")
+    wanted = viewer.side_by_side.agent_action()
+    viewer.advance()
+    np.testing.assert_array_equal(done[0], wanted)
 
-    def tick(game: Game) -> None:
-        assert isinstance(game, DreamGame)
-        steps.append(game.beside.step_number)
-        if len(steps) == 7:
-            press(pygame.K_RETURN)
-        if len(steps) == 9:
-            press(pygame.K_ESCAPE)
 
-    scores = play_dream(CAR, 1, saved, tick=tick)
-    assert steps == [0, 1, 2, 3, 4, 4, 4, 1, 2] and len(scores) == 1
+def test_enter_starts_a_new_dream_and_finished_ones_are_scored(
+    viewer: DreamViewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CarRacing, "max_steps", 4)
+    viewer.close()
+    viewer = DreamViewer(CAR, 1, viewer.side_by_side.agent)
+    steps = [viewer.side_by_side.step_number]
+    for _ in range(6):
+        viewer.advance()
+        steps.append(viewer.side_by_side.step_number)
+    assert viewer.scene().banner == "finished: enter for a new dream"
+    viewer.press("enter")
+    viewer.advance()
+    steps.append(viewer.side_by_side.step_number)
+    viewer.close()
+    assert steps == [0, 1, 2, 3, 4, 4, 4, 1] and len(viewer.scores) == 1
+
+
+def test_both_worlds_are_shown_with_their_scores(viewer: DreamViewer) -> None:
+    viewer.press("a")
+    viewer.advance()
+    both, scene = viewer.side_by_side, viewer.scene()
+    dream, real = scene.panels
+    assert dream.caption == f"the dream: {both.dream_score:.0f}"
+    assert real.caption == f"the real world: {both.real_score:.0f}"
+    np.testing.assert_array_equal(dream.picture, both.dream_frame())
+    assert dict(scene.readings) == {"step": "1", "temperature": "1.00", "player": "agent"}
+    assert viewer.picture().shape == (*viewer.size[::-1], 3)
+    both.dream_over = True
+    viewer.advance()
+    assert "(ended)" in viewer.scene().panels[0].caption
+
+
+def test_where_the_real_world_cannot_be_run_the_dream_is_played_alone(
+    saved: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(task: Task) -> None:
+        raise UserError("no Box2D here")
+
+    monkeypatch.setattr(dream_module, "stock_env", missing)
+    with closing(DreamViewer(CAR, 1, saved)) as viewer:
+        viewer.advance()
+        assert len(viewer.scene().panels) == 1 and viewer.picture().shape == (*viewer.size[::-1], 3)
+    assert "the dream alone: no Box2D here" in capsys.readouterr().err
 
 
 def test_an_agent_of_another_world_is_refused(tmp_path: Path) -> None:
     dreamer("take-cover").save(tmp_path)
     with pytest.raises(UserError, match="is an agent for take-cover, not for car-racing"):
-        play_dream(CAR, 1, str(tmp_path))
+        DreamViewer(CAR, 1, str(tmp_path))
+
+
+def test_an_agent_that_cannot_dream_is_refused() -> None:
+    agent = dreamer()
+    agent.starts = None
+    with pytest.raises(UserError, match="holds no recorded frames"):
+        DreamViewer(CAR, 1, agent)
+
+
+def test_the_dream_of_a_world_with_a_board_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="bin-packing cannot be played by hand in its dream"):
+        DreamViewer(get_task("bin-packing"), 1)

@@ -1,64 +1,62 @@
-"""Playing in a window that nobody sees: keys are pressed by the tests, the world is the stock one."""
+"""Playing the real world without a window: keys by name, the stock world, the agent that takes over, kept episodes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import gymnasium
 import numpy as np
-import pygame
 import pytest
+import torch
 
-from worldmodels.play import window as play_module
 from worldmodels.core.errors import UserError
-from worldmodels.play.window import Game, play
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.episodes import EpisodeStore
+from worldmodels.play import world as world_module
+from worldmodels.play.choices import viewer_of
+from worldmodels.play.world import WorldViewer
 from worldmodels.tasks import get_task
+from worldmodels.tasks.base import Observations
+from worldmodels.tasks.car_racing.task import CarRacing
+from worlds import Scripted
+
+CAR = get_task("car-racing")
 
 
-@pytest.fixture(autouse=True)
-def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+@pytest.fixture
+def viewer() -> Iterator[WorldViewer]:
+    with closing(WorldViewer(CAR, seed=1)) as made:
+        yield made
 
 
-def press(*keys: int) -> None:
-    for key in keys:
-        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
+def go(viewer: WorldViewer, ticks: int) -> None:
+    for _ in range(ticks):
+        viewer.advance()
 
 
-def release(key: int) -> None:
-    pygame.event.post(pygame.event.Event(pygame.KEYUP, key=key))
+class TurnsLeft:
+    """An agent that always steers half left; it counts what it has observed."""
+
+    observed = 0
+
+    def policy(self, num_envs: int) -> "TurnsLeft":
+        return self
+
+    def reset(self) -> None: ...
+
+    def act(self, observations: Observations) -> np.ndarray:
+        self.observed += 1
+        return np.array([[-0.5, 0.25, 0.0]], np.float32)
 
 
-def script(moves: Iterable[tuple[int, Callable[[], None]]], last: int) -> Callable[[Game], None]:
-    """Presses keys before the given steps, and escape before the last."""
-    plan = dict(moves)
-    count = 0
-
-    def tick(game: Game) -> None:
-        nonlocal count
-        plan.get(count, lambda: None)()
-        if count == last:
-            press(pygame.K_ESCAPE)
-        count += 1
-
-    return tick
-
-
-def test_the_arrow_keys_drive_the_stock_world_and_the_score_is_the_sum_of_its_rewards() -> None:
-    seen: list[tuple[float, int]] = []
-
-    def tick(game: Game) -> None:
-        if not seen:
-            press(pygame.K_UP)
-        if len(seen) == 10:
-            release(pygame.K_UP)
-            press(pygame.K_LEFT)
-        seen.append((game.score, game.step))
-        if len(seen) == 20:
-            press(pygame.K_ESCAPE)
-
-    play(get_task("car-racing"), seed=3, tick=tick)
+def test_the_arrow_keys_act_in_the_stock_world_and_the_score_is_the_sum_of_its_rewards() -> None:
+    with closing(WorldViewer(CAR, seed=3)) as viewer:
+        viewer.press("up")
+        go(viewer, 10)
+        viewer.release("up")
+        viewer.press("left")
+        go(viewer, 9)
+        found = viewer.score, viewer.step
     env = gymnasium.make("CarRacing-v3", render_mode="rgb_array")
     env.reset(seed=episode_seeds("play", 3, 1, 0)[0])
     score = 0.0
@@ -66,125 +64,158 @@ def test_the_arrow_keys_drive_the_stock_world_and_the_score_is_the_sum_of_its_re
         action = np.array([0.0, 1.0, 0.0] if step < 10 else [-1.0, 0.0, 0.0], dtype=np.float32)
         score += float(env.step(action)[1])
     env.close()
-    assert seen[19] == (pytest.approx(score), 19)
+    assert found == (pytest.approx(score), 19)
 
 
 def test_a_finished_episode_is_saved_whole_and_aligned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = get_task("car-racing")
-    monkeypatch.setattr(type(task), "max_steps", 12)
-    scores = play(task, 5, tmp_path / "mine", tick=script([(0, lambda: press(pygame.K_UP))], last=14))
-    (episode,) = EpisodeStore(tmp_path / "mine").flushes()[0].episodes()
-    assert len(scores) == 1 and scores[0] == pytest.approx(float(episode.rewards.sum()), abs=1e-3)
+    monkeypatch.setattr(CarRacing, "max_steps", 12)
+    with closing(WorldViewer(CAR, 5, tmp_path / "mine")) as viewer:
+        viewer.press("up")
+        go(viewer, 14)
+        assert viewer.over and viewer.scene().message == f"saved to {tmp_path / 'mine'}"
+    (episode,) = EpisodeStore(tmp_path / "mine").shards()[0].episodes()
+    (score,) = viewer.scores
+    assert score == pytest.approx(float(episode.rewards.sum()), abs=1e-3)
     assert episode.frames.shape == (13, 64, 64, 3) and len(episode.actions) == len(episode.rewards) == 12
     assert (episode.actions == np.array([0, 1, 0], np.float32)).all()
     assert not episode.terminated  # a limit ended it, not the world
     env = gymnasium.make("CarRacing-v3", render_mode="rgb_array")
     first, _ = env.reset(seed=episode.seed)
     env.close()
-    assert (episode.frames[0] == task.frames(first[None])[0]).all()
+    assert (episode.frames[0] == CAR.frames(first[None])[0]).all()
 
 
 def test_saved_episodes_are_added_to_those_already_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = get_task("car-racing")
-    monkeypatch.setattr(type(task), "max_steps", 3)
-    for _ in range(2):
-        play(task, 5, tmp_path, tick=script([], last=5))
-    assert len(EpisodeStore(tmp_path).flushes()) == 2
+    monkeypatch.setattr(CarRacing, "max_steps", 3)
+    for seed in (5, 6):
+        with closing(WorldViewer(CAR, seed, tmp_path)) as viewer:
+            go(viewer, 5)
+            viewer.press("enter")
+            go(viewer, 3)
+    saved = [shard.seeds.tolist() for shard in EpisodeStore(tmp_path).shards()]
+    assert saved == [episode_seeds("play", seed, 1, number) for seed in (5, 6) for number in (0, 1)]
 
 
-def test_enter_starts_a_new_track_and_p_pauses() -> None:
-    seeds: list[int] = []
-    steps: list[int] = []
-
-    def tick(game: Game) -> None:
-        seeds.append(game.seed)
-        steps.append(game.step)
-        if len(steps) == 4:
-            press(pygame.K_p)
-        if len(steps) == 8:
-            press(pygame.K_p, pygame.K_RETURN)
-        if len(steps) == 10:
-            press(pygame.K_ESCAPE)
-
-    play(get_task("car-racing"), seed=1, tick=tick)
-    assert steps[3] == steps[7] == 3  # paused
-    assert len(set(seeds)) == 2 and steps[8] == 1  # a new track, and its first step
+def test_an_episode_that_is_given_up_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CarRacing, "max_steps", 4)
+    with closing(WorldViewer(CAR, 5, tmp_path)) as viewer:
+        go(viewer, 2)
+        viewer.press("enter")
+        go(viewer, 4)
+    (episode,) = EpisodeStore(tmp_path).shards()[0].episodes()
+    assert (episode.seed, len(episode.actions)) == (episode_seeds("play", 5, 1, 1)[0], 4)
 
 
-def test_the_key_a_lets_the_agent_drive_and_gives_the_wheel_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Turns:
-        """Always half left."""
+def test_enter_starts_a_new_track_and_p_pauses(viewer: WorldViewer) -> None:
+    go(viewer, 3)
+    first = viewer.seed
+    viewer.press("p")
+    go(viewer, 4)
+    assert viewer.step == 3 and viewer.scene().banner == "paused: p to go on"
+    viewer.press("p")
+    viewer.press("enter")
+    go(viewer, 1)
+    assert viewer.step == 1 and viewer.seed != first and viewer.scene().banner is None
 
-        def reset(self) -> None: ...
 
-        def act(self, observations: np.ndarray) -> np.ndarray:
-            return np.array([[-0.5, 0.25, 0.0]], np.float32)
+@pytest.mark.parametrize("key", ["escape", "q"])
+def test_escape_and_q_end_the_session(viewer: WorldViewer, key: str) -> None:
+    assert viewer.running
+    viewer.press(key)
+    assert not viewer.running
 
-    task = get_task("car-racing")
-    monkeypatch.setattr(type(task), "max_steps", 9)
-    monkeypatch.setattr(Game, "_load_policy", lambda game: Turns())
-    toggle = [(0, lambda: press(pygame.K_UP)), (3, lambda: press(pygame.K_a)), (6, lambda: press(pygame.K_a))]
-    play(task, 5, tmp_path, tick=script(toggle, last=10))
-    (episode,) = EpisodeStore(tmp_path).flushes()[0].episodes()
+
+def test_the_key_a_lets_the_agent_act_and_gives_the_wheel_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = TurnsLeft()
+    monkeypatch.setattr(CarRacing, "max_steps", 9)
+    monkeypatch.setattr(world_module, "agent_for", lambda task, given: agent)
+    with closing(WorldViewer(CAR, 5, tmp_path)) as viewer:
+        viewer.press("up")
+        go(viewer, 3)
+        viewer.press("a")
+        assert viewer.readings()["player"] == "agent"
+        go(viewer, 3)
+        viewer.press("a")
+        go(viewer, 4)
+        assert viewer.readings()["player"] == "you"
+    (episode,) = EpisodeStore(tmp_path).shards()[0].episodes()
     mine, its = [0.0, 1.0, 0.0], [-0.5, 0.25, 0.0]
     assert episode.actions.tolist() == [mine] * 3 + [its] * 3 + [mine] * 3
+    assert agent.observed == 6, "it watches after it has acted, so that it knows where it is"
 
 
-def test_the_readings_are_those_of_the_world() -> None:
-    readings: list[dict[str, str]] = []
+def test_acting_leaves_the_number_of_threads_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
 
-    def tick(game: Game) -> None:
-        readings.append({name: value for name, value, _ in game.readings()})
-        press(pygame.K_UP)
-        if len(readings) == 26:
-            press(pygame.K_ESCAPE)
+    class Counts(TurnsLeft):
+        def act(self, observations: Observations) -> np.ndarray:
+            threads.append(torch.get_num_threads())
+            return super().act(observations)
 
-    play(get_task("car-racing"), seed=1, tick=tick)
-    assert readings[0] == {"score": "0", "step": "0", "time": "0.0 / 20 s", "speed": "0", "driver": "you"}
-    assert readings[25]["time"] == "0.5 / 20 s" and int(readings[25]["speed"]) > 5
-
-
-def test_a_window_that_loses_the_focus_pauses_and_lets_go_of_the_keys() -> None:
-    states: list[tuple[bool, bool]] = []
-
-    def tick(game: Game) -> None:
-        states.append((game.paused, bool(game.held)))
-        if len(states) == 1:
-            press(pygame.K_UP)
-        if len(states) == 2:
-            pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
-        if len(states) == 3:
-            press(pygame.K_ESCAPE)
-
-    play(get_task("car-racing"), seed=1, tick=tick)
-    assert states == [(False, False), (False, True), (True, False)]
+    monkeypatch.setattr(world_module, "agent_for", lambda task, given: Counts())
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with closing(WorldViewer(CAR, 5)) as viewer:
+            viewer.press("a")
+            go(viewer, 2)
+            viewer.picture()
+            assert torch.get_num_threads() == 2 and threads == [1, 1]
+    finally:
+        torch.set_num_threads(before)
 
 
-def test_an_agent_that_cannot_be_loaded_is_said_in_the_window(tmp_path: Path) -> None:
-    notes: list[str] = []
-
-    def tick(game: Game) -> None:
-        if not notes:
-            press(pygame.K_a)
-        notes.append(game.note)
-        if len(notes) == 3:
-            press(pygame.K_ESCAPE)
-
-    play(get_task("car-racing"), seed=1, agent=str(tmp_path / "none"), tick=tick)
-    assert "no such file" in notes[-1]
+def test_the_readings_are_those_of_the_world(viewer: WorldViewer) -> None:
+    assert viewer.readings() == {"score": "0", "step": "0", "time": "0.0 / 20 s", "speed": "0", "player": "you"}
+    viewer.press("up")
+    go(viewer, 25)
+    readings = viewer.readings()
+    assert readings["time"] == "0.5 / 20 s" and int(readings["speed"]) > 5
 
 
-def test_without_a_screen_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(play_module.sys, "platform", "linux")
-    with pytest.raises(UserError, match="no screen"):
-        play(get_task("car-racing"), seed=1)
+def test_a_viewer_that_loses_the_focus_pauses_and_lets_go_of_the_keys(viewer: WorldViewer) -> None:
+    viewer.press("up")
+    assert (viewer.paused, viewer.held) == (False, {"up"})
+    viewer.lose_focus()
+    assert (viewer.paused, viewer.held) == (True, set())
+
+
+def test_the_scene_shows_what_frames_keep_of_the_world_and_the_picture_holds_it(viewer: WorldViewer) -> None:
+    scene = viewer.scene()
+    (panel,) = scene.panels
+    drawn = np.asarray(viewer.env.render())
+    assert panel.picture.shape == (round(len(drawn) * 84 / 96), *drawn.shape[1:])
+    np.testing.assert_array_equal(panel.picture, drawn[: len(panel.picture)])
+    assert scene.title == "CarRacing" and "new track" in scene.help and "drive" not in scene.help
+    picture = viewer.picture()
+    assert picture.shape == (*viewer.size[::-1], 3) and picture.dtype == np.uint8
+    before = picture.copy()
+    viewer.press("up")
+    go(viewer, 5)
+    assert (viewer.picture()[:630] != before[:630]).any() and (picture == before).all()
+
+
+def test_an_agent_that_cannot_be_loaded_is_said_and_the_person_goes_on(tmp_path: Path) -> None:
+    with closing(WorldViewer(CAR, seed=1, agent=str(tmp_path / "none"))) as viewer:
+        viewer.press("a")
+        go(viewer, 2)
+        assert "no such file" in viewer.scene().message
+        assert viewer.step == 2 and viewer.readings()["player"] == "you"
 
 
 def test_saving_into_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        play(get_task("car-racing"), seed=1, save=tmp_path / "file")
+        WorldViewer(CAR, seed=1, save=tmp_path / "file")
+
+
+def test_a_world_that_does_not_say_how_it_is_played_is_refused() -> None:
+    with pytest.raises(UserError, match="scripted cannot be watched or played"):
+        viewer_of(Scripted(), 1)
+
+
+def test_no_pygame_is_needed_by_viewers() -> None:
+    modules: Sequence[str] = ("viewer", "world", "choices", "dream", "scene", "recording")
+    folder = Path(world_module.__file__).parent
+    for name in modules:
+        assert "pygame" not in (folder / f"{name}.py").read_text()

@@ -149,7 +149,7 @@ def predictions(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 
             real.append(one.episode.rewards[:whole].reshape(-1, window).sum(axis=1))
         if prediction.end_logit is not None:
             logit.append(prediction.end_logit.cpu().numpy())
-            probability.append(torch.sigmoid(agent.memory.end_odds(prediction.end_logit)).cpu().numpy())
+            probability.append(torch.sigmoid(agent.memory.unweighted_end_logit(prediction.end_logit)).cpu().numpy())
             ends.append((np.arange(steps) == steps - 1) & one.episode.terminated)
     return Predictions(*(np.concatenate(part) for part in (reward, real, logit, probability, ends)))
 

@@ -44,7 +44,7 @@ def vision_panel(axes: Axes, data: Columns) -> None:
 
 
 def memory_panel(axes: Axes, data: Columns) -> None:
-    """The parts of M's loss by training step: that of the next z on the left axis, those of other heads on the right."""
+    """The parts of M's loss by training step: of the next z on the left axis, of the other heads on the right one."""
     losses = _losses(data)
     if "nll" not in losses:
         _missing(axes)
@@ -153,7 +153,7 @@ def _twin(axes: Axes, label: str) -> Axes:
 
 def _legend(twins: Sequence[Axes], **options: Any) -> None:
     """One legend for what is drawn on axes that lie on each other, with one entry for each label."""
-    handles = {}
+    handles: dict[str, Any] = {}
     for one in twins:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

@@ -1,4 +1,4 @@
-"""A picture of what can be read off latents, variable by variable."""
+"""A picture of how well linear maps tell a world's state, variable by variable."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,17 +19,18 @@ Rows = Sequence[Mapping[str, Any]]
 """As :func:`worldmodels.analysis.probe.probe` gives them."""
 
 
-def probe_plot(rows: Rows, out: Path) -> None:
+def probe_plot(rows: Rows, out: Path, title: str = "") -> None:
     """A panel per variable and measure: bars, or lines over the components where there are several.
 
-    A colour per V; dashed what the pixels give, dotted what seeing nothing gives.
+    A colour per V; dashed from the pixels, dotted from nothing. title: small letters at the top, empty for none.
     """
     panels = list(dict.fromkeys((row["variable"], row["measure"]) for row in rows))
     visions = list(dict.fromkeys(row["vision"] for row in rows))
     colours = {vision: _COLOURS[index % len(_COLOURS)] for index, vision in enumerate(visions)}
     lines = -(-len(panels) // _PER_ROW)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.5 * _PER_ROW, 3.2 * lines + 0.6), layout="constrained")
+        figure = Figure(figsize=(5.5 * _PER_ROW, 3.2 * lines + 0.8), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", color=GREY, size=10)
         axes = figure.subplots(lines, _PER_ROW, squeeze=False).ravel()
         for one, (variable, measure) in zip(axes, panels, strict=False):
             chosen = [row for row in rows if (row["variable"], row["measure"]) == (variable, measure)]

@@ -149,7 +149,7 @@ class _Dreaming:
                 if prediction.reward is not None:
                     total += prediction.reward.item()
                 if prediction.end_logit is not None:
-                    chance = torch.sigmoid(memory.end_odds(prediction.end_logit)).item()
+                    chance = torch.sigmoid(memory.unweighted_end_logit(prediction.end_logit)).item()
                     if torch.rand(()).item() < chance:
                         break
 

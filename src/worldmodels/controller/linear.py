@@ -26,7 +26,7 @@ class LinearControllers:
         self._count, self._controls = len(parameters), controls
         self.bias = parameters[:, :controls].contiguous()
         self.weights = parameters[:, controls:].reshape(len(parameters), inputs, controls).contiguous()
-        self._side_by_side = self.weights.permute(1, 0, 2).reshape(inputs, -1).contiguous()
+        self._side_by_side = self.weights.permute(1, 0, 2).reshape(inputs, len(parameters) * controls)
 
     def __call__(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
         """Controls (n, C) in [-1, 1] for inputs (n, F), a row for each of the controllers ``rows`` (n,).
@@ -54,7 +54,8 @@ class LinearControllers:
 
     def in_order(self, inputs: Tensor) -> Tensor:
         """The same where the first n / P rows belong to the first controller, and so on: a small product for each."""
-        own = torch.bmm(inputs.view(self._count, -1, inputs.shape[1]), self.weights)
+        count = len(inputs) // self._count
+        own = torch.bmm(inputs.view(self._count, count, inputs.shape[1]), self.weights)
         return torch.tanh(own + self.bias.unsqueeze(1)).view(len(inputs), self._controls)
 
     def tensors(self) -> tuple[Tensor, ...]:

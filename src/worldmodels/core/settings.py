@@ -7,6 +7,7 @@ One source serves all: the annotation says the type, the field's rule the bounds
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,6 +17,8 @@ from worldmodels.core.errors import UserError
 
 T = TypeVar("T")
 _RULE = "rule"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+"""What settings are called that have no class of their own, such as phases."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +120,11 @@ def _check_value(value: Any, kind: Any, rule: Rule, path: str) -> None:
             raise UserError(f"{name} must be a table of settings, got {value!r}")
         check(value, f"{path}.")
     elif get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{name} must be a table, got {value!r}")
         for key, one in value.items():
+            if not re.fullmatch(_NAME, str(key)):  # it becomes an option, and the name of a folder
+                raise UserError(f"names in {name} must be of letters, digits, - and _, got {key!r}")
             _check_value(one, get_args(kind)[1], rule, f"{path}.{key}")
     elif get_origin(kind) is tuple:
         _check_sequence(value, get_args(kind)[0], rule, name)

@@ -46,7 +46,7 @@ class Dreams:
         self.agent, self.temperature, self._termination = agent, float(temperature), termination
         fastest = torch.bfloat16 if fast_bfloat16(agent.device) else torch.float32
         self._memories = [PackedMemory(one.memory, dtype or fastest) for one in agents]
-        self._end_odds = agents[-1].memory.end_odds
+        self._unweighted_end_logit = agents[-1].memory.unweighted_end_logit
         self._starts = agent.starts.float().to(agent.device)
         self._states = torch.cat([_start_states(one) for one in agents], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
@@ -112,7 +112,7 @@ class Dreams:
         if drawn.end_logit is None:
             ended = torch.zeros(len(h), dtype=torch.bool, device=h.device)
         elif self._termination == "sample":
-            ended = chance < torch.sigmoid(self._end_odds(drawn.end_logit))
+            ended = chance < torch.sigmoid(self._unweighted_end_logit(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
         if self._alive_reward is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from worldmodels.agent import Agent
+from worldmodels.controller.strategies import STRATEGIES
 from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.encode import dream_starts
@@ -27,7 +28,11 @@ _VISITED_EPISODES = 24
 
 
 def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
-    """Name and settings of the phases that are done, in order; unknown and repeated names are a :class:`UserError`."""
+    """Name and settings of the phases that are done, in order.
+
+    Unknown and repeated names are a :class:`UserError`, and so is an unknown strategy.
+    """
+    STRATEGIES.target(config.strategy)
     names = config.sequence
     for name in names:
         if name not in config.phases:

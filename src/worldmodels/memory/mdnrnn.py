@@ -67,7 +67,7 @@ class MDNRNN(nn.Module):
             bias[hidden_size : 2 * hidden_size] = 1.0  # the forget gate is open at first, as in the authors' code
         second_bias.requires_grad_(False)
 
-    def end_odds(self, end_logit: Tensor) -> Tensor:
+    def unweighted_end_logit(self, end_logit: Tensor) -> Tensor:
         """The end head's logit (...) with the weight of ends taken out: its sigmoid is the probability of an end."""
         return end_logit - self.end_weight.log()
 

@@ -28,15 +28,10 @@ def preset_names(task: str) -> list[str]:
 
 def preset(name: str, task: str = "car-racing") -> Config:
     """The preset called ``name`` of a task; an unknown one is a :class:`UserError`."""
-    tables = _tables(task)
-    if name not in tables:
-        close = difflib.get_close_matches(name, tables, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
-        raise UserError(f"unknown preset {name!r}; presets are {', '.join(tables)}; {hint}")
-    content = _extended(tables, name)
-    phases = content.get("evolution", {}).get("phases", {})
-    for one in phases:
-        phases[one] = _phase(phases, one)
+    content = _completed(_tables(task), name, "preset", "extends")
+    evolution = content.get("evolution")
+    if isinstance(evolution, dict) and isinstance(phases := evolution.get("phases"), dict):
+        evolution["phases"] = {one: _completed(phases, one, "phase", "like") for one in phases}
     return from_json(Config, content | {"task": task, "preset": name})
 
 
@@ -77,10 +72,21 @@ def _path(task: str) -> Path:
     raise UserError(f"the task {task} has no {_FILE}")
 
 
-def _extended(tables: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _completed(
+    tables: Mapping[str, Any], name: str, what: str, word: str, above: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The table called ``name``, over the one that it names by ``word``; what: the kind of table, for messages."""
+    if name not in tables:
+        close = difflib.get_close_matches(name, tables, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
+        raise UserError(f"unknown {what} {name!r}; {what}s are {', '.join(tables)}; {hint}")
+    if name in above or not isinstance(tables[name], dict):
+        wrong = f"leads back to itself by {word!r}" if name in above else "is not a table"
+        raise UserError(f"the {what} {name!r} {wrong}")
     table = dict(tables[name])
-    base = table.pop("extends", None)
-    return _merged(_extended(tables, base), table) if base is not None else copy.deepcopy(table)
+    other = table.pop(word, None)
+    base = {} if other is None else _completed(tables, str(other), what, word, (*above, name))
+    return _merged(base, table)
 
 
 def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,9 +95,3 @@ def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(found.get(key), dict)
         found[key] = _merged(found[key], value) if both else copy.deepcopy(value)
     return found
-
-
-def _phase(phases: Mapping[str, Any], name: str) -> dict[str, Any]:
-    table = dict(phases[name])
-    other = table.pop("like", None)
-    return _merged(_phase(phases, other), table) if other is not None else table

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldmodels.core.device import fast_bfloat16
+
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -86,20 +88,30 @@ def _convolution_backward(
 
 def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
     if x.dtype is torch.bfloat16 and _FUSED:
-        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, [0, 0], stride, [1, 1], 1, "relu", [], ""
-        )
-        return fused
+        return _fused(x, weight, bias, stride)
     return functional.conv2d(x, weight, bias, stride=stride).relu_()
 
 
+def _fused(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, [0, 0], stride, [1, 1], 1, "relu", [], "")
+    return found
+
+
 def _fused_is_available() -> bool:
-    """Say whether PyTorch has oneDNN's convolution that applies the ReLU before it writes its output."""
-    return (
-        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    )
+    """Say whether PyTorch has oneDNN's convolution that applies the ReLU before it writes its output.
+
+    It is a private operator, which another version may lack or change: so it is tried, and PyTorch's public ones do
+    the same work without it.
+    """
+    if not fast_bfloat16(torch.device("cpu")) or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    x, weight, bias = torch.ones(1, 2, 4, 4), torch.ones(3, 2, 2, 2), torch.tensor([-16.5, -15.5, 0.0])
+    wanted = functional.conv2d(x, weight, bias, stride=2).relu_()
+    try:
+        found = _fused(x.bfloat16(), weight.bfloat16(), bias.bfloat16(), (2, 2))
+        return found.shape == wanted.shape and torch.allclose(found.float(), wanted)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return False
 
 
 _FUSED = _fused_is_available()

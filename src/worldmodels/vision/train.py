@@ -98,6 +98,11 @@ class FrameStream:
         return frames
 
 
+def training_images(frames: Tensor, device: torch.device) -> Tensor:
+    """Frames (B, 64, 64, 3) uint8 as the images that V's objectives take: on its device, float32, rounded."""
+    return rounded_images(frames.to(device)).float()
+
+
 def train_vision(
     shards: Sequence[Shard],
     config: VisionConfig,
@@ -119,7 +124,7 @@ def train_vision(
     stream = FrameStream(shards, config.batch, config.window, seed)
 
     def batches(step: int) -> Iterator[Tensor]:
-        return (rounded_images(frames.to(device)).float() for frames in stream.batches(step))
+        return (training_images(frames, device) for frames in stream.batches(step))
 
     objectives = vision.objectives(config, seed)
     schedule = Schedule(steps=max(1, round(config.epochs * stream.batches_per_epoch)))

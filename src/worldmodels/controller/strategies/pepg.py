@@ -40,7 +40,7 @@ class PEPG:
     @property
     def mean(self) -> np.ndarray:
         """Mean of the distribution, (size,)."""
-        return np.array(self._mean)
+        return self._mean.numpy().copy()
 
     def ask(self) -> np.ndarray:
         """Candidates (population, size) of the next generation; the same ones until told."""

@@ -1,0 +1,43 @@
+"""The report on dreams in a few lines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from worldmodels.core.events import say
+
+
+def print_report(report: Mapping[str, Any], directory: Path) -> None:
+    """The figures that count, and where the rest is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found, correlated = report["prediction"], report["correlation"]
+    steps = found["closer_than_a_still_picture_until"]
+    starts = found["starts"]
+    say(f"a dreamt frame is closer to the real one than a still picture until step {steps}, from {starts} starts")
+    if found["end_auc"] is not None:
+        recall, precision = (found[name] for name in ("end_recall", "end_precision"))
+        say(
+            f"ends: AUC {found['end_auc']:.3f}, recall {_text(recall)}, precision {_text(precision)} "
+            "where the weighted end head exceeds 0.5"
+        )
+    if found["reward_correlation"] is not None:
+        say(f"rewards over {found['window']} steps: correlation {found['reward_correlation']:.3f}")
+    if found["mask_accuracy"] is not None:
+        say(f"action mask: accuracy {found['mask_accuracy']:.2%}")
+    pearson = _text(correlated["pearson"])
+    say(f"dream and real score of {correlated['controllers']} controllers: correlation {pearson}")
+    if "temperatures" in report:
+        table = Table(title="controllers evolved in dreams", title_justify="left")
+        for column in ("temperature", "dream score", "real score"):
+            table.add_column(column, justify="right")
+        for row in report["temperatures"]:
+            scores = (f"{row[f'{world}_mean']:.0f} ± {row[f'{world}_sd']:.0f}" for world in ("dream", "real"))
+            table.add_row(f"{row['temperature']:g}", *scores)
+        Console().print(table)
+    say(f"tables and pictures: {directory}")
+
+
+def _text(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"

@@ -1,0 +1,48 @@
+"""What probes of V found, as a table, a CSV, a picture and JSON."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodels.analysis.probe_plot import probe_plot
+from worldmodels.core.events import say
+from worldmodels.core.files import write_bytes, write_json
+
+SOURCES = ("latents", "pixels", "constant")
+"""What a state is told from: mu of V, the frame itself, nothing."""
+
+
+def write(result: Mapping[str, Any], out: Path, json: Path | None) -> None:
+    """``probe.csv`` and ``probe.png`` in the folder ``out``, all figures in the file ``json``, and a printed table."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(result["rows"][0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result["rows"])
+    write_bytes(out / "probe.csv", text.getvalue().encode())
+    worlds = ", ".join(result["worlds"])
+    probe_plot(result["rows"], out / "probe.png", f"{worlds}, seed {result['seed']}")
+    if json is not None:
+        write_json(json, dict(result))
+    _print(result["rows"])
+    for task, counts in result["worlds"].items():
+        say(f"{task}: {counts['frames']:,} frames of {counts['episodes']:,} fresh episodes, a fifth of which measure")
+    say(f"every component: {out / 'probe.csv'}; picture: {out / 'probe.png'}")
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="told by a linear map from", title_justify="left")
+    for column in ("variable", "measure", "V of"):
+        table.add_column(column)
+    for column in SOURCES:
+        table.add_column(column, justify="right")
+    means = [row for row in rows if row["component"] == -1]
+    order = list(dict.fromkeys((row["variable"], row["measure"]) for row in means))
+    for row in sorted(means, key=lambda row: order.index((row["variable"], row["measure"]))):
+        numbers = ["" if row[source] is None else f"{row[source]:.3f}" for source in SOURCES]
+        table.add_row(row["variable"], row["measure"], row["vision"], *numbers)
+    Console().print(table)
