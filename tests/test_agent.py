@@ -297,6 +297,6 @@ for count in (1, 6):
 
 
 def test_importing_loading_and_acting_leave_the_process_as_it_was() -> None:
-    """Threads, environment variables, import hooks, warnings, signals, random numbers: they belong to whoever imports."""
+    """Threads, variables, import hooks, warnings, signals and random numbers belong to whoever imports the package."""
     done = subprocess.run([sys.executable, "-c", _QUIET], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

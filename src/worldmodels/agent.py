@@ -20,7 +20,7 @@ from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
 from worldmodels.tasks import Task, get_task, task_names
 from worldmodels.tasks.base import Observations
-from worldmodels.vision.base import Vision, decode_frames, encode_frames, make_vision
+from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frames, make_vision
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = 2
@@ -210,6 +210,8 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         latent, hidden, mixtures = (
             int(one) for one in (meta["vision"]["latent_size"], sizes["hidden_size"], sizes["mixtures"])
         )
+        # Imported before, since what its module makes for itself must not be on the meta device.
+        VISIONS.get(meta["vision"]["name"])
         # Without memory at first, so that sizes in the file cannot ask for more than its tensors fill.
         with torch.device("meta"):
             vision = make_vision(meta["vision"]["name"], latent)

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 import worldmodels
-from worldmodels import cli, commands
-from worldmodels.core import interrupt
+from worldmodels.cli import main as cli
+from worldmodels.cli import measure
 from worldmodels.cli.runs import run_options
+from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
 from worldmodels.run.presets import preset
 
@@ -21,7 +22,7 @@ HEAVY = ("torch", "gymnasium", "tyro", "numpy", "zarr", "matplotlib", "rich", "t
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     """A budget of time depends on the machine; what costs time is importing, and that can be counted."""
     code = (
-        "import sys\nfrom worldmodels.cli import main\n"
+        "import sys\nfrom worldmodels.cli.main import main\n"
         f"main({arguments!r})\nprint('loaded:', *sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -109,7 +110,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "carracing"], 1, "unknown task 'carracing'; did you mean 'car-racing'?"),
         (["train", "car-racing", "--preset", "qick"], 1, "did you mean 'quick'?"),
         (["train", "car-racing", "--collect.backend", "jax"], 1, "unknown backend 'jax'"),
-        (["train", "car-racing", "--vision.batch", "0"], 1, "--vision.batch must be positive, got 0"),
+        (["train", "car-racing", "--vision.batch", "0"], 1, "--vision.batch must be at least 1, got 0"),
         (["evaluate", "car-racing", "--episodes", "0"], 1, "--episodes"),
         (["evaluate", "car-racing", "--policy", "lazy"], 1, "unknown policy 'lazy'"),
         (["evaluate", "car-racing", "--agent", "/no/such/agent"], 1, "/no/such/agent"),
@@ -160,14 +161,14 @@ def test_whatever_goes_wrong_becomes_one_line_and_a_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("WORLDMODELS_DEBUG", raising=False)
-    monkeypatch.setattr(commands, "doctor", raises(error))
+    monkeypatch.setattr(measure, "doctor", raises(error))
     assert cli.main(["doctor"]) == status
     assert message in one_line(capsys)
 
 
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLDMODELS_DEBUG", "1")
-    monkeypatch.setattr(commands, "doctor", raises(RuntimeError("inner detail")))
+    monkeypatch.setattr(measure, "doctor", raises(RuntimeError("inner detail")))
     with pytest.raises(RuntimeError, match="inner detail"):
         cli.main(["doctor"])
 
@@ -176,20 +177,20 @@ def test_signals_are_handled_again_as_before_once_a_verb_is_done(monkeypatch: py
     import signal
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(commands, "doctor", lambda *_: 0)
+    monkeypatch.setattr(measure, "doctor", lambda *_: 0)
     assert cli.main(["doctor"]) == 0
     assert signal.getsignal(signal.SIGTERM) == before and not interrupt.requested()
 
 
 def test_settings_come_from_the_preset_and_the_options_beside_them() -> None:
-    options = run_options("train", ["--preset", "quick", "--seed", "7", "--controller.features", "z"])
+    options = run_options("train", ["--preset", "quick", "--seed", "7", "--controller.inputs", "z"], "Train.")
     config = options.config()
-    assert (config.preset, config.seed, config.controller.features) == ("quick", 7, ("z",))
-    wanted = preset("quick").controller.generations
-    assert config.controller.generations == wanted and str(options.directory()) == "runs/car-racing-quick-seed7"
+    assert (config.preset, config.seed, config.controller.inputs) == ("quick", 7, ("z",))
+    assert config.evolution == preset("quick").evolution and str(options.directory()) == "runs/car-racing-quick-seed7"
 
 
-@pytest.mark.parametrize("arguments", [["--world", "dream,real"], ["--world=dream,real"]])
-def test_the_world_of_the_controller_has_a_short_name(arguments: list[str]) -> None:
-    options = run_options("train", ["car-racing", *arguments])
-    assert options.controller.world == "dream,real"
+@pytest.mark.parametrize("arguments", [["--phases", "dream", "real-after-dream"], ["--phases=dream"]])
+def test_the_phases_of_evolution_have_a_short_name(arguments: list[str]) -> None:
+    options = run_options("train", ["car-racing", *arguments], "Train.")
+    wanted = ("dream", "real-after-dream") if len(arguments) > 1 else ("dream",)
+    assert options.evolution.sequence == wanted

@@ -195,15 +195,16 @@ def test_a_generation_without_any_difference_moves_nothing() -> None:
 
 
 def test_weight_decay_alone_leads_towards_zero() -> None:
-    found = pepg(4, 10, 0.1, 1, lr=0.05)
-    for _ in range(80):
-        found.tell(-((found.ask() - 2) ** 2).sum(axis=1))
-    far = found.mean
-    assert (far > 1.5).all()
-    for _ in range(300):
-        found.tell(np.zeros(10))
-    print(far, found.mean, found.sigmas)
-    assert (found.mean < far - 0.5).all() and (found.mean > 0).all()
+    heavy, free = (pepg(4, 10, 0.1, 1, lr=0.05, weight_decay=decay) for decay in (1.0, 0.0))
+    luck = np.random.default_rng(1)
+    for _ in range(200):
+        fitness = luck.random(10)
+        heavy.tell(fitness), free.tell(fitness)
+    led_away = np.linalg.norm(heavy.mean)
+    assert 0.2 < led_away < 0.5 * np.linalg.norm(free.mean)
+    for _ in range(100):
+        heavy.tell(np.zeros(10)), free.tell(np.zeros(10))
+    assert np.linalg.norm(heavy.mean) < 0.5 * led_away and np.linalg.norm(free.mean) > 1
 
 
 def test_numpys_global_random_numbers_are_neither_used_nor_touched() -> None:

@@ -7,33 +7,31 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from tests.test_controller import CONFIG, SIZE, Toy, toy_agent
 
+from toy import SIZE, Toy, latents_of, toy_agent, toy_phase
 from worldmodels.agent import Agent
+from worldmodels.controller.inputs import PolicyInputs
+from worldmodels.controller.linear import LinearControllers
+from worldmodels.core.errors import UserError
 from worldmodels.data.collect import record_episodes
 from worldmodels.evolution.loop import evolve
-from worldmodels.controller.linear import Controllers
-from worldmodels.evolution.subspace import component_space, features_along, features_met, whole_space
-from worldmodels.data.encode import encoded
-from worldmodels.core.errors import UserError
+from worldmodels.evolution.subspace import component_space, recorded_inputs, visited_inputs, whole_space
+from worldmodels.execution.executor import LocalExecutor
+from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.core.progress import Progress
-from worldmodels.data.episodes import EpisodeStore, Flush
-from worldmodels.data.latents import Latents
 from worldmodels.vision.conv_vae import ConvVAE
-from worldmodels.execution.environments import Kept
 from worlds import MAX_STEPS, Scripted
 
-FEATURES, CONTROLS = 12, 3
+INPUTS, CONTROLS = 12, 3
 STREAM = np.random.default_rng(5)
-SEEN = STREAM.standard_normal((500, FEATURES)) @ STREAM.standard_normal((FEATURES, FEATURES)) + 7.0
-START = STREAM.standard_normal(CONTROLS * (FEATURES + 1))
+SEEN = STREAM.standard_normal((500, INPUTS)) @ STREAM.standard_normal((INPUTS, INPUTS)) + 7.0
+START = STREAM.standard_normal(CONTROLS * (INPUTS + 1))
 
 
-def before_tanh(parameters: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """What one controller makes of features (n, F) before its tanh, through the code that acts."""
-    controller = Controllers(torch.from_numpy(parameters[None]), FEATURES, CONTROLS)
-    return torch.atanh(controller(torch.from_numpy(features))).numpy()
+def before_tanh(parameters: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """What one controller makes of inputs (n, F) before its tanh, through the code that acts."""
+    controller = LinearControllers(torch.from_numpy(parameters[None]), INPUTS, CONTROLS)
+    return torch.atanh(controller(torch.from_numpy(inputs))).numpy()
 
 
 def test_the_zero_point_is_the_controller_that_evolution_starts_from() -> None:
@@ -62,8 +60,8 @@ def test_weights_of_components_do_not_pull_at_the_controls_on_average() -> None:
     assert np.abs(before_tanh(space.controllers(point[None])[0], SEEN).mean(axis=0)).max() < 1e-6
 
 
-def test_components_are_uncorrelated_the_loudest_first_and_as_loud_together_as_the_features() -> None:
-    space = component_space(START, CONTROLS, SEEN, FEATURES)
+def test_components_are_uncorrelated_the_largest_first_and_vary_together_as_much_as_the_inputs() -> None:
+    space = component_space(START, CONTROLS, SEEN, INPUTS)
     covariance = np.cov((SEEN - SEEN.mean(0)) @ space.basis, rowvar=False)
     loud = np.diag(covariance)
     np.testing.assert_allclose(covariance, np.diag(loud), atol=1e-8 * loud[0])
@@ -79,15 +77,15 @@ def test_the_leading_components_hold_most_of_what_varies() -> None:
     assert ((centred - projected) ** 2).sum() == pytest.approx((singular[4:] ** 2).sum())
 
 
-def test_there_are_never_more_components_than_features_nor_any_that_explode() -> None:
+def test_there_are_never_more_components_than_inputs_nor_any_that_explode() -> None:
     constant = SEEN.copy()
     constant[:, 3] = 1.0
     space = component_space(START, CONTROLS, constant, 32)
-    assert space.basis.shape == (FEATURES, FEATURES) and np.isfinite(space.basis).all()
+    assert space.basis.shape == (INPUTS, INPUTS) and np.isfinite(space.basis).all()
     assert before_tanh(space.controllers(np.full((1, space.size), 1e-3))[0], constant).shape == (500, CONTROLS)
 
 
-def test_loud_features_count_as_if_they_varied_no_more_than_the_others() -> None:
+def test_unbounded_inputs_count_as_if_they_varied_no_more_than_the_others() -> None:
     """c has no bounds; by its variance alone it would be all that C listens to."""
     shouting = SEEN.copy()
     shouting[:, 8:] *= 100.0
@@ -96,7 +94,7 @@ def test_loud_features_count_as_if_they_varied_no_more_than_the_others() -> None
     quiet[:, 8:] *= np.sqrt(spread[:8].mean() / spread[8:].mean())
     point = 0.02 * STREAM.standard_normal((1, CONTROLS * 6))
     start = np.zeros_like(START)
-    heard = component_space(start, CONTROLS, shouting, 5, slice(8, FEATURES)).controllers(point)[0]
+    heard = component_space(start, CONTROLS, shouting, 5, slice(8, INPUTS)).controllers(point)[0]
     wanted = component_space(start, CONTROLS, quiet, 5).controllers(point)[0]
     np.testing.assert_allclose(before_tanh(heard, shouting), before_tanh(wanted, quiet), rtol=1e-6, atol=1e-8)
     deaf = component_space(start, CONTROLS, shouting, 5).controllers(point)[0]
@@ -126,7 +124,7 @@ def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:
             hidden, _ = memory.lstm(torch.cat([z, taken], dim=1)[None])
         before = torch.cat([torch.zeros(1, 6), hidden[0, :-1]])
         wanted += torch.cat([z, before], dim=1)[::4].tolist()
-    found = features_along(agent, latents)
+    found = recorded_inputs(agent, latents)
     assert found.shape == (3 + 6 + 4, 10)
     np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted), atol=1e-5)
 
@@ -135,12 +133,12 @@ def test_what_a_controller_meets_is_what_it_would_have_seen_along_its_own_episod
     torch.manual_seed(1)
     task, seeds = Scripted(deaths=1), [3, 4, 5, 13]
     agent = Agent(task, ConvVAE(4), MDNRNN(4, 2, 6), torch.randn(2 * 11))
-    found = features_met(agent, "fast", seeds, MAX_STEPS)
+    found = visited_inputs(agent, "fast", seeds, MAX_STEPS)
     assert len(task.made) == 2, "a world whose worker died is played again"
     store = EpisodeStore(tmp_path)
     store.write(0, record_episodes(Kept(task), "fast", lambda _: agent.policy(len(seeds)), seeds, MAX_STEPS))
     with Progress(1, "encode", "frames") as bar:
-        wanted = features_along(agent, encoded(agent, Flush(store.flush_path(0)), bar))
+        wanted = recorded_inputs(agent, encoded(agent, Flush(store.flush_path(0)), bar))
     assert found.shape == wanted.shape == (2 + 2 + 2 + 2, 10) and found.dtype == np.float32
     np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted.tolist()), atol=0.01)
 
@@ -151,7 +149,7 @@ def test_recordings_too_short_to_see_anything_are_refused() -> None:
     )
     agent = cast(Agent, SimpleNamespace(memory=MDNRNN(4, 2, 6), features=("z", "h"), device=torch.device("cpu")))
     with pytest.raises(UserError, match="too short"):
-        features_along(agent, latents)
+        recorded_inputs(agent, latents)
 
 
 def test_a_resumed_evolution_keeps_its_coordinates(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,14 @@ from gymnasium import spaces
 
 from process_env_worlds import ACTION, ENV_ID, OBSERVATION
 from worldmodels.core.errors import UserError
-from worldmodels.rollouts import Rollouts, rollout
+from worldmodels.execution.environments import make_envs
 from worldmodels.execution.process_env import ProcessVectorEnv, WorkerDied, retrying
+from worldmodels.rollouts import Rollouts, rollout
+from worldmodels.tasks.base import Observations, ProcessWorld, World
+from worlds import Scripted
 
+TASK = Scripted()
+"""Says nothing: its frames are never asked for."""
 SEEDS = [4, 1, 2, 3, 8]
 Maker = Callable[..., ProcessVectorEnv]
 
@@ -30,7 +35,7 @@ def make() -> Iterator[Maker]:
     made: list[ProcessVectorEnv] = []
 
     def maker(count: int = len(SEEDS), processes: int = 2, timeout: float = 60.0, **options: Any) -> ProcessVectorEnv:
-        env = ProcessVectorEnv(ENV_ID, count, OBSERVATION, ACTION, (), processes, timeout, options)
+        env = ProcessVectorEnv(ENV_ID, count, OBSERVATION, ACTION, processes, timeout, options)
         made.append(env)
         return env
 
@@ -45,11 +50,11 @@ class Script:
     def __init__(self, strike: Callable[[], None] = lambda: None, at: int = -1) -> None:
         self.calls, self._strike, self._at = 0, strike, at
 
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         self.calls += 1
         if self.calls == self._at:
             self._strike()
-        steps = observations[:, 1]
+        steps = observations.raw[:, 1]
         return np.stack([10 * rows + steps, steps], axis=1).astype(np.float32)
 
 
@@ -58,19 +63,19 @@ class Recorder:
         self.seen: list[np.ndarray] = []
         self.transitions: list[tuple[int, np.ndarray, np.ndarray, float, np.ndarray]] = []
 
-    def start(self, observations: np.ndarray) -> None:
-        self.seen = [row.copy() for row in observations]
+    def start(self, observations: Observations) -> None:
+        self.seen = [row.copy() for row in observations.raw]
 
     def step(
-        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, seen: np.ndarray
+        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
         for place, row in enumerate(rows.tolist()):
-            self.transitions.append((row, self.seen[row], actions[place], rewards[place], seen[place].copy()))
-            self.seen[row] = seen[place].copy()
+            self.transitions.append((row, self.seen[row], actions[place], rewards[place], after.raw[place].copy()))
+            self.seen[row] = after.raw[place].copy()
 
 
 def undisturbed(make: Maker) -> Rollouts:
-    return rollout(make(), Script(), SEEDS, 20)
+    return rollout(TASK, make(), Script(), SEEDS, 20)
 
 
 def same(left: Rollouts, right: Rollouts) -> bool:
@@ -99,7 +104,7 @@ def pids(env: ProcessVectorEnv) -> list[int]:
 
 def test_every_transition_joins_what_was_seen_done_paid_and_seen_next(make: Maker) -> None:
     recorder = Recorder()
-    played = rollout(make(), Script(), SEEDS, 20, observer=recorder)
+    played = rollout(TASK, make(), Script(), SEEDS, 20, observer=recorder)
     assert played.lengths.tolist() == [3 + seed % 4 for seed in SEEDS]
     assert played.terminated.tolist() == [seed % 2 == 0 for seed in SEEDS]
     assert len(recorder.transitions) == played.steps
@@ -126,7 +131,7 @@ def test_a_row_that_has_ended_is_frozen_until_the_next_reset(make: Maker) -> Non
 
 @pytest.mark.parametrize("processes", [1, 3, 50])
 def test_the_number_of_processes_changes_nothing(make: Maker, processes: int) -> None:
-    assert same(rollout(make(processes=processes), Script(), SEEDS, 20), undisturbed(make))
+    assert same(rollout(TASK, make(processes=processes), Script(), SEEDS, 20), undisturbed(make))
 
 
 def test_a_worker_killed_in_the_middle_is_noticed_and_its_work_repeated(
@@ -140,7 +145,7 @@ def test_a_worker_killed_in_the_middle_is_noticed_and_its_work_repeated(
         os.kill(before[1], signal.SIGKILL)
 
     policy = Script(kill, at=3)
-    assert same(retrying(lambda: rollout(env, policy, SEEDS, 20)), undisturbed(make))
+    assert same(retrying(lambda: rollout(TASK, env, policy, SEEDS, 20)), undisturbed(make))
     warning = capsys.readouterr().err
     assert "worker 2 of 2" in warning and "SIGKILL" in warning and warning.count("\n") == 1
     assert len(before) == 2 and all(gone(pid) for pid in before)
@@ -153,7 +158,7 @@ def test_a_worker_that_hangs_is_noticed_within_the_timeout_and_its_work_repeated
     env.reset(seed=SEEDS)
     workers = pids(env)
     start = time.monotonic()
-    assert same(retrying(lambda: rollout(env, Script(), SEEDS, 20)), undisturbed(make))
+    assert same(retrying(lambda: rollout(TASK, env, Script(), SEEDS, 20)), undisturbed(make))
     assert 1.0 < time.monotonic() - start < 30
     assert "no answer in 1 s" in capsys.readouterr().err
     assert all(gone(pid) for pid in workers)
@@ -170,18 +175,18 @@ def test_an_environment_that_raises_says_so_in_one_line_and_is_given_up_after_th
 ) -> None:
     env = make(trouble="raise")
     with pytest.raises(WorkerDied, match="ArithmeticError: the wheel came off") as caught:
-        rollout(env, Script(), SEEDS, 20)
+        rollout(TASK, env, Script(), SEEDS, 20)
     assert "\n" not in str(caught.value)
     tries = Script()
     with pytest.raises(UserError, match=r"3 times.*the wheel came off") as final:
-        retrying(lambda: rollout(env, tries, SEEDS, 20))
+        retrying(lambda: rollout(TASK, env, tries, SEEDS, 20))
     assert tries.calls == 3 * 2
     assert not isinstance(final.value, WorkerDied) and "\n" not in str(final.value)
 
 
 def test_a_worker_that_leaves_is_reported_with_its_exit_code(make: Maker) -> None:
     with pytest.raises(WorkerDied, match="exited with code 7"):
-        rollout(make(trouble="exit"), Script(), SEEDS, 20)
+        rollout(TASK, make(trouble="exit"), Script(), SEEDS, 20)
 
 
 def test_an_environment_that_cannot_be_made_is_no_reason_to_try_again(make: Maker) -> None:
@@ -217,7 +222,7 @@ def test_ctrl_c_in_the_middle_of_a_step_leaves_no_answer_for_the_next_command(ma
     finally:
         striker.join()
         signal.signal(signal.SIGALRM, previous)
-    assert same(rollout(env, Script(), SEEDS, 20), undisturbed(make))
+    assert same(rollout(TASK, env, Script(), SEEDS, 20), undisturbed(make))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -254,6 +259,7 @@ SCRIPT = """
 import os, signal, sys, time
 import numpy as np
 from process_env_worlds import ACTION, ENV_ID, OBSERVATION
+from worldmodels.execution.environments import make_envs
 from worldmodels.execution.process_env import ProcessVectorEnv
 env = ProcessVectorEnv(ENV_ID, 4, OBSERVATION, ACTION, processes=2, make_options={options})
 env.reset(seed=[1, 1, 1, 1])
@@ -296,9 +302,17 @@ def test_leaving_without_close_ends_the_workers_quietly() -> None:
     assert all(gone(pid) for pid in workers)
 
 
+class Lacking(Scripted):
+    """A world in worker processes for which a package is missing."""
+
+    @property
+    def worlds(self) -> Mapping[str, World]:
+        return {"slow": ProcessWorld(ENV_ID, requires=("numpy", "no_such_thing"), extra="car")}
+
+
 def test_missing_packages_and_unknown_ids_are_told_before_anything_starts() -> None:
-    with pytest.raises(UserError, match=r'no_such_thing; pip install "worldmodels\[car\]"'):
-        ProcessVectorEnv(ENV_ID, 1, OBSERVATION, ACTION, requires=("numpy", "no_such_thing"))
+    with pytest.raises(UserError, match=r'scripted needs the missing no_such_thing; pip install "worldmodels\[car\]"'):
+        make_envs(Lacking(), 1, "slow")
     for unknown in ("NoSuchWorld-v0", "no_such_module:World-v0", "not an id!"):
         with pytest.raises(UserError, match="unknown Gymnasium environment") as caught:
             ProcessVectorEnv(unknown, 1, OBSERVATION, ACTION)
@@ -315,7 +329,7 @@ def test_car_racing_is_bit_identical_to_stepping_the_stock_environment() -> None
     stock = [gymnasium.make("CarRacing-v3") for _ in seeds]
     observation = spaces.Box(0, 255, (96, 96, 3), np.uint8)
     action = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
-    env = ProcessVectorEnv("CarRacing-v3", 2, observation, action, requires=("Box2D", "pygame"), processes=2)
+    env = ProcessVectorEnv("CarRacing-v3", 2, observation, action, processes=2)
     try:
         for again in range(2):  # the second time with environments that have been used before
             seen, _ = env.reset(seed=[seed + again for seed in seeds])

@@ -1,6 +1,6 @@
 """Playing the real world without a window: keys by name, the stock world, the agent that takes over, kept episodes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -212,10 +212,3 @@ def test_saving_into_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_world_that_does_not_say_how_it_is_played_is_refused() -> None:
     with pytest.raises(UserError, match="scripted cannot be watched or played"):
         viewer_of(Scripted(), 1)
-
-
-def test_no_pygame_is_needed_by_viewers() -> None:
-    modules: Sequence[str] = ("viewer", "world", "choices", "dream", "scene", "recording")
-    folder = Path(world_module.__file__).parent
-    for name in modules:
-        assert "pygame" not in (folder / f"{name}.py").read_text()

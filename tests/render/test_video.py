@@ -1,5 +1,6 @@
 """Videos and sheets of an agent: what is shown beside which frame, and files that are whole or absent."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from dream_agents import dreamer
 from worldmodels.agent import Agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.interrupt import Interrupted
+from worldmodels.execution.environments import make_envs
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.render.picture import Composer, Moment
+from worldmodels.render.stock import visible
 from worldmodels.render.video import record, watch, watched_env
 from worldmodels.tasks import get_task
 from worldmodels.vision.conv_vae import ConvVAE
@@ -37,7 +41,7 @@ def test_the_expectation_shown_beside_a_frame_was_made_one_step_before(agent: Ag
     assert [moment.step for moment in moments] == [0, 1, 2, 3, 4]
     assert moments[0].expected is None and moments[-1].action is None
     policy, score, expected = agent.policy(1), 0.0, None
-    env = agent.task.make(1, "envpool")
+    env = make_envs(agent.task, 1, "envpool")
     observations, _ = env.reset(seed=[3])
     for moment in moments[:-1]:
         assert moment.score == pytest.approx(score)
@@ -52,6 +56,19 @@ def test_the_expectation_shown_beside_a_frame_was_made_one_step_before(agent: Ag
     env.close()
 
 
+def test_moments_keep_their_pictures_when_the_world_draws_into_the_same_memory(agent: Agent) -> None:
+    moments: list[Moment] = []
+    with contextlib.closing(make_envs(agent.task, 1, "gymnasium")) as env:
+        watch(agent, env, seed=3, max_steps=4, show=moments.append)
+    with contextlib.closing(make_envs(agent.task, 1, "gymnasium")) as env:
+        raw, _ = env.reset(seed=[3])
+        for moment in moments:
+            np.testing.assert_array_equal(moment.world, visible(agent.task, raw[0]))
+            if moment.action is not None:
+                raw, *_ = env.step(moment.action[None])
+    assert len({moment.world.tobytes() for moment in moments}) == 5
+
+
 @pytest.mark.parametrize(("name", "frames"), [("a.mp4", 11), ("a.gif", 3)])
 def test_a_film_has_the_frames_that_its_kind_shows(agent: Agent, tmp_path: Path, name: str, frames: int) -> None:
     result = record(agent, tmp_path / name, seed=1, backend="envpool", max_steps=10)
@@ -63,18 +80,30 @@ def test_a_film_has_the_frames_that_its_kind_shows(agent: Agent, tmp_path: Path,
     assert [path.name for path in tmp_path.iterdir()] == [name]  # no temporary file is left
 
 
-def test_a_sheet_shows_three_rows_that_differ(agent: Agent, tmp_path: Path) -> None:
-    record(agent, tmp_path / "sheet.png", seed=1, backend="envpool", max_steps=30)
+@pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
+def test_a_sheet_shows_three_rows_and_columns_that_differ(agent: Agent, tmp_path: Path, backend: str) -> None:
+    record(agent, tmp_path / "sheet.png", seed=1, backend=backend, max_steps=30)
     sheet = imageio.imread(tmp_path / "sheet.png")
     third = sheet.shape[0] // 3
     assert not np.array_equal(sheet[:third], sheet[third : 2 * third])
+    worlds = {sheet[60:180, left : left + 208].tobytes() for left in range(190, sheet.shape[1] - 218, 218)}
+    assert len(worlds) == 6
+
+
+def test_a_sheet_of_doom_shows_different_moments(tmp_path: Path) -> None:
+    pytest.importorskip("vizdoom")
+    agent = dreamer("take-cover")
+    record(agent, tmp_path / "sheet.png", seed=1, max_steps=24)
+    sheet = imageio.imread(tmp_path / "sheet.png")
+    worlds = {sheet[60:180, left : left + 208].tobytes() for left in range(190, sheet.shape[1] - 218, 218)}
+    assert len(worlds) == 4
 
 
 @pytest.mark.parametrize(("name", "frames"), [("a.gif", 3), ("a.png", 3)])
 def test_a_world_of_many_choices_is_recorded_from_its_pictures(tmp_path: Path, name: str, frames: int) -> None:
     torch.manual_seed(0)
     packer = Agent(
-        get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13), features=("z", "h")
+        get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13), inputs=("z", "h")
     )
     result = record(packer, tmp_path / name, seed=1, max_steps=10)
     assert (result["backend"], result["steps"], result["frames"]) == ("native", 10, frames)
@@ -85,7 +114,7 @@ def test_a_world_of_many_choices_is_recorded_from_its_pictures(tmp_path: Path, n
 
 
 def replayed(moments: list[Moment]) -> Iterator[np.ndarray]:
-    env = get_task("bin-packing").make(1, "native")
+    env = make_envs(get_task("bin-packing"), 1, "native")
     frames, _ = env.reset(seed=[1])
     yield frames[0]
     for moment in moments[:-1]:

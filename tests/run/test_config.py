@@ -21,6 +21,7 @@ from worldmodels.run.presets import preset, preset_names, resolved
 from worldmodels.tasks import TASKS, get_task, task_names
 from worldmodels.tasks.car_racing.task import CarRacing
 from worldmodels.vision.config import VisionConfig
+from worlds import Scripted
 
 QUICK = preset("quick")
 ALL = [(task, name) for task in task_names() for name in preset_names(task)]
@@ -145,7 +146,7 @@ def test_a_file_of_presets_that_is_wrong_is_refused_in_one_line(
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_a_world_without_presets_of_its_own_has_those_of_its_class_and_at_last_the_modest_ones() -> None:
+def test_a_world_without_presets_of_its_own_has_those_of_its_class() -> None:
     class Another(CarRacing):
         name = "another"
 
@@ -155,6 +156,17 @@ def test_a_world_without_presets_of_its_own_has_those_of_its_class_and_at_last_t
         assert replace(preset("quick", "another"), task="car-racing") == QUICK
     finally:
         TASKS.unregister("another")
+
+
+@pytest.mark.parametrize("module", ["worlds", "__main__", "builtins"])
+def test_a_world_that_brings_no_presets_has_modest_ones(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scripted, "__module__", module)
+    TASKS.register("scripted", Scripted)
+    try:
+        assert preset_names("scripted") == ["standard", "quick"]
+        assert preset("quick", "scripted").collect.reference_episodes == 0
+    finally:
+        TASKS.unregister("scripted")
 
 
 @pytest.mark.parametrize(

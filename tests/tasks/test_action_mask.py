@@ -8,22 +8,22 @@ import pytest
 import torch
 
 from worldmodels.agent import Agent, load_agent
-from worldmodels.data.collect import record_episodes
-from worldmodels.run.config import MemoryConfig
-from worldmodels.dream.env import DreamVectorEnv
-from worldmodels.evolution.dream_fitness import DreamReturns
-from worldmodels.data.encode import encoded
 from worldmodels.core.errors import UserError
-from worldmodels.evaluation import evaluate
-from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.memory.train import SequenceSampler, train_memory
 from worldmodels.core.progress import Progress
-from worldmodels.rollouts import rollout
+from worldmodels.data.collect import record_episodes
+from worldmodels.data.encode import encoded
 from worldmodels.data.episodes import EpisodeStore, Flush
 from worldmodels.data.latents import load_latents, save_latents
+from worldmodels.dream.env import DreamVectorEnv
+from worldmodels.evaluation import evaluate
+from worldmodels.evolution.dream_fitness import DreamReturns
+from worldmodels.execution.environments import Kept
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.memory.train import SequenceSampler, train_memory
+from worldmodels.rollouts import rollout
+from worldmodels.run.config import MemoryConfig
 from worldmodels.tasks import get_task
 from worldmodels.vision.conv_vae import ConvVAE
-from worldmodels.execution.environments import Kept
 
 CPU = torch.device("cpu")
 TASKS = ["bin-packing", "bin-packing-9-linear-waste", "bin-packing-9-perfect-packing", "bin-packing-9-bounded-waste"]

@@ -11,11 +11,12 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldmodels import commands
 from worldmodels.agent import load_agent
+from worldmodels.cli import measure
 from worldmodels.core.errors import UserError
-from worldmodels.evaluation import agent_policy, evaluate
 from worldmodels.core.seeds import episode_seeds
+from worldmodels.evaluation import agent_policy, evaluate
+from worldmodels.execution.executor import LocalExecutor
 from worldmodels.tasks.bin_packing.picture import PublishedPicture, palette
 from worldmodels.tasks.bin_packing.rules import RULES, best_possible
 from worldmodels.tasks.bin_packing.world import BinPackingEnv, BinPackingVectorEnv, probabilities_of
@@ -286,16 +287,16 @@ def test_rules_are_evaluated_by_their_names(tmp_path: Path) -> None:
     for rule, known in (("best-fit", -26.6), ("uniform-existing", -84.3)):
         target = tmp_path / f"{rule}.json"
         size = ["--episodes", "300", "--json", str(target)]
-        commands.evaluate("evaluate", ["bin-packing", "--policy", rule, *size])
+        measure.evaluate("evaluate", ["bin-packing", "--policy", rule, *size], "")
         found = json.loads(target.read_text())
         assert found["mean"] == pytest.approx(known, abs=4) and found["agent"] == rule
-    with pytest.raises(UserError, match="choose agent, random, best-fit"):
-        commands.evaluate("evaluate", ["bin-packing", "--policy", "worst-fit"])
+    with pytest.raises(UserError, match="choose agent, best-fit, .* or random"):
+        measure.evaluate("evaluate", ["bin-packing", "--policy", "worst-fit"], "")
 
 
 def test_the_shipped_agent_packs_far_better_than_who_fills_any_open_bin() -> None:
     agent = load_agent("bin-packing")
     seeds = episode_seeds("evaluation", 5, 12)
-    returns = evaluate(agent.task, agent_policy(agent), "native", seeds, len(seeds))
+    returns = evaluate(LocalExecutor(), agent.task, agent_policy(agent), "native", seeds, len(seeds))
     # Uniform over existing bins: -84; best fit and this agent: less than half of it.
     assert returns.mean() > -40 and returns.min() > -84

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from worldmodels.core.errors import UserError
+from worldmodels.core.seeds import row_seeds
+from worldmodels.execution import envpool_env
+from worldmodels.execution.environments import make_envs
+from worldmodels.execution.envpool_env import EnvPoolVectorEnv
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task, task_names
-from worldmodels.tasks.car_racing.task import CarRacing, _road_offset, _speed
-from worldmodels.execution import envpool_env
-from worldmodels.execution.envpool_env import EnvPoolVectorEnv, row_seeds
+from worldmodels.tasks.base import Observations, playing_of
+from worldmodels.tasks.car_racing.explorers import _road_offset, _speed
+from worldmodels.tasks.car_racing.task import CarRacing
 
 TASK = CarRacing()
 ROAD, GRASS, BAR = (105, 105, 105), (100, 202, 100), (0, 0, 0)
@@ -81,7 +85,7 @@ def test_controls_become_steering_gas_and_brake() -> None:
     [((), (0, 0, 0)), (("left", "up"), (-1, 1, 0)), (("right", "down"), (1, 0, 0.8)), (("left", "right"), (0, 0, 0))],
 )
 def test_arrow_keys_drive(held: tuple[str, ...], action: tuple[float, ...]) -> None:
-    np.testing.assert_allclose(TASK.key_action(frozenset(held)), action)
+    np.testing.assert_allclose(playing_of(TASK).key_action(frozenset(held)), action)
 
 
 def road_at(column: int, speed_pixels: int = 0) -> np.ndarray:
@@ -101,10 +105,10 @@ def test_explorers_see_on_which_side_the_road_is_and_how_fast_they_drive() -> No
 
 def noise_free(seeds: list[int]) -> object:
     class Still:
-        def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
             return np.tile(np.array([0.0, 0.5, 0.0], np.float32), (len(rows), 1))
 
-    return TASK.noisy(Still(), seeds)  # type: ignore[arg-type]
+    return TASK.perturbed(Still(), seeds)
 
 
 @pytest.mark.parametrize("make", [TASK.exploration, TASK.random_policy, noise_free])
@@ -112,21 +116,22 @@ def test_policies_act_within_the_action_space_and_by_their_episodes_seed_alone(m
     seeds = [11, 12, 13, 14]
     pictures = np.concatenate([road_at(20 + 15 * i) for i in range(4)])
     together, alone, shrinking = make(seeds), make([13]), make(seeds)
-    actions = np.array([together.act(pictures, np.arange(4)) for _ in range(30)])
+    actions = np.array([together.act(Observations(TASK, pictures), np.arange(4)) for _ in range(30)])
     assert actions.dtype == np.float32 and actions.shape == (30, 4, 3)
     assert (actions >= [-1, 0, 0]).all() and (actions <= 1).all()
-    row = [alone.act(pictures[2:3], np.array([0]))[0] for _ in range(30)]
+    row = [alone.act(Observations(TASK, pictures[2:3]), np.array([0]))[0] for _ in range(30)]
     np.testing.assert_allclose(actions[:, 2], row, rtol=1e-6, atol=1e-7)
     for step in range(30):  # rows 0 and 1 end early; 2 and 3 do what they did beside them
         rows = np.arange(4) if step < 10 else np.array([2, 3])
-        np.testing.assert_allclose(shrinking.act(pictures[rows], rows), actions[step, rows], rtol=1e-6, atol=1e-7)
+        acted = shrinking.act(Observations(TASK, pictures[rows]), rows)
+        np.testing.assert_allclose(acted, actions[step, rows], rtol=1e-6, atol=1e-7)
     assert np.abs(actions[:, 0] - actions[:, 3]).max() > 0.01
 
 
-def test_noisy_drivers_hold_an_action_of_their_own_now_and_then() -> None:
+def test_perturbed_drivers_hold_an_action_of_their_own_now_and_then() -> None:
     """Lapses are what tells M the effect of steering from that of the road."""
-    driver, picture = noise_free(list(range(8))), np.concatenate([road_at(48)] * 8)
-    actions = np.array([driver.act(picture, np.arange(8)) for _ in range(600)])  # type: ignore[attr-defined]
+    driver, pictures = noise_free(list(range(8))), Observations(TASK, np.concatenate([road_at(48)] * 8))
+    actions = np.array([driver.act(pictures, np.arange(8)) for _ in range(600)])  # type: ignore[attr-defined]
     held = (np.diff(actions, axis=0) == 0).all(axis=2)
     longest = 0
     for row in range(8):
@@ -145,9 +150,9 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
     with pytest.raises(UserError, match="did you mean 'car-racing'"):
         get_task("carracing")
     with pytest.raises(UserError, match="unknown backend 'jax' for car-racing; choose from envpool, gymnasium"):
-        TASK.make(2, "jax")
+        make_envs(TASK, 2, "jax")
     with pytest.raises(UserError, match="at least 1 environment, got 0"):
-        TASK.make(0, "envpool")
+        make_envs(TASK, 0, "envpool")
 
 
 def test_rows_get_the_seeds_they_are_given() -> None:
@@ -164,7 +169,7 @@ def gas(count: int) -> np.ndarray:
 
 def short_pool(count: int, max_steps: int) -> EnvPoolVectorEnv:
     pytest.importorskip("envpool")
-    env = TASK.make(count, "envpool")
+    env = make_envs(TASK, count, "envpool")
     return EnvPoolVectorEnv("CarRacing-v3", count, env.single_observation_space, env.single_action_space, max_steps)  # type: ignore[arg-type]
 
 
@@ -242,9 +247,9 @@ def test_envpool_gives_the_same_episodes_for_any_number_of_threads(monkeypatch: 
     seeds, found = [21, 22, 23], []
     for threads in (1, 3):
         monkeypatch.setattr(envpool_env, "usable_cores", lambda threads=threads: threads)
-        env = TASK.make(3, "envpool")
+        env = make_envs(TASK, 3, "envpool")
         played = Pictures()
-        result = rollout(env, TASK.exploration(seeds), seeds, 40, observer=played)
+        result = rollout(TASK, env, TASK.exploration(seeds), seeds, 40, observer=played)
         found.append((result.returns, result.lengths, np.concatenate(played.seen)))
         env.close()
     for one, other in zip(*found, strict=True):
@@ -257,13 +262,13 @@ class Pictures:
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
 
-    def start(self, observations: np.ndarray) -> None:
-        self.seen.append(observations.copy())
+    def start(self, observations: Observations) -> None:
+        self.seen.append(observations.raw.copy())
 
     def step(
-        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, seen: np.ndarray
+        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
-        self.seen.append(seen.copy())
+        self.seen.append(after.raw.copy())
 
 
 def colours(frames: np.ndarray) -> np.ndarray:
@@ -280,7 +285,7 @@ def test_both_backends_have_the_same_spaces_and_look_alike() -> None:
         pytest.importorskip(package)
     shares, means, spaces = [], [], []
     for backend in TASK.backends:
-        env = TASK.make(4, backend)
+        env = make_envs(TASK, 4, backend)
         env.reset(seed=[1, 2, 3, 4])
         for _ in range(60):  # the picture has zoomed in by then
             observations = env.step(np.tile(np.array([0, 0.03, 0], np.float32), (4, 1)))[0]
@@ -302,7 +307,7 @@ def test_the_declared_spaces_are_those_of_stock_gymnasium() -> None:
     import gymnasium
 
     stock = gymnasium.make("CarRacing-v3")
-    ours = TASK.make(1, "gymnasium")
+    ours = make_envs(TASK, 1, "gymnasium")
     assert ours.single_observation_space == stock.observation_space
     assert ours.single_action_space == stock.action_space
     assert stock.spec is not None and stock.spec.max_episode_steps == TASK.max_steps

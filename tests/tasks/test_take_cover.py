@@ -16,16 +16,17 @@ import pytest
 import torch
 import vizdoom.gymnasium_wrapper  # noqa: F401
 
-from worldmodels.data.collect import record_episodes
 from worldmodels.core.errors import UserError
-from worldmodels.render.picture import stock_env
+from worldmodels.data.collect import record_episodes
+from worldmodels.execution.environments import make_envs
+from worldmodels.execution.executor import LocalExecutor
+from worldmodels.execution.process_env import ProcessVectorEnv
+from worldmodels.render.stock import stock_env
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
+from worldmodels.tasks.base import Observations, Policy, playing_of
 from worldmodels.tasks.take_cover import world
-from worldmodels.tasks.base import ExplorationPolicy
 from worldmodels.tasks.take_cover.task import TakeCover
-from worldmodels.execution.environments import Kept
-from worldmodels.execution.process_env import ProcessVectorEnv
 
 TASK = TakeCover()
 
@@ -48,6 +49,11 @@ def games() -> set[int]:
         if folder.name.isdigit() and b"+viz_instance_id" in world._command_line(folder):
             found.add(int(folder.name))
     return found
+
+
+def nothing(count: int) -> Observations:
+    """What policies observe that do not look."""
+    return Observations(TASK, np.zeros((count, 1), np.uint8))
 
 
 def folders() -> set[Path]:
@@ -84,19 +90,19 @@ def test_the_task_plays_the_stock_game_tic_by_tic() -> None:
         def __init__(self) -> None:
             self.step = 0
 
-        def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
             self.step += 1
             return np.full(len(rows), (self.step - 1) // 5 % 3)
 
-    with contextlib.closing(TASK.make(2, "vizdoom")) as env:
-        result = rollout(env, Script(), seeds, TASK.max_steps)
-        again = rollout(env, Script(), seeds, TASK.max_steps)
+    with contextlib.closing(make_envs(TASK, 2, "vizdoom")) as env:
+        result = rollout(TASK, env, Script(), seeds, TASK.max_steps)
+        again = rollout(TASK, env, Script(), seeds, TASK.max_steps)
     assert result.lengths.tolist() == result.returns.tolist() == lengths == again.lengths.tolist()
     assert result.terminated.all()
 
 
 def test_recorded_episodes_keep_the_fatal_action_and_the_death() -> None:
-    (episode,) = record_episodes(Kept(TASK), "vizdoom", TASK.random_policy, [11], 2100)
+    (episode,) = record_episodes(LocalExecutor(), TASK, "vizdoom", TASK.random_policy, [11], 2100)
     steps = len(episode.actions)
     assert episode.terminated and len(episode.frames) == steps + 1 and episode.rewards.tolist() == [1.0] * steps
     assert set(np.unique(episode.actions)) <= {-1.0, 0.0, 1.0}
@@ -105,7 +111,7 @@ def test_recorded_episodes_keep_the_fatal_action_and_the_death() -> None:
 
 
 def test_a_game_that_is_survived_is_cut_at_the_limit() -> None:
-    env = gymnasium.make(TASK.gymnasium_id, max_episode_steps=20)
+    env = gymnasium.make(playing_of(TASK).gymnasium_id, max_episode_steps=20)
     env.reset(seed=1)
     flags = [env.step(0)[2:4] for _ in range(20)]
     env.close()
@@ -121,7 +127,7 @@ def test_controls_press_left_right_or_nothing() -> None:
     assert seen.tolist() == [[-1.0], [-1.0], [0.0], [0.0], [0.0], [1.0], [1.0]]
     assert TASK.dream_action(torch.from_numpy(control)).tolist() == seen.tolist()
     keys = [frozenset(one) for one in (["left"], ["right"], [], ["up"])]
-    assert [int(TASK.key_action(one)) for one in keys] == [2, 1, 0, 0]
+    assert [int(playing_of(TASK).key_action(one)) for one in keys] == [2, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("action", "side"), [(1, 1), (2, -1)])
@@ -155,7 +161,7 @@ def test_frames_show_the_middle_of_the_screen() -> None:
 def test_the_random_policy_holds_a_key_for_one_to_ten_tics() -> None:
     policy = TASK.random_policy([1, 2])
     rows = np.arange(2)
-    actions = np.stack([policy.act(np.zeros((2, 1)), rows) for _ in range(3000)])[:, 0]
+    actions = np.stack([policy.act(nothing(2), rows) for _ in range(3000)])[:, 0]
     share = np.bincount(actions, minlength=3) / 3000
     assert (abs(share - 1 / 3) < 0.06).all()
     changes = np.flatnonzero(np.diff(actions)) + 1
@@ -165,7 +171,7 @@ def test_the_random_policy_holds_a_key_for_one_to_ten_tics() -> None:
 
 def test_a_closed_environment_leaves_nothing_behind() -> None:
     before, running, folder = shared_memory(), games(), set(os.listdir("."))
-    with contextlib.closing(TASK.make(2, "vizdoom")) as env:
+    with contextlib.closing(make_envs(TASK, 2, "vizdoom")) as env:
         env.reset(seed=[1, 2])
         assert games() > running
     assert gone(before, running) and set(os.listdir(".")) == folder
@@ -186,8 +192,9 @@ def test_the_game_is_started_anew_after_some_episodes(monkeypatch: pytest.Monkey
 _PLAY = """
 import sys, time
 import numpy as np
+from worldmodels.execution.environments import make_envs
 from worldmodels.tasks import get_task
-env = get_task("take-cover").make(2, "vizdoom")
+env = make_envs(get_task("take-cover"), 2, "vizdoom")
 env.reset(seed=[1, 2])
 print("playing", *(worker.pid for worker in env._workers), flush=True)
 while True:
@@ -198,7 +205,7 @@ while True:
 
 
 _WATCH = """
-from worldmodels.render.picture import stock_env
+from worldmodels.render.stock import stock_env
 from worldmodels.tasks import get_task
 env = stock_env(get_task("take-cover"))
 env.reset(seed=1)
@@ -231,9 +238,9 @@ def test_killing_leaves_no_game_and_no_shared_memory(victim: str, tmp_path: Path
 
 
 def test_a_missing_vizdoom_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldmodels.tasks.take_cover.task.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'missing vizdoom; pip install "worldmodels\[doom\]"'):
-        TASK.make(1, "vizdoom")
+        make_envs(TASK, 1, "vizdoom")
     with pytest.raises(UserError, match=r'it needs vizdoom; pip install "worldmodels\[doom\]"'):
         stock_env(TASK)
 
@@ -252,14 +259,14 @@ def test_a_game_that_crashes_while_it_is_watched_is_named_in_one_line() -> None:
 
 def test_the_task_is_registered() -> None:
     assert isinstance(get_task("take-cover"), TakeCover)
-    assert isinstance(TASK.make(1, "vizdoom"), ProcessVectorEnv)
+    assert isinstance(make_envs(TASK, 1, "vizdoom"), ProcessVectorEnv)
 
 
 def test_explorers_range_from_nervous_to_stubborn_and_random_ones_are_all_alike() -> None:
     """An M that never saw anybody stand still believes that it is safe."""
 
-    def longest_holds(policy: ExplorationPolicy) -> np.ndarray:
-        actions = np.array([policy.act(np.zeros((40, 1)), np.arange(40)) for _ in range(400)])
+    def longest_holds(policy: Policy) -> np.ndarray:
+        actions = np.array([policy.act(nothing(40), np.arange(40)) for _ in range(400)])
         assert set(np.unique(actions)) == {0, 1, 2}
         longest = np.zeros(40, int)
         run = np.zeros(40, int)

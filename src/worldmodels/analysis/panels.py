@@ -73,10 +73,7 @@ def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
         _line(axes, data, "mean", "population mean", BLUE)
         _validation(axes, data)
         if len(phases) > 1:
-            start = data["step"][0] - 0.5
-            if index:
-                axes.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
-            axes.text(start, 0.7, f" {name}", transform=axes.get_xaxis_transform(), color=GREY, weight="bold")
+            _phase_name(axes, name, index, float(data["step"][0]) - 0.5, float(phases[-1][1]["step"][-1]))
     axes.set(xlabel="generation", ylabel="return")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     twins = [axes]
@@ -88,6 +85,17 @@ def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
         twins[1].set_ylim(0, 1.05 * float(np.nanmax(longest)))
     _legend(twins, loc="upper left", ncols=2)
     _headroom(twins, 3 / 2 if len(phases) > 1 else 4 / 3)
+
+
+def _phase_name(axes: Axes, name: str, index: int, start: float, last: float) -> None:
+    """The name of the phase that begins at ``start``, and a line there; ``last``: where the whole evolution ends."""
+    if index:
+        axes.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
+    # Names of short phases neither leave the panel nor lie on each other.
+    late, height = start > 0.8 * last, 0.75 - 0.06 * (index % 2)
+    place = (last, f"{name} ", "right") if late else (start, f" {name}", "left")
+    style: dict[str, Any] = {"color": GREY, "size": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
+    axes.text(place[0], height, place[1], transform=axes.get_xaxis_transform(), ha=place[2], **style)
 
 
 def _validation(axes: Axes, data: Columns) -> None:

@@ -30,7 +30,7 @@ def curves_figure(run_dir: Path) -> Figure:
         raise UserError(f"{run_dir} holds no rounds to draw; expected the directory of a run")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 0.4 + 6.8 * len(numbers)), layout="constrained")
-        figure.suptitle(run_title(run_dir), x=0.01, ha="left", color=GREY)
+        figure.suptitle(run_title(run_dir), x=0.01, ha="left", color=GREY, size=10)
         panels = figure.subplots(2 * len(numbers), 2, squeeze=False).reshape(len(numbers), 4)
         for row, number in zip(panels, numbers, strict=True):
             directory = rounds[str(number)]

@@ -128,19 +128,22 @@ def sample(executor: Executor, task: Task, seed: int, episodes: int, per_episode
 def _play(task: Task, seeds: Sequence[int], first: int, limit: int, every: int, environments: Environments) -> Samples:
     """Samples of one episode per seed; ``first``: the number of the first of them."""
     env = environments.of(task, len(seeds), task.backends[0])
-    sampler = _Sampler(task, env, every)
+    sampler = _Sampler(task, env, every, first)
     rollout(task, env, task.exploration(seeds), seeds, limit, observer=sampler)
-    return sampler.samples(first)
+    return sampler.samples()
 
 
 class _Sampler:
-    """Keeps one frame in so many of every row, with the state of the world that it shows."""
+    """Keeps one frame in ``every`` of every row, with the state of the world that it shows.
 
-    def __init__(self, task: Task, env: VectorEnv, every: int) -> None:
+    first: the number of the first row's episode.
+    """
+
+    def __init__(self, task: Task, env: VectorEnv, every: int, first: int) -> None:
         assert isinstance(task, TellsState)
         self._tells: TellsState = task
         self._env, self._every = env, every
-        self._age = np.zeros(env.num_envs, np.int64)
+        self._age, self._episodes = np.zeros(env.num_envs, np.int64), first + np.arange(env.num_envs)
         self._kept: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
 
     def start(self, observations: Observations) -> None:
@@ -153,18 +156,18 @@ class _Sampler:
         self._keep(rows, after)
 
     def _keep(self, rows: np.ndarray, observations: Observations) -> None:
-        # Each row at moments of its own, so that every time of an episode is among the samples.
-        now = (self._age[rows] + rows) % self._every == 0
+        # Each episode at moments of its own, so that every time of an episode is among the samples.
+        now = (self._age[rows] + self._episodes[rows]) % self._every == 0
         if now.any():
             state = {name: values[rows[now]].copy() for name, values in self._tells.state(self._env).items()}
-            self._kept.append((rows[now], np.array(observations.of(now).frames), state))
+            self._kept.append((self._episodes[rows[now]], np.array(observations.of(now).frames), state))
 
-    def samples(self, first: int) -> Samples:
-        """All that was kept; ``first``: the number of the first row's episode."""
-        rows, frames, states = zip(*self._kept, strict=True)
+    def samples(self) -> Samples:
+        """All that was kept."""
+        episodes, frames, states = zip(*self._kept, strict=True)
         state = {name: np.concatenate([one[name] for one in states]) for name in states[0]}
         columns = {name: values.reshape(len(values), -1) for name, values in state.items()}
-        return Samples(np.concatenate(frames), columns, first + np.concatenate(rows))
+        return Samples(np.concatenate(frames), columns, np.concatenate(episodes))
 
 
 def _mu(vision: Vision, frames: np.ndarray) -> np.ndarray:

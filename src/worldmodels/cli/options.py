@@ -1,10 +1,13 @@
 """What the options of all verbs have in common: reading them, their help, and agents by their names."""
 
+import ast
 import contextlib
 import dataclasses
 import inspect
 import io
+import itertools
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -59,7 +62,8 @@ def parse(
 
 
 def _describe(kind: type[Any]) -> None:
-    """Let the help of every option say its bounds, which stand on the field, and no default where there is none."""
+    """Let the help of every option say its meaning, its bounds, which stand on the field itself, and any default."""
+    meanings = {name: text for one in reversed(kind.__mro__) for name, text in _meanings(one).items()}
     hints, annotated = get_type_hints(kind), get_type_hints(kind, include_extras=True)
     for item in dataclasses.fields(kind):
         rule, inner = rule_of(item), hints[item.name]
@@ -68,11 +72,26 @@ def _describe(kind: type[Any]) -> None:
         elif get_origin(inner) is dict:
             _describe(get_args(inner)[1])
         elif not any(isinstance(one, _Described) for one in get_args(annotated[item.name])):
-            options: dict[str, Any] = {"help_behavior_hint": _Hint(rule.text() if rule is not None else "")}
+            hint = _Hint(rule.text() if rule is not None else "")
+            options: dict[str, Any] = {"help": meanings.get(item.name), "help_behavior_hint": hint}
             if type(None) in get_args(inner) and "metavar" not in repr(annotated[item.name]):
                 options["metavar"] = get_args(inner)[0].__name__.upper()
             place = next(one for one in kind.__mro__ if item.name in inspect.get_annotations(one))
             place.__annotations__[item.name] = Annotated[annotated[item.name], tyro.conf.arg(**options), _Described()]
+
+
+def _meanings(kind: type[Any]) -> dict[str, str]:
+    """The docstrings below the fields of a class. Tyro reads them too, but breaks their lines where the source does."""
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: " ".join(str(below.value.value).split())
+        for field, below in itertools.pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    }
 
 
 class _Described:

@@ -15,8 +15,8 @@ from worldmodels.core.theme import ACCENT, BACKGROUND, QUIET, TEXT, text_width, 
 _MARGIN, _HEAD = 24, 48
 _READINGS, _LINE = 56, 36
 """Heights of the row of readings and of each row of text beneath it."""
-_NAME_SIZE, _VALUE_SIZES = 18, (28, 24, 20, 16)
-"""Letters of the readings; values are written as large as they all fit."""
+_NAME_SIZE, _VALUE_SIZES = 18, ((28, 42), (24, 28), (20, 16), (16, 12), (13, 8))
+"""Letters of the readings: values, and the gaps behind them, are as large as lets all of them fit."""
 _SMALLEST = 13
 """Size below which letters cannot be read."""
 _BAND = 72
@@ -108,9 +108,9 @@ class ScenePainter:
 
     def _write_readings(self, image: Image.Image, readings: tuple[tuple[str, str], ...]) -> None:
         """Names and values from left to right, where they do not jump about as the values change."""
-        for size in _VALUE_SIZES:
-            rooms = [self._widened(name, value, size) for name, value in readings]
-            if sum(rooms) <= self.size[0] - _MARGIN or size == _VALUE_SIZES[-1]:
+        for size, gap in _VALUE_SIZES:
+            rooms = [self._widened(name, value, size) + gap for name, value in readings]
+            if sum(rooms) - gap <= self.size[0] - 2 * _MARGIN:
                 break
         left = _MARGIN
         for (name, value), room in zip(readings, rooms, strict=True):
@@ -122,7 +122,7 @@ class ScenePainter:
         """Pixels for a reading: as many as it has ever needed."""
         key = f"{name} {size}"
         value_width = max(text_width(value, size), 3 * size // 2)
-        needed = text_width(name, min(size, _NAME_SIZE)) + 8 + value_width + 3 * size // 2
+        needed = text_width(name, min(size, _NAME_SIZE)) + 8 + value_width
         self._room[key] = max(needed, self._room.get(key, 0))
         return self._room[key]
 

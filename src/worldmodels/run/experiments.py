@@ -23,6 +23,7 @@ from worldmodels.run.pipeline import Pipeline
 from worldmodels.run.presets import preset, resolved
 from worldmodels.run.run import Run
 from worldmodels.tasks import get_task
+from worldmodels.vision.base import VISIONS
 
 
 @contextlib.contextmanager
@@ -30,7 +31,9 @@ def _opened(config: Config, directory: Path, executor: str) -> Iterator[tuple[Ru
     """The run, with what its settings leave to the task filled in, and the executor for all of its work."""
     task = get_task(config.task)
     config = resolved(config, task)
+    # What is wrong is said now, and not after an hour at the stage that meets it.
     phases_of(config.evolution)
+    VISIONS.target(config.vision.model)
     with contextlib.closing(make_executor(executor)) as made, Run.open(directory, config) as run:
         yield run, made
 

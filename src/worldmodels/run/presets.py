@@ -6,6 +6,7 @@ says, or as another preset that it ``extends``. A phase may be ``like`` another 
 
 import copy
 import difflib
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -66,8 +67,8 @@ def _path(task: str) -> Path:
         if spec is not None and spec.origin is not None and (path := Path(spec.origin).with_name(_FILE)).is_file():
             return path
     for kind in TASKS.get(task).__mro__:
-        spec = find_spec(kind.__module__)
-        if spec is not None and spec.origin is not None and (path := Path(spec.origin).with_name(_FILE)).is_file():
+        file = getattr(sys.modules[kind.__module__], "__file__", None)  # none for what somebody types
+        if file is not None and (path := Path(file).with_name(_FILE)).is_file():
             return path
     raise UserError(f"the task {task} has no {_FILE}")
 

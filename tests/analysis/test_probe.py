@@ -1,5 +1,6 @@
-"""What can be read linearly off V: the regression, the split by episodes, the verb with two pictures of one world."""
+"""Linear probes of V: the regression, the split by episodes, the verb with two pictures of one world."""
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -9,21 +10,25 @@ import pytest
 import torch
 
 from cases import call, refused
-from worldmodels import commands
-from worldmodels.core.errors import UserError
 from worldmodels.analysis.linear import (
     accuracy,
     areas_under_curves,
-    constant,
+    fitted_predictions,
+    mean_predictions,
     r_squared,
-    read_off,
     ridge,
     split_by_group,
 )
-from worldmodels.analysis.probe import measures, witness
+from worldmodels.analysis.probe import Samples, probe, sample, scores
+from worldmodels.cli.main import main
+from worldmodels.core.errors import UserError
+from worldmodels.execution.environments import make_envs
+from worldmodels.execution.executor import make_executor
 from worldmodels.tasks import get_task
-from worldmodels.tasks.bin_packing.task import BinPacking
+from worldmodels.tasks.base import Observations, TellsState
 from worldmodels.tasks.bin_packing.picture import fitting_levels
+from worldmodels.tasks.bin_packing.task import BinPacking
+from worldmodels.vision.conv_vae import ConvVAE
 
 RNG = np.random.default_rng(8)
 
@@ -53,7 +58,7 @@ def test_a_linear_variable_is_read_exactly_and_noise_is_given_up() -> None:
     features = RNG.standard_normal((1000, 8)).astype(np.float32)
     targets = np.stack([features @ np.arange(8.0) + 7, RNG.standard_normal(1000)], axis=1)
     split = split_by_group(groups)
-    told = read_off(features, targets, split)
+    told = fitted_predictions(features, targets, split)
     found = r_squared(told, targets[split.measure])
     assert found[0] > 0.9999 and -0.05 < found[1] < 0.05
 
@@ -61,8 +66,8 @@ def test_a_linear_variable_is_read_exactly_and_noise_is_given_up() -> None:
 def test_features_that_never_change_and_no_features_at_all_say_what_the_constant_says() -> None:
     groups, targets = np.repeat(np.arange(10), 3), RNG.standard_normal((30, 2))
     split = split_by_group(groups)
-    np.testing.assert_allclose(read_off(np.ones((30, 4)), targets, split), constant(targets, split))
-    assert (r_squared(constant(targets, split), targets[split.measure]) <= 0).all()
+    np.testing.assert_allclose(fitted_predictions(np.ones((30, 4)), targets, split), mean_predictions(targets, split))
+    assert (r_squared(mean_predictions(targets, split), targets[split.measure]) <= 0).all()
 
 
 def test_episodes_are_never_torn_apart() -> None:
@@ -92,7 +97,7 @@ def test_each_kind_of_variable_is_measured_by_its_own_measure() -> None:
         "is": np.stack([kinds == 4, np.ones(500, bool)], axis=1),
     }
     split = split_by_group(np.arange(500) // 10)
-    found, blind = measures(features, state, split), measures(None, state, split)
+    found, blind = scores(features, state, split), scores(None, state, split)
     assert list(found) == ["kind/accuracy", "size/R2", "is/accuracy", "is/AUC"]
     assert found["kind/accuracy"][0] == 1 and found["size/R2"][0] > 0.99 and found["is/AUC"][0] == 1
     assert np.isnan(found["is/AUC"][1])
@@ -102,19 +107,24 @@ def test_each_kind_of_variable_is_measured_by_its_own_measure() -> None:
 # --- two pictures of one world -------------------------------------------------------------------------------
 
 
+def sampled(task: str, episodes: int, per_episode: int, steps: int) -> Samples:
+    with contextlib.closing(make_executor()) as executor:
+        return sample(executor, get_task(task), 3, episodes, per_episode, steps)
+
+
 def test_what_is_allowed_can_be_read_off_the_published_picture_too() -> None:
     task = get_task("bin-packing-published")
-    env, policy = task.make(20, "native"), task.random_policy(range(20))
+    env, policy = make_envs(task, 20, "native"), task.random_policy(range(20))
     frames, info = env.reset(seed=list(range(20)))
     for _ in range(400):
-        np.testing.assert_array_equal(task.allowed(task.frames(frames)), info["action_mask"])
-        frames, _, terminated, _, info = env.step(policy.act(frames, np.arange(20)))
+        np.testing.assert_array_equal(task.action_mask(task.frames(frames)), info["action_mask"])
+        frames, _, terminated, _, info = env.step(policy.act(Observations(task, frames), np.arange(20)))
         assert not terminated.any()
-    assert not (frames == get_task("bin-packing").make(20, "native").reset(seed=1)[0]).all()
+    assert not (frames == make_envs(get_task("bin-packing"), 20, "native").reset(seed=1)[0]).all()
 
 
 def test_a_published_bar_of_any_length_counts_as_open() -> None:
-    world = get_task("bin-packing-published").make(1, "native")
+    world = make_envs(get_task("bin-packing-published"), 1, "native")
     counts, items = np.zeros((1001, 30), np.int64), np.full(1001, 5)
     counts[:, 12] = np.arange(1001)
     found = fitting_levels(world._picture(counts, items), 30, "published")  # type: ignore[attr-defined]
@@ -122,7 +132,7 @@ def test_a_published_bar_of_any_length_counts_as_open() -> None:
 
 
 def test_both_pictures_are_probed_in_the_same_states() -> None:
-    counted, published = (witness(get_task(f"bin-packing{name}"), 3, 6, 10, 50) for name in ("", "-published"))
+    counted, published = (sampled(f"bin-packing{name}", 6, 10, 50) for name in ("", "-published"))
     assert set(counted.state) == {"bins at level", "size of the item", "which item", "level is allowed"}
     for name in counted.state:
         np.testing.assert_array_equal(counted.state[name], published.state[name])
@@ -131,8 +141,20 @@ def test_both_pictures_are_probed_in_the_same_states() -> None:
     assert len({*counted.state["bins at level"].sum(axis=1)}) > 5, "only one time of the episodes was seen"
 
 
+def test_samples_do_not_depend_on_how_many_episodes_are_played_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = sampled("bin-packing", 5, 8, 40)
+    monkeypatch.setattr(BinPacking, "num_envs", 2)
+    parted = sampled("bin-packing", 5, 8, 40)
+    for episode in range(5):
+        for kind in ("bins at level", "which item"):
+            mine, other = (one.state[kind][one.episodes == episode] for one in (parted, together))
+            np.testing.assert_array_equal(mine, other)
+        mine, other = (one.frames[one.episodes == episode] for one in (parted, together))
+        assert len(mine) >= 8 and np.array_equal(mine, other)
+
+
 def test_frames_and_states_belong_together() -> None:
-    seen = witness(get_task("bin-packing"), 3, 4, 8, 40)
+    seen = sampled("bin-packing", 4, 8, 40)
     np.testing.assert_array_equal(fitting_levels(seen.frames, 30), seen.state["level is allowed"])
     # The item is a block at the right edge, the higher the larger it is.
     top = seen.frames[:, :, 62].any(axis=-1).argmax(axis=1)
@@ -147,10 +169,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         patch.setattr(BinPacking, "max_steps", 70)
         for task in ("bin-packing", "bin-packing-published"):
             run = tmp_path_factory.mktemp("probed") / task
-            few = ["--collect.episodes", "4", "--collect.lockstep", "4", "--vision.epochs", "0.4"]
+            few = ["--collect.episodes", "4", "--collect.num-envs", "4", "--vision.epochs", "0.4"]
             few += ["--vision.batch", "32", "--vision.latent-size", "6", "--device", "cpu"]
             for verb in ("collect", "vision"):
-                commands.stage(verb, [task, "--preset", "quick", "--run", str(run), *few])
+                assert main([verb, task, "--preset", "quick", "--run", str(run), *few]) == 0
             made.append(str(run))
     return made
 
@@ -162,7 +184,7 @@ def test_the_verb_compares_runs_in_a_table_a_picture_and_json(
     size = ["--episodes", "10", "--frames", "12", "--steps", "40", "--device", "cpu"]
     for folder in ("one", "two"):
         files = ["--out", str(tmp_path / folder), "--json", str(tmp_path / f"{folder}.json")]
-        assert commands.probe("probe", [*runs, *size, *files]) == 0
+        assert main(["probe", *runs, *size, *files]) == 0
     text = capsys.readouterr().out
     assert all(run in text for run in runs) and "R2" in text and "AUC" in text
     for name in ("one.json", "one/probe.csv", "one/probe.png"):
@@ -190,8 +212,17 @@ def test_what_cannot_be_probed_is_said_in_one_line(
     refused(call(capsys, "probe", runs[0], "--episodes", "4"), "--episodes must be at least 5")
     refused(call(capsys, "probe", runs[0], runs[0]), "expected runs or agents that differ")
     refused(call(capsys, "probe"), "V")
-    with pytest.raises(UserError, match="car-racing does not tell its state"):
-        get_task("car-racing").state(get_task("bin-packing").make(1, "native"))
+    refused(call(capsys, "probe", "car-racing"), "cannot probe car-racing: car-racing does not tell its state")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_bytes((Path(runs[0]) / "run.json").read_bytes())
     refused(call(capsys, "probe", tmp_path / "run"), "the vision stage", "not finished", "worldmodels vision")
+
+
+def test_a_task_that_does_not_tell_its_state_is_refused_before_any_episode_is_played() -> None:
+    assert not isinstance(get_task("car-racing"), TellsState) and isinstance(get_task("bin-packing"), TellsState)
+    visions = {"mine": (get_task("bin-packing"), ConvVAE(4)), "other": (get_task("take-cover"), ConvVAE(4))}
+    with contextlib.closing(make_executor()) as executor:
+        with pytest.raises(UserError, match="cannot probe other: take-cover does not tell its state"):
+            probe(visions, 1, 10, 4, 20, executor)
+        with pytest.raises(UserError, match="at least 5 episodes"):
+            probe({"mine": visions["mine"]}, 1, 4, 4, 20, executor)

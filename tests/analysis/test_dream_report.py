@@ -4,14 +4,12 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
 
 from test_dream import dreamer, driven
 from worldmodels.run.config import DreamReportConfig
-from worldmodels.dream.side_by_side import Beside
 from worldmodels.analysis.fidelity import (
     area_under_curve,
     controllers_of_all_strengths,
@@ -23,8 +21,6 @@ from worldmodels.analysis.fidelity import (
 )
 from worldmodels.core.errors import UserError
 from worldmodels.analysis.dream_report import DreamReport
-from worldmodels.render.dream_video import record_dream
-from worldmodels.render.picture import stock_env
 from worldmodels.data.episodes import Episode
 
 TINY = DreamReportConfig(
@@ -127,32 +123,3 @@ def test_the_report_writes_its_tables_and_pictures_and_measures_nothing_twice(
     assert "generations" in "".join(capsys.readouterr()), "another agent's C is another one's to evolve"
     assert other["prediction"] != report["prediction"] and other["temperatures"] != report["temperatures"]
     assert "temperatures" not in DreamReport(agent, replace(TINY, generations=0), 1, tmp_path / "short").run()
-
-
-def test_a_dream_beside_the_real_world_begins_with_its_frame_and_gets_its_actions() -> None:
-    agent = dreamer(end_bias=-20.0)
-    beside = Beside(agent, stock_env(agent.task))
-    beside.reset(4)
-    again = stock_env(agent.task)
-    first = driven(agent, again, 4)
-    torch.testing.assert_close(beside.dreams.z, agent.encode(agent.task.frames(first[None]))[0])
-    assert (beside.dreams.h != 0).any(), "M remembers how the car came there"
-    total = 0.0
-    for _ in range(5):
-        action = beside.agent_action()
-        assert action.shape == (3,)
-        total += float(again.step(action)[1])
-        beside.step(action)
-    assert beside.real_score == pytest.approx(total) and beside.step_number == 5 and not beside.over
-    picture = beside.real_picture()
-    assert picture is not None and picture.shape[2] == 3 and beside.dream_frame().shape == (64, 64, 3)
-
-
-def test_a_dream_is_recorded_beside_the_real_world(tmp_path: Path) -> None:
-    agent = dreamer(end_bias=-20.0)
-    result = record_dream(agent, tmp_path / "dream.mp4", 1, steps=8)
-    assert result["steps"] == 8 and result["real_score"] is not None
-    frames = imageio.mimread(tmp_path / "dream.mp4", memtest=False)
-    assert len(frames) >= 9 and frames[0].shape[1] > 2 * 480
-    with pytest.raises(UserError, match=r"ends in \.mp4 or \.gif"):
-        record_dream(agent, tmp_path / "dream.png", 1)

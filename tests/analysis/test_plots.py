@@ -1,0 +1,223 @@
+"""Plots are drawn from whatever a run has, and show what its files say."""
+
+import json
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from worldmodels.analysis.plots import bar_of_scores, curves_figure, phase_columns, scores_figure, training_curves
+from worldmodels.core.errors import UserError
+from worldmodels.core.metrics import read_metrics
+from worldmodels.evaluation import report
+
+VISION = "step,reconstruction,kl,loss,lr,vision_per_s\n20,90,17,107,1e-4,900\n40,50,16,66,1e-4,900\n"
+MEMORY = "step,nll,reward,end,loss,lr,memory_per_s\n20,1.4,1,.1,2.5,1e-3,9\n40,1.3,2,.2,2.4,1e-3,9\n"
+GENERATIONS = "step,mean,best,sd,max_steps,steps_per_s,sigma,validation,validation_sd\n"
+
+
+def write_metrics(run: Path, stage: str, text: str, round_number: int = 1) -> None:
+    folder = run / f"round-{round_number}" / stage
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(text)
+
+
+def lines(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """The points of every labelled line."""
+    found = {}
+    for line in axes.lines:
+        points = list(zip(np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist(), strict=True))
+        found[str(line.get_label())] = points
+    return {label: points for label, points in found.items() if not label.startswith("_")}
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def panels(figure: Figure) -> dict[str, Axes]:
+    """The panels by their titles; axes that lie on others have none."""
+    return {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_title(loc="left")}
+
+
+def on_the_right(figure: Figure, panel: Axes) -> Axes:
+    (twin,) = (one for one in figure.axes if one is not panel and one.bbox.bounds == panel.bbox.bounds)
+    return twin
+
+
+def legend(axes: Axes) -> list[str]:
+    found = axes.get_legend()
+    assert found is not None
+    return [text.get_text() for text in found.get_texts()]
+
+
+def whole_run(run: Path) -> None:
+    write_metrics(run, "vision", VISION)
+    write_metrics(run, "memory", MEMORY)
+    write_metrics(run, "controller/1-real", GENERATIONS + "1,5,9,2,250,900,.1,,\n2,8,12,2,265,900,.1,50,10\n")
+    result = report("car-racing", "me", "gymnasium", [1, 2, 3], np.array([1.0, 5.0, 9.0]))
+    (run / "summary.json").write_text(json.dumps({"evaluation": result}))
+    (run / "run.json").write_text('{"layout": 2, "task": "car-racing", "preset": "quick", "seed": 7}')
+
+
+def test_curves_of_a_whole_run_are_drawn(tmp_path: Path) -> None:
+    whole_run(tmp_path)
+    figure = curves_figure(tmp_path)
+    drawn = panels(figure)
+    assert list(drawn) == ["Vision", "Memory", "Controller", "Evaluation"]
+    assert lines(drawn["Vision"]) == {
+        "reconstruction (squared error)": [(20, 90), (40, 50)],
+        "KL (nats)": [(20, 17), (40, 16)],
+    }
+    assert lines(drawn["Memory"]) == {"next z (nats per dimension)": [(20, 1.4), (40, 1.3)]}
+    assert lines(on_the_right(figure, drawn["Memory"])) == {
+        "reward (squared error)": [(20, 1), (40, 2)],
+        "end (cross-entropy)": [(20, 0.1), (40, 0.2)],
+    }
+    assert len(legend(drawn["Memory"])) == 3
+    assert lines(drawn["Controller"]) == {
+        "best candidate": [(1, 9), (2, 12)],
+        "population mean": [(1, 5), (2, 8)],
+        "validation ± sd": [(2, 50)],
+    }
+    assert lines(on_the_right(figure, drawn["Controller"])) == {"longest episode": [(1, 250), (2, 265)]}
+    assert sum(bar.get_height() for bar in drawn["Evaluation"].patches[:5]) == 3  # type: ignore[attr-defined]
+    assert {"mean 5", "median 5"} < set(legend(drawn["Evaluation"]))
+    assert drawn["Evaluation"].get_xlabel() == "return of 3 fresh episodes on gymnasium"
+
+
+def test_the_figure_of_a_run_names_its_task_its_preset_and_its_seed(tmp_path: Path) -> None:
+    whole_run(tmp_path)
+    assert curves_figure(tmp_path).get_suptitle() == "car-racing, preset quick, seed 7"
+    (tmp_path / "run.json").write_text("{not JSON")
+    assert curves_figure(tmp_path).get_suptitle() == ""
+
+
+def test_the_picture_of_a_run_is_written_large_enough_to_read(tmp_path: Path) -> None:
+    whole_run(tmp_path)
+    training_curves(tmp_path, tmp_path / "curves.png")
+    picture = np.asarray(imageio.imread(tmp_path / "curves.png"))
+    assert picture.shape[0] > 900 and picture.shape[1] > 1400
+    training_curves(tmp_path, tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "curves.png").read_bytes()
+
+
+def test_phases_follow_each_other_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "controller/1-real", GENERATIONS + "1,5,9,2,250,9,.1,,\n2,8,12,2,265,9,.1,50,10\n")
+    (before,) = phase_columns(tmp_path / "round-1" / "controller")
+    assert before[0] == "real" and before[1]["step"].tolist() == [1, 2]
+    assert texts(panels(curves_figure(tmp_path))["Controller"]) == [], "one phase needs no name"
+    write_metrics(tmp_path, "controller/10-last", GENERATIONS + "1,20,21,1,1000,9,.1,,\n")
+    write_metrics(tmp_path, "controller/2-finetune", GENERATIONS + "1,9,10,1,1000,9,.1,,\n2,11,12,1,1000,9,.1,60,9\n")
+    write_metrics(tmp_path, "controller/old", GENERATIONS + "1,7,7,7,7,7,.1,,\n")
+    phases = phase_columns(tmp_path / "round-1" / "controller")
+    assert [name for name, _ in phases] == ["real", "finetune", "last"]
+    assert [columns["step"].tolist() for _, columns in phases] == [[1, 2], [3, 4], [5]]
+    panel = panels(curves_figure(tmp_path))["Controller"]
+    places = {text.get_text().strip(): text.get_position()[0] for text in panel.texts}
+    assert places == {"real": 0.5, "finetune": 2.5, "last": 5}, "a name stands where its phase begins, or at the end"
+    borders = [np.asarray(line.get_xdata()).tolist() for line in panel.lines if line.get_linestyle() == ":"]
+    assert borders == [[2.5, 2.5], [4.5, 4.5]]
+    means = [line for line in panel.lines if line.get_label() == "population mean"]
+    assert [np.asarray(line.get_ydata()).tolist() for line in means] == [[5, 8], [9, 11], [20]]
+    assert legend(panel).count("population mean") == 1
+
+
+def test_a_single_point_is_drawn_as_a_dot(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "vision", "step,reconstruction,kl\n20,90,17\n")
+    write_metrics(tmp_path, "memory", "step,nll,reward\n20,1.4,2\n")
+    write_metrics(tmp_path, "controller/1-real", GENERATIONS + "1,5,9,2,250,900,.1,,\n")
+    figure = curves_figure(tmp_path)
+    found = [line for axes in figure.axes for line in axes.lines]
+    assert len(found) == 6 and all(line.get_marker() == "o" for line in found)
+    whole_run(tmp_path / "longer")
+    longer = panels(curves_figure(tmp_path / "longer"))["Vision"]
+    assert all(line.get_marker() == "" for line in longer.lines)
+
+
+def test_losses_of_another_v_are_drawn_by_their_names(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "vision", "step,reconstruction,feature_distance,loss,lr,vision_per_s\n20,90,-1,9,1,1\n")
+    panel = panels(curves_figure(tmp_path))["Vision"]
+    assert set(lines(panel)) == {"reconstruction (squared error)", "feature distance"}
+    assert panel.get_yscale() == "linear", "a logarithm cannot show what is below 0"
+
+
+def test_long_noisy_curves_are_drawn_with_their_running_median(tmp_path: Path) -> None:
+    rows = [f"{step},{100 + 50 * (step % 7 == 0)},1" for step in range(1, 101)]
+    write_metrics(tmp_path, "vision", "step,reconstruction,kl\n" + "\n".join(rows) + "\n")
+    smooth = lines(panels(curves_figure(tmp_path))["Vision"])["reconstruction (squared error)"]
+    assert {value for _, value in smooth} == {100.0}
+
+
+def test_every_round_has_its_panels_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        write_metrics(tmp_path, "vision", f"step,reconstruction,kl\n{number},90,17\n", number)
+    drawn = panels(curves_figure(tmp_path))
+    assert [title for title in drawn if "Vision" in title] == [f"Round {one}: Vision" for one in (1, 2, 10)]
+    assert lines(drawn["Round 10: Vision"])["KL (nats)"] == [(10, 17)]
+
+
+def test_curves_are_drawn_when_stages_are_missing(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "memory", "step,nll,loss\n20,1.4,1.4\n40,1.3,1.3\n")
+    drawn = panels(curves_figure(tmp_path))
+    assert lines(drawn["Memory"]) == {"next z (nats per dimension)": [(20, 1.4), (40, 1.3)]}
+    for name in ("Vision", "Controller", "Evaluation"):
+        assert texts(drawn[name]) == ["not measured yet"] and not drawn[name].lines
+    training_curves(tmp_path, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_a_higher_score_gives_a_longer_bar(tmp_path: Path) -> None:
+    rows = [("random", report("t", "r", "b", [1, 2], np.array([-50.0, -60.0])))]
+    rows.append(("agent", report("t", "a", "b", [1, 2], np.array([790.0, 800.0]))))
+    (axes,) = scores_figure(rows, "car-racing, seed 1").axes
+    assert [bar.get_width() for bar in axes.patches] == [-55.0, 795.0]  # type: ignore[attr-defined]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["random", "agent"]
+    assert texts(axes) == ["-55 ± 10", "795 ± 10"]
+    dots = [np.asarray(one.get_offsets())[:, 0].tolist() for one in axes.collections[::2]]
+    assert dots == [[-50.0, -60.0], [790.0, 800.0]]
+    assert axes.get_xlabel() == "return: mean and its 95% interval, 2 episodes each (dots)"
+    assert axes.get_title(loc="left") == "car-racing, seed 1"
+    (tmp_path / "run.json").write_text('{"task": "t", "preset": "p", "seed": 3}')
+    bar_of_scores(rows, tmp_path / "named.png", tmp_path)
+    bar_of_scores(rows, tmp_path / "scores.png")
+    assert (tmp_path / "named.png").read_bytes() != (tmp_path / "scores.png").read_bytes()
+
+
+def test_empty_cells_are_gaps_and_an_unfinished_line_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,mean,validation\n1,5,\n2,8,50\n3,9")
+    data = read_metrics(tmp_path / "metrics.csv")
+    assert data["step"].tolist() == [1, 2] and data["mean"].tolist() == [5, 8]
+    assert np.isnan(data["validation"][0]) and data["validation"][1] == 50
+    assert read_metrics(tmp_path / "absent.csv") == {}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"evaluation": {"returns": [1,', '{"evaluation": {"returns": [1]}}', '{"evaluation": 3}', "[]"]
+)
+def test_a_damaged_evaluation_does_not_keep_the_curves_from_being_drawn(tmp_path: Path, text: str) -> None:
+    write_metrics(tmp_path, "vision", VISION)
+    (tmp_path / "summary.json").write_text(text)
+    drawn = panels(curves_figure(tmp_path))
+    assert len(lines(drawn["Vision"])) == 2 and texts(drawn["Evaluation"]) == ["not measured yet"]
+
+
+def test_the_evaluation_of_a_round_comes_before_that_of_the_summary(tmp_path: Path) -> None:
+    whole_run(tmp_path)
+    (tmp_path / "round-1" / "evaluation").mkdir()
+    result = report("car-racing", "me", "envpool", [1, 2], np.array([100.0, 300.0]))
+    (tmp_path / "round-1" / "evaluation" / "evaluation.json").write_text(json.dumps(result))
+    assert "mean 200" in legend(panels(curves_figure(tmp_path))["Evaluation"])
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected the directory of a run"):
+        training_curves(tmp_path, tmp_path / "curves.png")
+
+
+def test_no_scores_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no scores to draw"):
+        bar_of_scores([], tmp_path / "scores.png")
