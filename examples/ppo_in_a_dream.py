@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from worldmodels.dream.latent_world import LatentWorld
 from worldmodels.dream.stable_baselines import DreamVecEnv
 from worldmodels.evaluation import statistics
+from worldmodels.tasks.base import playing_of
 
 
 def main() -> None:
@@ -33,7 +34,8 @@ def main() -> None:
     model.learn(options.steps)
 
     agent = dreams.dreams.agent
-    world = LatentWorld(gymnasium.make(agent.task.gymnasium_id), agent)
+    stock = playing_of(agent.task)
+    world = LatentWorld(gymnasium.make(stock.gymnasium_id, **stock.gymnasium_options), agent)
     returns = []
     for episode in range(options.episodes):
         observation, _ = world.reset(seed=options.seed + episode)

@@ -1,14 +1,19 @@
 """Small untrained agents that dream, which the tests of dreams, of evolution in them and of playing share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from worldmodels.agent import Agent
+from worldmodels.dream.env import DreamVectorEnv
+from worldmodels.dream.fast.streams import Noise
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.tasks import get_task
 from worldmodels.vision.conv_vae import ConvVAE
+
+CPU = torch.device("cpu")
 
 
 def dreamer(task: str = "car-racing", end_bias: float = -4.0, seed: int = 0) -> Agent:
@@ -31,3 +36,20 @@ def driven(agent: Agent, env: Any, seed: int) -> np.ndarray:
     for _ in range(min(agent.task.start_steps)):
         observation, *_ = env.step(policy.act(observation[None])[0])
     return np.asarray(observation)
+
+
+def take(streams: Noise, steps: int) -> np.ndarray:
+    """The numbers of some steps, (steps, N, 2 Z + 1)."""
+    return np.stack([torch.cat([u, n, e[:, None]], 1).numpy() for u, n, e in (streams.next() for _ in range(steps))])
+
+
+def dream_along(env: DreamVectorEnv, seeds: Sequence[int], steps: int) -> list[tuple[Any, ...]]:
+    """Everything that happens under a fixed sequence of actions."""
+    observations, _ = env.reset(seed=list(seeds))
+    seen: list[tuple[Any, ...]] = [(observations.copy(),)]
+    for step in range(steps):
+        rng = np.random.default_rng(step)
+        action = np.repeat(rng.random((1, 3), dtype=np.float32), env.num_envs, axis=0)
+        observations, *rest, _ = env.step(action)
+        seen.append((observations.copy(), *(one.copy() for one in rest)))
+    return seen

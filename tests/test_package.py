@@ -73,7 +73,6 @@ def test_every_requirement_is_pinned_at_a_version_that_it_admits(project: dict[s
         pin = pins.get(canonicalize_name(requirement.name))
         assert pin is not None, f"{requirement.name} is not in constraints.txt"
         assert requirement.specifier.contains(pin, prereleases=True), f"{requirement} does not admit {pin}"
-    assert pins["torch"] == "2.13.0"
 
 
 def test_everything_that_comes_along_is_pinned_too(project: dict[str, Any], pins: dict[str, str]) -> None:
@@ -128,7 +127,7 @@ def test_the_wheel_holds_the_code_the_types_and_the_shipped_agents(tmp_path: Pat
         "worldmodels",
         f"worldmodels-{worldmodels.__version__}.dist-info",
     }
-    assert "worldmodels = worldmodels.cli:main" in entry_points
+    assert "worldmodels = worldmodels.cli.main:main" in entry_points
 
 
 def project_files() -> list[Path]:

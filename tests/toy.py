@@ -1,4 +1,4 @@
-"""A toy evolution: controllers of four numbers whose fitness is their distance to a target, and a little luck."""
+"""Toy evolutions: controllers of four numbers that approach a target, and agents in a scripted world."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,9 +11,13 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.controller.inputs import PolicyInputs
+from worldmodels.core.progress import Progress
+from worldmodels.data.encode import encode_shard
+from worldmodels.data.episodes import Episode, EpisodeStore, Shard
 from worldmodels.evolution.config import PhaseConfig
 from worldmodels.evolution.fitness import Fitness
 from worldmodels.evolution.loop import Phase
+from worldmodels.memory.latents import Latents
 from worlds import Scripted
 
 SIZE, TARGET = 4, np.array([0.5, -0.5, 1.0, 0.0])
@@ -88,6 +92,15 @@ def toy_phase(
         inputs=inputs,
         identity=identity,
     )
+
+
+def latents_of(agent: Agent, episodes: Sequence[Episode], folder: Path) -> Latents:
+    """Episodes as the encode stage makes latents of them, by way of a store in ``folder``."""
+    store = EpisodeStore(folder)
+    store.write(0, episodes)
+    shard = Shard(store.shard_path(0))
+    with Progress(shard.num_frames, "encode", "frames") as bar:
+        return encode_shard(agent.vision, agent.task, shard, bar)
 
 
 def without_speed(directory: Path) -> list[str]:

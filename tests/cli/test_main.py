@@ -4,17 +4,26 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import worldmodels
 from worldmodels.cli import main as cli
 from worldmodels.cli import measure
+from worldmodels.cli.options import agent_for, parse
 from worldmodels.cli.runs import run_options
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
+from worldmodels.core.files import write_json
+from worldmodels.core.settings import to_json
 from worldmodels.run.presets import preset
 
+VERBS = list(cli._VERBS)
+RUN_VERBS = ("train", "collect", "vision", "encode", "memory", "controller", "ablate")
 HEAVY = ("torch", "gymnasium", "tyro", "numpy", "zarr", "matplotlib", "rich", "tensorboard", "cma", "envpool")
 
 
@@ -50,21 +59,73 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"worldmodels {worldmodels.__version__}\n"
 
 
-def help_of(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+Help = Callable[..., str]
+
+
+@pytest.fixture
+def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Help:
+    """The help that arguments ask for."""
     monkeypatch.setenv("COLUMNS", "90")  # narrow enough for a single column
     monkeypatch.setenv("NO_COLOR", "1")
-    with pytest.raises(SystemExit) as stop:
-        cli.main([verb, "--help"])
-    assert not stop.value.code
-    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+    def ask(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(arguments))
+        assert not stop.value.code
+        return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+    return ask
 
 
-@pytest.mark.parametrize("verb", list(cli._VERBS))
-def test_every_verb_explains_every_option(
-    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = help_of(verb, monkeypatch, capsys)
-    assert f"worldmodels {verb}" in text
+@pytest.mark.parametrize("word", ["-h", "--help", "--help-all"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_says_what_the_verb_does(verb: str, word: str, help_of: Help) -> None:
+    text = help_of(verb, word)
+    assert text.startswith(f"usage: worldmodels {verb} ")
+    described = text.split("\n\n")[1]
+    assert re.match(r"[A-Z].* .*\.$", described.splitlines()[0]), f"{verb} does not say what it does: {described}"
+    assert "{None}" not in text and "None" not in re.findall(r"default: ([^)]*)", text)
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS)
+def test_the_help_of_a_run_is_short_and_says_where_every_setting_is_listed(verb: str, help_of: Help) -> None:
+    short, every = help_of(verb, "--help"), help_of(verb, "--help-all")
+    assert f"worldmodels {verb} --help-all lists every setting." in short and len(short) < len(every)
+    if verb == "train":
+        assert len(short.splitlines()) <= 60
+
+
+@pytest.mark.parametrize("verb", ["train", "collect", "evaluate"])
+def test_help_all_names_every_setting_of_the_preset(verb: str, help_of: Help) -> None:
+    def names(content: dict[str, Any], where: str = "") -> list[str]:
+        found = []
+        for key, value in content.items():
+            found += names(value, f"{where}{key}.") if isinstance(value, dict) else [f"{where}{key}"]
+        return found
+
+    where = ["--run", "runs/none"] if verb == "evaluate" else []
+    text = help_of(verb, "--preset", "dream", *where, "--help-all")
+    wanted = names({key: value for key, value in to_json(preset("dream")).items() if key != "task"})
+    assert len(wanted) > 100
+    for name in wanted:
+        assert re.search(rf"(?<!\S)--{re.escape(name.replace('_', '-'))} ", text), name
+
+
+def test_help_shows_the_values_of_the_preset_and_of_the_run_that_are_asked_about(help_of: Help, tmp_path: Path) -> None:
+    assert "(at least 1; default: 32)" in help_of("collect", "--preset", "quick", "--help")
+    config = preset("quick")
+    write_json(
+        tmp_path / "run.json",
+        {"layout": 2, **to_json(replace(config, collect=replace(config.collect, episodes=12_345)))},
+        checksum=True,
+    )
+    assert "(at least 1; default: 12345)" in help_of("collect", "--run", str(tmp_path), "--help")
+
+
+@pytest.mark.parametrize("word", ["--help", "--help-all"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_every_option(verb: str, word: str, help_of: Help) -> None:
+    text = help_of(verb, word)
     options = re.findall(r"^[│ ] +(--[a-z][\w.-]*) ", text, re.MULTILINE)
     assert options or verb == "doctor"
     for option in options:
@@ -73,9 +134,9 @@ def test_every_verb_explains_every_option(
 
 
 PROMISED = {
-    "train": "--preset --run --seed --device --rounds",
+    "train": "--preset --run --seed --device --rounds --executor",
     "collect": "--preset --run --seed --device",
-    "evaluate": "--episodes --seed --agent --backend --json --policy",
+    "evaluate": "--episodes --seed --agent --backend --json --policy --num-envs --executor",
     "record": "--out --agent --seed --backend",
     "play": "--save --seed",
     "bench": "--json --repeats",
@@ -84,10 +145,8 @@ PROMISED = {
 
 
 @pytest.mark.parametrize("verb", PROMISED)
-def test_the_options_that_are_promised_stay(
-    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = help_of(verb, monkeypatch, capsys)
+def test_the_options_that_are_promised_stay(verb: str, help_of: Help) -> None:
+    text = help_of(verb, "--help")
     for option in PROMISED[verb].split():
         assert re.search(rf"(?<!\S){option}\b", text), option
 
@@ -194,3 +253,20 @@ def test_the_phases_of_evolution_have_a_short_name(arguments: list[str]) -> None
     options = run_options("train", ["car-racing", *arguments], "Train.")
     wanted = ("dream", "real-after-dream") if len(arguments) > 1 else ("dream",)
     assert options.evolution.sequence == wanted
+
+
+def test_the_settings_of_a_phase_have_options_by_its_name() -> None:
+    options = run_options("train", ["--evolution.phases.dream.generations", "7", "--phases", "dream"], "Train.")
+    wanted = preset("standard").evolution
+    assert options.evolution.phases == wanted.phases | {"dream": replace(wanted.phases["dream"], generations=7)}
+
+
+@pytest.mark.parametrize("arguments", [["car-racing"], [], ["--agent", "car-racing-dream"]])
+def test_the_task_need_not_be_said_where_an_agent_says_it(arguments: list[str]) -> None:
+    options = parse(measure.EvaluateOptions, "evaluate", arguments)
+    assert agent_for(options.task, options.agent).task.name == "car-racing"
+
+
+def test_the_task_of_an_agent_is_not_taken_for_another(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["record", "bin-packing", "--agent", "car-racing-dream"]) == 1
+    assert "is an agent for car-racing, not for bin-packing" in one_line(capsys)

@@ -9,27 +9,55 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-TINY_RUN = (
-    "--collect.episodes 2 --collect.reference-episodes 1 --collect.steps 80 --vision.epochs 1 --vision.batch 32 "
-    "--memory.steps 2 --memory.batch 4 --memory.length 30 --controller.generations 1 --controller.population 4 "
-    "--controller.episodes 1 --controller.horizon 20 --controller.validation-episodes 2 "
-    "--evaluate.episodes 2 --evaluate.steps 40"
-)
+from cases import ROOT
+from worldmodels.cli import main as cli
+from worldmodels.cli.runs import run_options
+
+README = ROOT / "README.md"
+LESS_OF_A_STAGE = {
+    "collect": "--collect.episodes 2 --collect.reference-episodes 1 --collect.steps 80",
+    "vision": "--vision.epochs 1 --vision.batch 32",
+    "encode": "",
+    "memory": "--memory.steps 2 --memory.batch 4 --memory.length 30",
+    "controller": "--evolution.backend '' --evolution.components 8",
+    "evaluate": "--evaluate.episodes 2 --evaluate.steps 40",
+}
+LESS_OF_A_PHASE = "generations 1,population 4,episodes 1,max-steps 20,validation-episodes 2,reevaluation-episodes 2"
 LESS = {
-    "collect": "--collect.episodes 2 --collect.steps 80",
-    "train": TINY_RUN,
     "evaluate": "--episodes 2 --steps 40",
     "record": "--steps 20",
+    "probe": "--episodes 5 --frames 4 --steps 20",
     "bench": "--repeats 1 --steps 5",
     "doctor": "",
+    "play": "",
+    "dream play": "",
     "dream record": "--steps 20",
     "dream report": (
         "--report.episodes 2 --report.horizon 5 --report.starts 1 --report.controllers 3 "
-        "--report.controller-episodes 1 --report.generations 0 --report.steps 20"
+        "--report.controller-episodes 1 --report.generations 0 --report.games 2 --report.steps 20"
     ),
 }
 """What is added to a command so that it takes seconds."""
+
+A_PERSON_WHO_LEAVES = """
+import sys
+from worldmodels.play import window
+from worldmodels.cli.main import main
+
+show, ticks = window.show, iter(range(1_000))
+
+
+def press_keys(viewer):
+    tick = next(ticks)
+    viewer.press({2: "up", 4: "a", 8: "enter", 12: "escape"}.get(tick, "b"))
+
+
+window.show = lambda make, tick=None: show(make, press_keys)
+status = main(sys.argv[1:])
+assert next(ticks) == 13, "the window was closed before Esc was pressed, or not by it"
+sys.exit(status)
+"""
+"""The command line, and keys that are pressed in the window that it opens; the last is Esc."""
 
 
 def blocks(language: str) -> list[str]:
@@ -39,6 +67,21 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[str]:
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     return [line for line in lines if line.startswith("worldmodels ")]
+
+
+def less(words: list[str]) -> list[str]:
+    """Options with which a command does as little as possible of everything."""
+    verb, rest = words[0], words[1:]
+    if (verb in LESS_OF_A_STAGE and verb != "evaluate") or verb in ("train", "ablate") or "--run" in rest:
+        stages = LESS_OF_A_STAGE if verb in ("train", "ablate") else {verb: LESS_OF_A_STAGE[verb]}
+        added = shlex.split(" ".join(stages.values()))
+        if "controller" in stages:
+            for phase in run_options(verb, rest, "").evolution.sequence:
+                for setting in LESS_OF_A_PHASE.split(","):
+                    name, value = setting.split()
+                    added += [f"--evolution.phases.{phase}.{name}", value]
+        return added
+    return shlex.split(LESS[f"dream {rest[0]}" if verb == "dream" else verb])
 
 
 def run(arguments: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
@@ -57,17 +100,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", commands())
 def test_a_reader_can_run(command: str, folder: Path) -> None:
     words = shlex.split(command)[1:]
-    verb = " ".join(words[:2]) if words[0] == "dream" else words[0]
-    if verb in ("play", "dream play"):  # a game waits for a person: test_play and test_play_dream play it
-        words = [words[0], "--help"]
-    else:
-        words += shlex.split(LESS[verb])
-    result = run(["-m", "worldmodels", *words], folder)
+    plays = words[0] == "play" or words[:2] == ["dream", "play"]
+    program = ["-c", A_PERSON_WHO_LEAVES] if plays else ["-m", "worldmodels"]
+    result = run([*program, *words, *less(words)], folder)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "Traceback" not in result.stderr
 
 
+def test_every_kind_of_command_is_in_the_readme() -> None:
+    verbs = {shlex.split(command)[1] for command in commands()}
+    assert {"train", "evaluate", "record", "play", "dream", "bench", "doctor", "collect"} <= verbs
+
+
+def test_every_verb_and_option_that_the_readme_mentions_exists(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = re.sub(r"```python.*?```", "", README.read_text(), flags=re.DOTALL)
+    mentioned = set(re.findall(r"(?:`|^)worldmodels ([a-z]+)", text, re.MULTILINE))
+    assert mentioned and mentioned <= set(cli._VERBS)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    known = {"--help", "--help-all", "--version", "--phases", "--policy"}
+    for verb in cli._VERBS:
+        for where in ([], ["--run", "runs/none"]) if verb == "evaluate" else ([],):
+            with pytest.raises(SystemExit):
+                cli.main([verb, *where, "--help-all"])
+            known |= set(re.findall(r"(?<!\S)(--[a-z][\w.-]*)", capsys.readouterr().out))
+    assert set(re.findall(r"(?<![\w-])(--[a-z][\w.-]*\w)", text)) <= known
+
+
 def test_the_python_example_runs_as_it_stands(folder: Path) -> None:
+    assert blocks("python")
     for block in blocks("python"):
         result = run(["-c", block], folder)
         assert result.returncode == 0, result.stderr[-2000:]

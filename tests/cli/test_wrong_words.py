@@ -112,7 +112,8 @@ def test_an_unknown_word_is_named_with_what_to_write_instead(
     monkeypatch.chdir(tmp_path)
     arguments, words = UNKNOWN[case]
     refused(call(capsys, *arguments), *words)
-    assert not list(tmp_path.rglob("round-*/*"))
+    begun = case == "stage whose input is missing"  # the run that it would belong to is there
+    assert not list(tmp_path.rglob("round-*") if begun else tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", NUMBERS, ids=" ".join)

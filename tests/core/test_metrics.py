@@ -3,9 +3,11 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from worldmodels.core.metrics import MetricsLog
+from worldmodels.core.events import Event, Measured, listening
+from worldmodels.core.metrics import MetricsLog, read_metrics
 
 
 def rows(directory: Path) -> list[dict[str, str]]:
@@ -68,3 +70,55 @@ def test_tensorboard_reads_what_was_logged_and_forgets_what_was_dropped(tmp_path
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(one.step, one.value) for one in events.Scalars("loss")] == [(10, 10), (20, 20), (30, 300)]
+
+
+def test_every_row_is_an_event_with_the_same_numbers(tmp_path: Path) -> None:
+    heard = list[Event]()
+    with listening(heard.append):
+        log = MetricsLog(tmp_path / "vision", ("loss", "extra"))
+        log.log(10, loss=1 / 3)
+        log.log(20, extra=2)
+        log.close()
+    assert heard == [Measured("vision", 10, {"loss": 1 / 3}), Measured("vision", 20, {"extra": 2.0})]
+    table = read_metrics(tmp_path / "vision" / "metrics.csv")
+    for row, event in enumerate(heard):
+        assert isinstance(event, Measured) and table["step"][row] == event.step
+        for name in ("loss", "extra"):
+            value = event.numbers.get(name, np.nan)
+            np.testing.assert_equal(table[name][row], value)
+
+
+def test_a_table_is_read_as_columns_with_nan_where_a_cell_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss,extra\n10,0.5,\n20,,3\n")
+    found = read_metrics(path)
+    assert list(found) == ["step", "loss", "extra"]
+    assert all(column.dtype == np.float64 for column in found.values())
+    np.testing.assert_equal(found["loss"], [0.5, np.nan])
+    np.testing.assert_equal(found["extra"], [np.nan, 3.0])
+
+
+@pytest.mark.parametrize("content", [None, "", "step,loss\n", "step,loss\n10,0", "step,loss\n10,0.25", "\x00\xff\xfe"])
+def test_a_table_that_has_no_rows_yet_has_no_numbers(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "metrics.csv"
+    if content is not None:
+        path.write_text(content, encoding="latin-1")
+    assert all(len(column) == 0 for column in read_metrics(path).values())
+
+
+@pytest.mark.parametrize("torn", ["20", "20,0.", "20,0.2,", "20,0.2,3", "\x00\xff", '"20,0.2'])
+def test_a_row_that_is_being_written_is_left_out_until_it_is_whole(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss,extra\n10,0.5,1\n" + torn, encoding="latin-1")
+    assert read_metrics(path)["step"].tolist() == [10]
+
+
+def test_a_row_that_was_cut_in_the_middle_of_a_number_is_not_kept_by_who_goes_on(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, ("loss",))
+    for step in (10, 20):
+        log.log(step, loss=0.125)
+    log.close()
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:-4])
+    MetricsLog(tmp_path, ("loss",), resume_step=20).close()
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [("10", "0.125")]

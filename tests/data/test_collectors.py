@@ -10,33 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels import commands
+from collecting import CPU, ITEMS, assert_played_back, collect_with_kills, contents, pipeline
 from worldmodels.agent import Agent, load_agent
-from worldmodels.data.collect import record_episodes
-from worldmodels.run.config import CollectConfig, Config, from_json, to_json
+from worldmodels.cli import runs
 from worldmodels.core.errors import UserError
+from worldmodels.core.settings import from_json, to_json
+from worldmodels.data.collect import record_episodes
+from worldmodels.data.collectors import check_policy, make_collector
+from worldmodels.data.episodes import Episode
+from worldmodels.execution.executor import LocalExecutor
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.data.collectors import check_policy, player_of
 from worldmodels.rollouts import rollout
-from worldmodels.run.pipeline import Pipeline
-from worldmodels.data.episodes import Episode, EpisodeStore
-from worldmodels.run.run import Run
+from worldmodels.run.artifacts import Artifacts
+from worldmodels.run.config import Config
 from worldmodels.tasks import Task, get_task
-from worldmodels.tasks.bin_packing.task import BinPacking, variant
+from worldmodels.tasks.base import Observations
 from worldmodels.tasks.bin_packing.rules import RULES
+from worldmodels.tasks.bin_packing.task import BinPacking, variant
 from worldmodels.tasks.bin_packing.world import BinPackingVectorEnv
 from worldmodels.vision.conv_vae import ConvVAE
-from worldmodels.execution.environments import Kept
-
-ITEMS = 30
-CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> BinPacking:
-    """Bin packing of 30 items."""
-    monkeypatch.setattr(BinPacking, "max_steps", ITEMS)
-    return BinPacking()
 
 
 def packer(folder: Path, name: str = "bin-packing") -> Path:
@@ -44,29 +36,14 @@ def packer(folder: Path, name: str = "bin-packing") -> Path:
     torch.manual_seed(0)
     task = get_task(name)
     size = task.control_size
-    Agent(task, ConvVAE(4), MDNRNN(4, size, 8, 2, reward=True), torch.randn(size * 13), features=("z", "h")).save(
-        folder
-    )
+    Agent(task, ConvVAE(4), MDNRNN(4, size, 8, 2, reward=True), torch.randn(size * 13), inputs=("z", "h")).save(folder)
     return folder
 
 
 def recorded(task: Task, policy: str, folder: Path, seeds: Sequence[int]) -> list[Episode]:
-    return player_of(task, policy, folder, 1, CPU, ITEMS * len(seeds)).record(0, "native", seeds, task.max_steps)
-
-
-def assert_played_back(task: BinPacking, episode: Episode) -> np.ndarray:
-    """The recorded actions in a fresh world give the recorded pictures and rewards; returns the states."""
-    shown, state = task.make(1, "native"), task._world(1, "state")
-    pictures, info = shown.reset(seed=[episode.seed])
-    states = [state.reset(seed=[episode.seed])[0][0]]
-    assert len(episode.actions) == task.max_steps and not episode.terminated
-    for step, action in enumerate(episode.actions.argmax(axis=1)):
-        assert (episode.frames[step] == pictures[0]).all() and info["action_mask"][0, action]
-        pictures, rewards, *_, info = shown.step(np.array([action]))
-        states.append(state.step(np.array([action]))[0][0])
-        assert episode.rewards[step] == rewards[0] and episode.actions[step].sum() == 1
-    assert (episode.frames[-1] == pictures[0]).all()
-    return np.array(states)
+    steps = ITEMS * len(seeds)
+    collector = make_collector(LocalExecutor(), task, policy, folder, 1, CPU, steps)
+    return collector.record(0, "native", seeds, task.max_steps)
 
 
 @pytest.mark.parametrize("policy", ["exploration", "random", "best-fit", "sum-of-squares", "agent"])
@@ -85,30 +62,30 @@ def test_a_rules_data_are_what_it_does_on_the_state_but_for_noise(rule: str, tmp
     for task in (get_task("bin-packing"), short_and_small()):
         assert isinstance(task, BinPacking)
         world, policy = task.rule(rule)
-        plain = record_episodes(Kept(world), "native", policy, range(8), 60)
+        plain = record_episodes(LocalExecutor(), world, "native", policy, range(8), 60)
         seen: list[np.ndarray] = []
 
         class Watched:
             def __init__(self, seeds: Sequence[int]) -> None:
                 self.rule = policy(seeds)  # noqa: B023
 
-            def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
-                seen.append(observations.copy())  # noqa: B023
+            def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+                seen.append(observations.raw.copy())  # noqa: B023
                 return self.rule.act(observations, rows)
 
         states_of = task._world(8, "state")
-        wanted = rollout(states_of, Watched(range(8)), range(8), 60)
+        wanted = rollout(world, states_of, Watched(range(8)), range(8), 60)
         assert [episode.rewards.sum() for episode in plain] == wanted.returns.tolist()
         draw = task._world(8, "picture")._picture
         for step, states in enumerate(seen):
             frames = np.stack([episode.frames[step] for episode in plain])
             np.testing.assert_array_equal(frames, draw(states[:, :-1], states[:, -1]))
-    noisy = recorded(task, rule, tmp_path, range(200, 240))
-    states = [assert_played_back(task, episode)[:-1] for episode in noisy]
+    perturbed = recorded(task, rule, tmp_path, range(200, 240))
+    states = [assert_played_back(task, episode)[:-1] for episode in perturbed]
     if not rule.startswith("uniform"):
         agreed = [
             (RULES[rule](seen, np.random.default_rng(0)) == episode.actions.argmax(axis=1)).mean()
-            for seen, episode in zip(states, noisy, strict=True)
+            for seen, episode in zip(states, perturbed, strict=True)
         ]
         assert 0.85 < np.mean(agreed) < 1 and np.max(agreed) == 1
 
@@ -126,7 +103,7 @@ def test_more_than_40_bins_of_a_level_confuse_no_rule() -> None:
         state, *_ = always_new.step(np.zeros(1, np.int64))
     assert state[0, 9] == 60
     world, _ = get_task("bin-packing").rule("best-fit")
-    assert world.allowed(world.frames(state))[0].nonzero()[0].tolist() == [0, 9]
+    assert world.action_mask(world.frames(state))[0].nonzero()[0].tolist() == [0, 9]
 
 
 def test_the_small_variants_rules_play_their_own_world() -> None:
@@ -135,57 +112,14 @@ def test_the_small_variants_rules_play_their_own_world() -> None:
         assert (world.name, world.action_size, world.observation_shape) == (name, 9, (10,))
 
 
-def pipeline(folder: Path, policy: str, **collect: object) -> Pipeline:
-    size: dict[str, object] = {"episodes": 6, "reference_episodes": 2, "lockstep": 2, "reference_steps": 20} | collect
-    config = Config(task="bin-packing", collect=CollectConfig(backend="native", policy=policy, **size))  # type: ignore[arg-type]
-    return Pipeline(Run(folder, config), CPU)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.zarr/**/*") if path.is_file()}
-
-
-class Killed(Exception):
-    pass
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, call: int, after: bool = False) -> pytest.MonkeyPatch.context:
-    """The process dies when flush ``call`` is written, or right after."""
-    calls, write = [0], EpisodeStore.write
-
-    def dying(self: EpisodeStore, index: int, episodes: Sequence[Episode]) -> None:
-        calls[0] += 1
-        if calls[0] == call and not after:
-            raise Killed
-        write(self, index, episodes)
-        if calls[0] == call:
-            raise Killed
-
-    patch = pytest.MonkeyPatch.context()
-    entered = patch.__enter__()
-    entered.setattr(EpisodeStore, "write", dying)
-    return patch
-
-
-def collect_with_kills(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    for call, after in ((1, False), (2, True), (1, False)):
-        patch = killed_at(monkeypatch, call, after)
-        with pytest.raises(Killed):
-            pipeline.collect()
-        patch.__exit__(None, None, None)
-    pipeline.collect()
-
-
 @pytest.mark.parametrize("policy", ["best-fit", "agent"])
-def test_killed_again_and_again_the_data_are_the_same(
-    policy: str, short: BinPacking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_again_and_again_the_data_are_the_same(policy: str, short: BinPacking, tmp_path: Path) -> None:
     name = str(packer(tmp_path / "agent")) if policy == "agent" else policy
     whole, broken = pipeline(tmp_path / "whole", name), pipeline(tmp_path / "broken", name)
     whole.collect()
-    collect_with_kills(broken, monkeypatch)
-    assert len(whole.flushes()) == 4 and whole.digest("collect") == broken.digest("collect")
-    assert [flush.lengths.max() for flush in whole.flushes()] == [30, 30, 30, 20]
+    collect_with_kills(broken)
+    assert whole.artifacts.digest("collect") == broken.artifacts.digest("collect")
+    assert [shard.lengths.max() for shard in whole.artifacts.shards()] == [30, 30, 30, 20]
 
 
 def test_a_run_goes_on_when_the_agent_that_plays_is_gone(short: BinPacking, tmp_path: Path) -> None:
@@ -197,9 +131,9 @@ def test_a_run_goes_on_when_the_agent_that_plays_is_gone(short: BinPacking, tmp_
     (agent / "agent.safetensors").unlink()
     folder = tmp_path / "run" / "round-1" / "episodes"
     assert load_agent(folder / "policy").digest() == digest
-    for part in sorted((folder / "flush-00001.zarr").rglob("*"), reverse=True):
+    for part in sorted((folder / "shard-00001.zarr").rglob("*"), reverse=True):
         part.rmdir() if part.is_dir() else part.unlink()
-    (folder / "flush-00001.zarr").rmdir()
+    (folder / "shard-00001.zarr").rmdir()
     line.collect()
     assert contents(tmp_path / "run") == before
 
@@ -208,11 +142,12 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
     short: BinPacking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = load_agent(packer(tmp_path / "agent"))
-    monkeypatch.setattr(Pipeline, "agent", lambda self: agent)
-    second = dataclasses.replace(pipeline(tmp_path / "run", "best-fit"), round=2)
-    found = second._player(tmp_path).record(0, "native", [5], ITEMS)
+    monkeypatch.setattr(Artifacts, "agent", lambda self, device: agent)
+    first = pipeline(tmp_path / "run", "best-fit")
+    second = dataclasses.replace(first, artifacts=dataclasses.replace(first.artifacts, round=2))
+    found = second._collector(tmp_path).record(0, "native", [5], ITEMS)
     wanted = record_episodes(
-        Kept(short), "native", lambda seeds: short.noisy(agent.policy(len(seeds)), seeds), [5], ITEMS
+        LocalExecutor(), short, "native", lambda seeds: short.perturbed(agent.policy(len(seeds)), seeds), [5], ITEMS
     )
     assert (found[0].frames == wanted[0].frames).all()
 
@@ -223,11 +158,11 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
         (
             "bin-packing",
             "bestfit",
-            "unknown policy 'bestfit' for bin-packing; choose exploration, disturbed, random, best-fit, ",
+            "unknown policy 'bestfit' for bin-packing; choose exploration, perturbed, random, best-fit, ",
         ),
         ("bin-packing", "", "unknown policy ''"),
-        ("car-racing", "best-fit", "for car-racing; choose exploration, disturbed, random, a shipped agent or"),
-        ("take-cover", "best-fit", "choose exploration, disturbed, random, rainbow, a shipped"),
+        ("car-racing", "best-fit", "for car-racing; choose exploration, perturbed, random, a shipped agent or"),
+        ("take-cover", "best-fit", "choose exploration, perturbed, random, rainbow, a shipped"),
         ("bin-packing", "car-racing", "expected an agent for bin-packing as policy, car-racing is one for car-racing"),
         ("car-racing", "rainbow", "expected a world with numbered actions for the policy rainbow, car-racing has Box"),
     ],
@@ -241,25 +176,25 @@ def test_a_policy_that_cannot_play_is_refused_in_one_line(task: str, policy: str
 def test_the_command_refuses_before_it_makes_a_run(tmp_path: Path) -> None:
     for option in (["--policy", "bestfit"], ["--policy=bestfit"], ["--collect.policy", "bestfit"]):
         with pytest.raises(UserError, match="unknown policy 'bestfit'"):
-            commands.stage("collect", ["bin-packing", "--run", str(tmp_path / "run"), *option])
+            runs.stage("collect", ["bin-packing", "--run", str(tmp_path / "run"), *option], "")
     assert not (tmp_path / "run").exists()
 
 
 def test_the_short_option_is_the_long_one_and_another_policy_is_another_run(short: BinPacking, tmp_path: Path) -> None:
-    size = ["--collect.episodes", "2", "--collect.lockstep", "2", "--device", "cpu"]
+    size = ["--collect.episodes", "2", "--collect.num-envs", "2", "--device", "cpu"]
     arguments = ["bin-packing", "--run", str(tmp_path / "run"), *size]
-    commands.stage("collect", [*arguments, "--policy", "best-fit"])
+    runs.stage("collect", [*arguments, "--policy", "best-fit"], "")
     written = json.loads((tmp_path / "run" / "run.json").read_bytes())
     assert written["collect"]["policy"] == "best-fit"
     with pytest.raises(UserError, match=r"made with --collect.policy best-fit, not random"):
-        commands.stage("collect", [*arguments, "--policy", "random"])
-    commands.stage("collect", arguments)
+        runs.stage("collect", [*arguments, "--policy", "random"], "")
+    runs.stage("collect", arguments, "")
 
 
-def test_runs_from_before_there_was_a_choice_are_explorations() -> None:
+def test_settings_that_name_no_policy_are_explorations() -> None:
     content = to_json(Config())
     del content["collect"]["policy"]
-    assert from_json(content) == Config()
+    assert from_json(Config, content) == Config()
 
 
 def test_without_tianshou_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

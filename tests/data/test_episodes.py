@@ -11,11 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worldmodels.data.collect import record_episodes
 from worldmodels.core.errors import UserError
+from worldmodels.data.collect import record_episodes
 from worldmodels.data.episodes import Episode, EpisodeStore
+from worldmodels.execution.executor import LocalExecutor
 from worldmodels.vision.train import BLOCK, FrameStream
-from worldmodels.execution.environments import Kept
 from worlds import (
     MAX_STEPS,
     Diarist,
@@ -53,7 +53,7 @@ def test_frames_actions_and_rewards_are_aligned_and_the_final_ones_are_kept() ->
 
 
 def test_a_limit_of_steps_cuts_an_episode_without_ending_its_world() -> None:
-    (episode,) = record_episodes(Kept(Scripted()), "slow", lambda _: Diarist(), [12], 3)
+    (episode,) = record_episodes(LocalExecutor(), Scripted(), "slow", lambda _: Diarist(), [12], 3)
     assert_scripted(episode, 12, 3)
     assert not episode.terminated and episode.renderer == "slow"
 
@@ -66,7 +66,7 @@ def test_every_attempt_gets_a_fresh_policy_and_a_fresh_recorder() -> None:
         return Diarist()
 
     task = Scripted(deaths=2)
-    episodes = record_episodes(Kept(task), "fast", policy, [40, 41], MAX_STEPS)
+    episodes = record_episodes(LocalExecutor(), task, "fast", policy, [40, 41], MAX_STEPS)
     for episode, seed in zip(episodes, [40, 41], strict=True):
         assert_scripted(episode, seed, length_of(seed))
     assert asked == [[40, 41]] * 3 and len(task.made) == 3
@@ -86,15 +86,15 @@ def test_recorded_episodes_come_back_from_the_store_as_they_were(tmp_path: Path)
     store, parts = EpisodeStore(tmp_path), [range(30, 36), range(50, 53)]
     for index, seeds in enumerate(parts):
         store.write(index, scripted_episodes(seeds))
-    flushes = EpisodeStore(tmp_path).flushes()
-    assert [flush.seeds.tolist() for flush in flushes] == [list(seeds) for seeds in parts]
-    for flush, seeds in zip(flushes, parts, strict=True):
-        for episode, seed in zip(flush.episodes(), seeds, strict=True):
+    shards = EpisodeStore(tmp_path).shards()
+    assert [shard.seeds.tolist() for shard in shards] == [list(seeds) for seeds in parts]
+    for shard, seeds in zip(shards, parts, strict=True):
+        for episode, seed in zip(shard.episodes(), seeds, strict=True):
             assert_scripted(episode, seed, length_of(seed))
             assert episode.terminated == ends_by_itself(seed)
         sums = [sum(reward_at(seed, step) for step in range(length_of(seed))) for seed in seeds]
-        assert flush.returns().tolist() == sums
-        assert flush.num_frames == sum(length_of(seed) + 1 for seed in seeds)
+        assert shard.returns().tolist() == sums
+        assert shard.num_frames == sum(length_of(seed) + 1 for seed in seeds)
 
 
 @st.composite
@@ -117,11 +117,11 @@ def episodes(draw: st.DrawFn) -> list[Episode]:
 def test_any_episodes_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, wanted: list[Episode]) -> None:
     store = EpisodeStore(tmp_path_factory.mktemp("store"))
     store.write(0, wanted)
-    for mine, theirs in zip(store.flushes()[0].episodes(), wanted, strict=True):
+    for mine, theirs in zip(store.shards()[0].episodes(), wanted, strict=True):
         assert_same(mine, theirs)
 
 
-def test_a_flush_that_was_cut_short_is_invisible_and_is_written_again(
+def test_a_shard_that_was_cut_short_is_invisible_and_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = EpisodeStore(tmp_path)
@@ -130,7 +130,7 @@ def test_a_flush_that_was_cut_short_is_invisible_and_is_written_again(
     replace = os.replace
 
     def cut(source: Path, target: Path) -> None:
-        if target == store.flush_path(1):
+        if target == store.shard_path(1):
             raise KeyboardInterrupt
         replace(source, target)
 
@@ -138,28 +138,28 @@ def test_a_flush_that_was_cut_short_is_invisible_and_is_written_again(
         patch.setattr(os, "replace", cut)
         with pytest.raises(KeyboardInterrupt):
             store.write(1, scripted_episodes([31]))
-    # What kill -9 leaves behind, which cleans up nothing: a hidden half of a flush.
-    half = tmp_path / ".flush-00001.zarr.tmp"
+    # What kill -9 leaves behind, which cleans up nothing: a hidden half of a shard.
+    half = tmp_path / ".shard-00001.zarr.tmp"
     (half / "frames").mkdir(parents=True)
     (half / "zarr.json").write_text("{")
-    assert not store.has(1) and [flush.seeds.tolist() for flush in store.flushes()] == [[30]]
+    assert not store.has(1) and [shard.seeds.tolist() for shard in store.shards()] == [[30]]
     store.write(1, scripted_episodes([31]))
-    assert store.has(1) and [flush.seeds.tolist() for flush in store.flushes()] == [[30], [31]]
+    assert store.has(1) and [shard.seeds.tolist() for shard in store.shards()] == [[30], [31]]
     assert not half.exists()
 
 
 def test_a_store_without_episodes_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run the collect stage first"):
-        EpisodeStore(tmp_path).flushes()
+        EpisodeStore(tmp_path).shards()
 
 
 # --- the frames that V is trained on -------------------------------------------------------------------------
 
 
-def numbered_store(folder: Path, frames_per_flush: Sequence[int]) -> EpisodeStore:
-    """Flushes whose frames carry their own number over the whole store, in two pixels."""
+def numbered_store(folder: Path, frames_per_shard: Sequence[int]) -> EpisodeStore:
+    """Shards whose frames carry their own number over the whole store, in two pixels."""
     store, number = EpisodeStore(folder), 0
-    for index, count in enumerate(frames_per_flush):
+    for index, count in enumerate(frames_per_shard):
         frames = np.zeros((count, 64, 64, 3), np.uint8)
         numbers = np.arange(number, number + count)
         frames[:, 0, 0, 0], frames[:, 0, 0, 1] = numbers >> 8, numbers & 255
@@ -183,7 +183,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
 
 
 def whole_blocks() -> list[list[int]]:
-    """Numbers of the frames of every block that fits into a flush."""
+    """Numbers of the frames of every block that fits into a shard."""
     starts = np.cumsum([0, *SIZES])
     return [
         list(range(start + at, start + at + BLOCK))
@@ -194,7 +194,7 @@ def whole_blocks() -> list[list[int]]:
 
 @pytest.mark.parametrize(("batch", "window"), [(16, 100), (50, 4), (64, 1), (200, 7)])
 def test_every_epoch_shows_a_frame_at_most_once_and_nearly_all(numbered: EpisodeStore, batch: int, window: int) -> None:
-    stream = FrameStream(numbered.flushes(), batch, window, seed=1)
+    stream = FrameStream(numbered.shards(), batch, window, seed=1)
     source = stream.batches(0)
     blocks = whole_blocks()
     assert len(blocks) == 15 + 1 + 0 + 10
@@ -216,14 +216,14 @@ def test_every_epoch_shows_a_frame_at_most_once_and_nearly_all(numbered: Episode
 
 
 def test_batches_are_shuffled_across_the_blocks_of_a_window(numbered: EpisodeStore) -> None:
-    batch = numbers_of(next(FrameStream(numbered.flushes(), 64, 25, seed=1).batches(0)))
+    batch = numbers_of(next(FrameStream(numbered.shards(), 64, 25, seed=1).batches(0)))
     assert len({number // BLOCK for number in batch}) > 10
 
 
 @pytest.mark.parametrize("window", [4, 100])
 def test_the_stream_can_begin_at_any_step(numbered: EpisodeStore, window: int) -> None:
     def stream() -> FrameStream:
-        return FrameStream(numbered.flushes(), 50, window, seed=3)
+        return FrameStream(numbered.shards(), 50, window, seed=3)
 
     total = 2 * stream().batches_per_epoch + 3
     source = stream().batches(0)
@@ -232,7 +232,7 @@ def test_the_stream_can_begin_at_any_step(numbered: EpisodeStore, window: int) -
         assert numbers_of(next(stream().batches(step))) == whole[step], step
     after = stream().batches(7)
     assert [numbers_of(next(after)) for _ in range(total - 7)] == whole[7:]
-    other = FrameStream(numbered.flushes(), 50, window, seed=4)
+    other = FrameStream(numbered.shards(), 50, window, seed=4)
     assert numbers_of(next(other.batches(0))) != whole[0]
 
 
@@ -242,19 +242,19 @@ def test_frames_keep_their_pixels_on_their_way_through_store_and_stream(tmp_path
     motion = np.zeros((2 * BLOCK - 1, 1), np.float32)
     store = EpisodeStore(tmp_path)
     store.write(0, [Episode(frames, motion, motion[:, 0], False, 1, "envpool")])
-    batch = next(FrameStream(store.flushes(), 2 * BLOCK, 9, seed=1).batches(0)).numpy()
+    batch = next(FrameStream(store.shards(), 2 * BLOCK, 9, seed=1).batches(0)).numpy()
     assert sorted(frame.tobytes() for frame in batch) == sorted(frame.tobytes() for frame in frames)
 
 
 def test_too_few_frames_for_a_batch_are_refused(tmp_path: Path) -> None:
     store = numbered_store(tmp_path, [70])
     with pytest.raises(UserError, match="64 frames are too few for batches of 65; collect more"):
-        FrameStream(store.flushes(), 65, 4, seed=1)
+        FrameStream(store.shards(), 65, 4, seed=1)
 
 
 def peak_of_an_epoch(store: EpisodeStore) -> int:
     """Bytes allocated at most while all frames pass by, three windows of two blocks after the other and more."""
-    stream = FrameStream(store.flushes(), 64, 2, seed=1)
+    stream = FrameStream(store.shards(), 64, 2, seed=1)
     source = stream.batches(0)
     tracemalloc.start()
     try:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,21 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from test_players import assert_played_back as played_back
-from test_players import collect_with_kills, contents, pipeline
-from test_players import short as short
-from worldmodels.data.collect import Recorder
+from collecting import CPU, assert_played_back, collect_with_kills, contents, pipeline
 from worldmodels.core.errors import UserError
-from worldmodels.data.collectors import player_of
+from worldmodels.core.files import load_tensors
+from worldmodels.data.collect import Recorder
+from worldmodels.data.collectors import make_collector
+from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.rainbow import learner as learning
 from worldmodels.data.rainbow.learner import Learner
 from worldmodels.data.rainbow.replay import remembered
+from worldmodels.execution.environments import make_envs
+from worldmodels.execution.executor import LocalExecutor
 from worldmodels.rollouts import rollout
-from worldmodels.core.files import load_tensors
-from worldmodels.data.episodes import EpisodeStore, Flush
+from worldmodels.tasks.base import ArrayWorld, World
 from worldmodels.tasks.bin_packing.task import BinPacking
 from worldmodels.tasks.take_cover.task import TakeCover
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +44,14 @@ def learner(task: Any, recorder: Recorder, seeds: Sequence[int], *before: Any, s
 def played(task: Any, seeds: Sequence[int], steps: int, *before: Any) -> tuple[Learner, Recorder]:
     recorder = Recorder(task, len(seeds), steps)
     player = learner(task, recorder, seeds, *before)
-    rollout(task.make(len(seeds), "native"), player, list(seeds), steps, observer=player)
+    rollout(task, make_envs(task, len(seeds), "native"), player, list(seeds), steps, observer=player)
     return player, recorder
 
 
 def test_its_episodes_are_aligned_and_allowed(short: BinPacking, tmp_path: Path) -> None:
-    for episode in player_of(short, "rainbow", tmp_path, 1, CPU, 240).record(0, "native", range(8), short.max_steps):
-        played_back(short, episode)
+    collector = make_collector(LocalExecutor(), short, "rainbow", tmp_path, 1, CPU, 240)
+    for episode in collector.record(0, "native", range(8), short.max_steps):
+        assert_played_back(short, episode)
     tensors, meta = load_tensors(tmp_path / "rainbow-00000.safetensors")
     assert meta["made"] == 240 and meta["updates"] == (240 - 20) // 4 and len(tensors["priorities"]) == 100
     assert len(set(tensors["priorities"].tolist())) > 50
@@ -72,8 +72,8 @@ def test_it_remembers_each_transition_as_it_was_and_the_stored_ones_alike(short:
         episode = recorder.episodes(range(60, 63), "native")[row]
         assert episode.actions[step, batch.act[place]] == 1 and episode.rewards[step] == batch.rew[place]
     assert not batch.terminated.any()
-    np.testing.assert_array_equal(batch.obs_next.mask, short.allowed(batch.obs_next.obs))
-    again = learner(short, Recorder(short, 2, 30), range(2), [store.flush_path(0)], path)
+    np.testing.assert_array_equal(batch.obs_next.mask, short.action_mask(batch.obs_next.obs))
+    again = learner(short, Recorder(short, 2, 30), range(2), [store.shard_path(0)], path)
     twin = again._replay[order]
     for name in ("act", "rew", "terminated", "weight"):
         np.testing.assert_array_equal(getattr(twin, name), getattr(batch, name))
@@ -88,26 +88,26 @@ def test_only_the_last_transitions_are_remembered_and_new_ones_follow(short: Bin
     for index in range(3):
         _, recorder = played(short, range(10 * index, 10 * index + 2), 30)
         store.write(index, recorder.episodes(range(10 * index, 10 * index + 2), "native"))
-    parts, old = remembered([store.flush_path(index) for index in range(3)], 100, short)
+    parts, old = remembered([store.shard_path(index) for index in range(3)], 100, short)
     assert len(parts) == 2 and len(old.frames) == 100 and old.frames.max() == 4 * 31 - 2
     assert len(np.unique(old.frames)) == 100
-    first, last = (list(Flush(store.flush_path(index)).episodes()) for index in (1, 2))
+    first, last = (list(Shard(store.shard_path(index)).episodes()) for index in (1, 2))
     assert old.rewards[:2].tolist() == [first[row].rewards[10] for row in (0, 1)]
     assert old.rewards[-2:].tolist() == [last[row].rewards[29] for row in (0, 1)]
 
 
-@pytest.mark.parametrize("size", [{}, {"episodes": 5, "lockstep": 3}])
+@pytest.mark.parametrize("size", [{}, {"episodes": 5, "num_envs": 3}])
 def test_killed_again_and_again_the_data_are_the_same(
-    size: dict[str, object], short: BinPacking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    size: dict[str, object], short: BinPacking, tmp_path: Path
 ) -> None:
     whole, broken = (pipeline(tmp_path / name, "rainbow", **size) for name in ("whole", "broken"))
     whole.collect()
-    collect_with_kills(broken, monkeypatch)
+    collect_with_kills(broken)
     assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
     assert not list(tmp_path.rglob("rainbow-*"))
     # What is deleted from a finished collection is made again, though nothing that was learnt is left.
     for index in (1, 2):
-        shutil.rmtree(tmp_path / "broken" / "round-1" / "episodes" / f"flush-0000{index}.zarr")
+        shutil.rmtree(tmp_path / "broken" / "round-1" / "episodes" / f"shard-0000{index}.zarr")
     broken.collect()
     assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
     assert not list(tmp_path.rglob("rainbow-*"))
@@ -121,7 +121,7 @@ def test_a_state_of_something_else_is_refused_in_one_line(
     player.save(tmp_path / "state.safetensors")
     monkeypatch.setattr(learning, "SETTINGS", dataclasses.replace(learning.SETTINGS, hidden=9))
     with pytest.raises(UserError, match="does not belong to this run"):
-        learner(short, Recorder(short, 1, 30), [1], [tmp_path / "flush-00000.zarr"], tmp_path / "state.safetensors")
+        learner(short, Recorder(short, 1, 30), [1], [tmp_path / "shard-00000.zarr"], tmp_path / "state.safetensors")
 
 
 class Lamps(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -152,11 +152,11 @@ class Lamps(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 class LampTask(TakeCover):
     """Numbered actions that M sees as one number, and no mask."""
 
-    backends = ("native",)
     max_steps = 40
 
-    def _make(self, num_envs: int, backend: str) -> VectorEnv:
-        return Lamps(num_envs)
+    @property
+    def worlds(self) -> Mapping[str, World]:
+        return {"native": ArrayWorld(Lamps)}
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
         return observations
@@ -169,9 +169,9 @@ def decisive(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_it_learns_in_a_world_without_masks_and_across_flushes(decisive: None, tmp_path: Path) -> None:
+def test_it_learns_in_a_world_without_masks_and_across_shards(decisive: None, tmp_path: Path) -> None:
     task, store = LampTask(), EpisodeStore(tmp_path)
-    player = player_of(task, "rainbow", tmp_path, 1, CPU, 10**6)
+    player = make_collector(LocalExecutor(), task, "rainbow", tmp_path, 1, CPU, 10**6)
     returns = []
     for index in range(4):
         episodes = player.record(index, "native", range(10 * index, 10 * index + 10), 40)
@@ -180,5 +180,5 @@ def test_it_learns_in_a_world_without_masks_and_across_flushes(decisive: None, t
         assert all(episode.terminated for episode in episodes)
     # Random play earns a third of 40.
     assert returns[0] < 30 and returns[-1] > 37, returns
-    _, old = remembered([store.flush_path(index) for index in range(4)], 1000, task)
+    _, old = remembered([store.shard_path(index) for index in range(4)], 1000, task)
     assert set(old.actions.tolist()) == {0, 1, 2} and old.ended[-10:].all() and old.ended.sum() == 30

@@ -14,13 +14,13 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 
-from test_dream import dreamer
+from dream_agents import dreamer
+from worldmodels.core.errors import UserError
 from worldmodels.dream.env import DreamEnv, DreamVectorEnv
 from worldmodels.dream.latent_world import LatentWorld
 from worldmodels.dream.stable_baselines import DreamVecEnv
-from worldmodels.core.errors import UserError
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "ppo_in_a_dream.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ppo_in_a_dream.py"
 
 
 @pytest.mark.parametrize("task", ["car-racing", "take-cover"])
@@ -85,22 +85,22 @@ class Track(gymnasium.Env):
 def test_the_real_world_shows_the_numbers_that_the_agents_own_controller_sees() -> None:
     agent = dreamer()
     world, plain, policy = LatentWorld(Track(), agent), Track(), agent.policy(1)
-    features, _ = world.reset(seed=3)
+    inputs, _ = world.reset(seed=3)
     observation, _ = plain.reset(seed=3)
     for _ in range(6):
-        assert features.shape == world.observation_space.shape == (22,)
+        assert inputs.shape == world.observation_space.shape == (22,)
         (before,) = policy.state[0].clone()
         action = policy.act(observation[None])[0]
-        torch.testing.assert_close(torch.from_numpy(features[:6]), policy.latents[0])
-        torch.testing.assert_close(torch.from_numpy(features[6:]), before)
+        torch.testing.assert_close(torch.from_numpy(inputs[:6]), policy.latents[0])
+        torch.testing.assert_close(torch.from_numpy(inputs[6:]), before)
         observation, *_ = plain.step(action)
-        features, reward, *_ = world.step(action)
+        inputs, reward, *_ = world.step(action)
         assert reward == 1.0
     gymnasiums_check(TimeLimit(LatentWorld(Track(), agent), 10), skip_render_check=True)
 
 
 def test_another_world_than_the_agents_is_refused() -> None:
-    with pytest.raises(UserError, match="expected the stock CarRacing-v3"):
+    with pytest.raises(UserError, match="expected the stock environment of car-racing"):
         LatentWorld(gymnasium.make("CartPole-v1"), dreamer())
 
 

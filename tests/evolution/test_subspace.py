@@ -63,10 +63,10 @@ def test_weights_of_components_do_not_pull_at_the_controls_on_average() -> None:
 def test_components_are_uncorrelated_the_largest_first_and_vary_together_as_much_as_the_inputs() -> None:
     space = component_space(START, CONTROLS, SEEN, INPUTS)
     covariance = np.cov((SEEN - SEEN.mean(0)) @ space.basis, rowvar=False)
-    loud = np.diag(covariance)
-    np.testing.assert_allclose(covariance, np.diag(loud), atol=1e-8 * loud[0])
-    assert (np.diff(loud) < 0).all()
-    assert loud.sum() == pytest.approx(np.cov(SEEN, rowvar=False).trace())
+    variances = np.diag(covariance)
+    np.testing.assert_allclose(covariance, np.diag(variances), atol=1e-8 * variances[0])
+    assert (np.diff(variances) < 0).all()
+    assert variances.sum() == pytest.approx(np.cov(SEEN, rowvar=False).trace())
 
 
 def test_the_leading_components_hold_most_of_what_varies() -> None:
@@ -101,11 +101,10 @@ def test_unbounded_inputs_count_as_if_they_varied_no_more_than_the_others() -> N
     assert not np.allclose(before_tanh(deaf, shouting), before_tanh(wanted, quiet), rtol=0.1)
 
 
-def test_an_agent_knows_where_c_sees_what() -> None:
-    agent = SimpleNamespace(vision=ConvVAE(4), memory=MDNRNN(4, 2, 6), features=("z", "c", "h"))
-    parts = [Agent.part(cast(Agent, agent), name) for name in ("z", "c", "h")]
-    assert parts == [slice(0, 4), slice(4, 10), slice(10, 16)]
-    assert Agent.part(cast(Agent, SimpleNamespace(features=("z",))), "c") == slice(0)
+def following(memory: MDNRNN) -> Agent:
+    """What following recorded episodes needs of an agent."""
+    inputs = PolicyInputs(("z", "h"), memory.latent_size, memory.hidden_size)
+    return cast(Agent, SimpleNamespace(memory=memory, inputs=inputs, device=torch.device("cpu")))
 
 
 def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:
@@ -115,7 +114,7 @@ def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:
     frames, steps = int((lengths + 1).sum()), int(lengths.sum())
     mu, actions = torch.randn(frames, 4).half(), torch.randn(steps, 2)
     latents = Latents(mu, mu, actions, torch.zeros(steps), torch.zeros(3, dtype=torch.uint8), lengths)
-    agent = cast(Agent, SimpleNamespace(memory=memory, features=("z", "h"), device=torch.device("cpu")))
+    agent = following(memory)
     wanted = []
     for episode, length in enumerate(lengths.tolist()):
         z = mu[int(lengths[:episode].sum()) + episode :][:length].float()
@@ -129,16 +128,14 @@ def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:
     np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted), atol=1e-5)
 
 
-def test_what_a_controller_meets_is_what_it_would_have_seen_along_its_own_episodes(tmp_path: Path) -> None:
+def test_what_a_controller_visits_is_what_it_would_have_seen_along_its_own_episodes(tmp_path: Path) -> None:
     torch.manual_seed(1)
     task, seeds = Scripted(deaths=1), [3, 4, 5, 13]
     agent = Agent(task, ConvVAE(4), MDNRNN(4, 2, 6), torch.randn(2 * 11))
-    found = visited_inputs(agent, "fast", seeds, MAX_STEPS)
+    found = visited_inputs(LocalExecutor(), agent, "fast", seeds, MAX_STEPS)
     assert len(task.made) == 2, "a world whose worker died is played again"
-    store = EpisodeStore(tmp_path)
-    store.write(0, record_episodes(Kept(task), "fast", lambda _: agent.policy(len(seeds)), seeds, MAX_STEPS))
-    with Progress(1, "encode", "frames") as bar:
-        wanted = recorded_inputs(agent, encoded(agent, Flush(store.flush_path(0)), bar))
+    episodes = record_episodes(LocalExecutor(), task, "fast", lambda some: agent.policy(len(some)), seeds, MAX_STEPS)
+    wanted = recorded_inputs(agent, latents_of(agent, episodes, tmp_path))
     assert found.shape == wanted.shape == (2 + 2 + 2 + 2, 10) and found.dtype == np.float32
     np.testing.assert_allclose(sorted(found.tolist()), sorted(wanted.tolist()), atol=0.01)
 
@@ -147,16 +144,15 @@ def test_recordings_too_short_to_see_anything_are_refused() -> None:
     latents = Latents(
         torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(1, 2), torch.zeros(1), torch.zeros(1), torch.tensor([1])
     )
-    agent = cast(Agent, SimpleNamespace(memory=MDNRNN(4, 2, 6), features=("z", "h"), device=torch.device("cpu")))
     with pytest.raises(UserError, match="too short"):
-        recorded_inputs(agent, latents)
+        recorded_inputs(following(MDNRNN(4, 2, 6)), latents)
 
 
 def test_a_resumed_evolution_keeps_its_coordinates(tmp_path: Path) -> None:
     sample = STREAM.standard_normal((50, SIZE // 2 - 1))
 
     def evolved(name: str, toy: Toy, seen: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
-        return evolve(toy_agent(), CONFIG, 1, tmp_path / name, toy, lambda: seen)
+        return evolve(toy_agent(), toy_phase(toy, inputs=lambda: seen), tmp_path / name)
 
     wanted = evolved("whole", Toy(), sample)
     with pytest.raises(KeyboardInterrupt):

@@ -290,7 +290,7 @@ def test_rules_are_evaluated_by_their_names(tmp_path: Path) -> None:
         measure.evaluate("evaluate", ["bin-packing", "--policy", rule, *size], "")
         found = json.loads(target.read_text())
         assert found["mean"] == pytest.approx(known, abs=4) and found["agent"] == rule
-    with pytest.raises(UserError, match="choose agent, best-fit, .* or random"):
+    with pytest.raises(UserError, match=r"choose agent, best-fit, .* or random"):
         measure.evaluate("evaluate", ["bin-packing", "--policy", "worst-fit"], "")
 
 

@@ -234,7 +234,10 @@ class DreamReport:
         return visited_inputs(self.executor, self.agent, self._backend, seeds, self._steps)
 
     def _phase_settings(self) -> PhaseConfig:
-        """Those of the phase called "dream", with one validation at the end, which is in dreams too."""
+        """Those of the phase called "dream", but for how long it lasts and how long its dreams are.
+
+        The last mean of the distribution is the result, so that validation has nothing to choose.
+        """
         settings, generations = self.evolution.phases[_PHASE], self.config.generations
         # Dreams start here where the agent keeps moments, unlike in training where that says so; whole dreams then.
         elsewhere = bool(self.dream.start_steps) and self.dream.start_steps != self.agent.task.start_steps
@@ -243,6 +246,7 @@ class DreamReport:
             settings,
             generations=generations,
             validate_every=generations,
+            validation_episodes=1,
             reevaluate_top_k=1,
             max_steps=min(self._steps, longest),
             max_steps_growth=0,

@@ -119,19 +119,9 @@ class _Events:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    rows = []
-    with open(path, newline="", errors="replace") as file:
-        for row in csv.DictReader(file):
-            # A line that a killed process left unfinished is not a row.
-            if tuple(row) == columns and all(value is not None for value in row.values()) and _number(row["step"]):
-                rows.append(row)
-    return rows
-
-
-def _number(text: str) -> bool:
-    return text.isdigit()
+    """The rows of a table that has these columns; of another one, none."""
+    names, rows = _cells(path)
+    return [dict(zip(names, row, strict=True)) for row in rows] if tuple(names) == columns else []
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
@@ -139,14 +129,23 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
     An absent or empty file gives none; an unfinished last line is left out.
     """
+    names, rows = _cells(path)
+    numbers = np.array([[_value(cell) for cell in row] for row in rows]).reshape(-1, len(names))
+    return dict(zip(names, numbers.T, strict=True))
+
+
+def _cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and the rows that are rows: with a step, as many cells, and a line to the end."""
     if not path.is_file():
-        return {}
-    with open(path, newline="", errors="replace") as file:
-        reader = csv.reader(file)
-        names = next(reader, [])
-        rows = [[_value(cell) for cell in row] for row in reader if len(row) == len(names)]
-    rows = [row for row in rows if row and not math.isnan(row[0])]
-    return dict(zip(names, np.array(rows).T, strict=True)) if rows else {}
+        return [], []
+    text = path.read_bytes().decode(errors="replace")
+    # A line that a process has left unfinished, or is about to finish, is not a row.
+    whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+    try:
+        names, *rows = list(csv.reader(whole)) or [[]]
+    except csv.Error:
+        return [], []
+    return names, [row for row in rows if len(row) == len(names) and row[0].isdigit()]
 
 
 def _value(cell: str) -> float:

@@ -11,6 +11,7 @@ from worldmodels.core import interrupt
 from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.fast.batch import Batch, Rows, StandingBatch, shapes
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
+from worldmodels.dream.fast.streams import NumpyStreams
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 
@@ -29,15 +30,22 @@ _RECORDED = 12
 class DreamFitness:
     """The returns of controllers in dreams; every controller dreams every seed.
 
-    Patience has no meaning here, since M's reward is never exactly zero. dream_model: as in
+    Patience has no meaning here, since M's reward is never exactly zero. dream_model, dtype and streams: as in
     :class:`~worldmodels.dream.dreams.Dreams`.
     """
 
     def __init__(
-        self, executor: Executor, agent: Agent, temperature: float, termination: str, dream_model: Agent | None = None
+        self,
+        executor: Executor,
+        agent: Agent,
+        temperature: float,
+        termination: str,
+        dream_model: Agent | None = None,
+        dtype: torch.dtype | None = None,
+        streams: type[NumpyStreams] | type[CounterBasedStreams] | None = None,
     ) -> None:
         self._executor, self._agent = executor, agent
-        self._dreams = Dreams(agent, temperature, termination, dream_model=dream_model)
+        self._dreams = Dreams(agent, temperature, termination, dtype, streams, dream_model)
         self._standing: dict[tuple[object, ...], StandingBatch] = {}
 
     def __call__(

@@ -80,7 +80,7 @@ class Evolution:
         return metrics
 
     def _phase(self, number: int, name: str, settings: PhaseConfig) -> Phase:
-        real = WorldFitness(self.executor, self.agent, self.config.backend)
+        real = WorldFitness(self.executor, self.agent, self._backend)
         return Phase(
             name=name,
             settings=settings,
@@ -94,12 +94,16 @@ class Evolution:
             identity=self.identity,
         )
 
+    @property
+    def _backend(self) -> str:
+        return self.config.backend or self.agent.task.backends[0]
+
     def _inputs(self, number: int, settings: PhaseConfig) -> Callable[[], np.ndarray]:
         if settings.subspace == "recorded":
             return partial(recorded_inputs, self.agent, self.latents)
         seeds = episode_seeds("visited", self.seed, _VISITED_EPISODES, number)
         limit = settings.max_steps or self.agent.task.max_steps
-        return partial(visited_inputs, self.executor, self.agent, self.config.backend, seeds, limit)
+        return partial(visited_inputs, self.executor, self.agent, self._backend, seeds, limit)
 
     def _dream_fitness(self) -> Fitness:
         dream, agent = self.dream, self.agent

@@ -35,8 +35,8 @@ def agent_that_dreams(task: Task, agent: "Agent | str | None", temperature: floa
 class DreamViewer(Viewer):
     """The dream on the left, the real world on the right where it can be run here.
 
-    seed: of the first dream; agent: whose dream it is, itself, by name or by path (None: the shipped one);
-    temperature: above 1 the dream is less certain than M is. :class:`UserError` for an agent that cannot dream.
+    seed: of the first dream; agent: the one whose dream it is, itself or its name or path (None: the shipped one);
+    temperature: above 1 the dream is less certain than M is. Raises :class:`UserError` for an agent that cannot dream.
     """
 
     help = "arrow keys act    a agent    + - temperature    p pause    enter new dream    esc quit"

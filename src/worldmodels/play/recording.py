@@ -28,7 +28,7 @@ class Recording:
         self._recorder.start(observations)
 
     def step(self, action: np.ndarray, reward: float, terminated: bool, after: Observations) -> None:
-        """What was done and what came of it."""
+        """Keep an action, its reward, whether the world ended, and what is observed afterwards."""
         self._recorder.step(_ROW, action[None], np.array([reward]), np.array([terminated]), after)
 
     def save(self, seed: int) -> None:

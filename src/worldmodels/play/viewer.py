@@ -26,10 +26,10 @@ WORLD_PANEL = (900, 630)
 class Viewer(ABC):
     """A session of one person with one world, or with its dream.
 
-    Keys are called "left", "right", "up", "down", "enter", "escape", "backspace", "plus", "minus", and letters and
-    digits as they are. Places are pixels of the picture, (x, y). Who shows a viewer calls, :attr:`frames_per_second`
-    times a second: what the person did, :meth:`advance`, and :meth:`picture` or :meth:`scene`; while
-    :attr:`running`, and :meth:`close` at last.
+    Whoever shows it repeats, :attr:`frames_per_second` times a second and while it is :attr:`running`: tell it what the
+    person did, :meth:`advance` it, show its :meth:`picture` (or :meth:`scene`). At the end, :meth:`close` it.
+    Keys are called "left", "right", "up", "down", "enter", "escape", "backspace", "plus" and "minus"; letters and
+    digits are called what they are. Places are pixels of the picture, (x, y).
     """
 
     help: str
@@ -59,7 +59,7 @@ class Viewer(ABC):
         return "agent" if self.agent_acts else "you"
 
     def press(self, key: str) -> None:
-        """A key goes down; one that is held down is pressed once."""
+        """A key goes down; while it is held down it is not pressed again."""
         if key in ARROWS:
             self.held.add(key)
         else:
@@ -154,7 +154,7 @@ class Viewer(ABC):
 
 
 def agent_for(task: Task, agent: "Agent | str | None") -> "Agent":
-    """The agent that is meant: itself, by name or path (None: the shipped one); one for another task is refused."""
+    """The agent, or the one with this name or path (None: the shipped one); one for another task is refused."""
     from worldmodels.agent import Agent, load_agent
 
     loaded = agent if isinstance(agent, Agent) else load_agent(agent or task.name)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class EpisodeViewer(Viewer):
-    """Plays episodes of the stock environment, keeps them where asked, and loads the agent when it is wanted.
+    """Plays episodes of the stock environment, keeps them where asked, and loads the agent when it is first wanted.
 
-    Who inherits calls :meth:`new_episode` at the end of its ``__init__``.
+    A class that inherits from it calls :meth:`new_episode` at the end of its ``__init__``.
     """
 
     def __init__(
@@ -93,8 +93,9 @@ class EpisodeViewer(Viewer):
 class WorldViewer(EpisodeViewer):
     """The real world, in which a person holds the arrow keys and the agent takes over on the key a.
 
-    seed: of the first episode; save: directory that keeps finished episodes as an episode store; agent: who takes over,
-    itself, by name or by path (None: the shipped one). :class:`UserError` where the world cannot be opened.
+    seed: of the first episode; save: directory in which finished episodes are kept as an episode store; agent: the one
+    that takes over, itself or its name or path (None: the shipped one). Raises :class:`UserError` where the world
+    cannot be opened.
     """
 
     def __init__(self, task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> None:

@@ -1,7 +1,6 @@
 """Episodes as NumPy archives, one ``.npz`` per episode: what most of the field's scripts read and write."""
 
 import io
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from worldmodels.core.files import write_bytes
 from worldmodels.data.episodes import Episode
 
 _NAME = "episode-{:06d}.npz"
+_NEEDED = ("obs", "action", "reward", "done")
 
 
 class NpzEpisodes:
@@ -49,14 +49,18 @@ class NpzEpisodes:
         for path in paths:
             try:
                 with np.load(path, allow_pickle=False) as archive:
-                    yield _episode({name: archive[name] for name in archive.files})
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                    episode = _episode({name: archive[name] for name in archive.files})
+            except Exception as error:  # zip, its codecs and NumPy each raise their own kinds
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise UserError(f"{path} is not an episode: {reason}") from None
+            yield episode
 
 
 def _episode(arrays: dict[str, np.ndarray]) -> Episode:
-    frames, actions, rewards, done = (arrays[name] for name in ("obs", "action", "reward", "done"))
+    missing = [name for name in _NEEDED if name not in arrays]
+    if missing:
+        raise ValueError(f"it has no {' and no '.join(missing)}")
+    frames, actions, rewards, done = (arrays[name] for name in _NEEDED)
     steps = len(actions)
     if frames.dtype != np.uint8 or frames.shape != (steps + 1, 64, 64, 3):
         raise ValueError(f"expected obs of shape {(steps + 1, 64, 64, 3)} uint8, got {frames.shape} {frames.dtype}")

@@ -14,22 +14,25 @@ from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import Agent
 from worldmodels.data.collect import record_episodes
-from worldmodels.run.config import ControllerConfig, DreamConfig, MemoryConfig
-from worldmodels.evolution.loop import Returns, real_returns
+from worldmodels.data.encode import dream_starts
+from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.env import DreamVectorEnv
-from worldmodels.evolution.dream_fitness import DreamReturns
-from worldmodels.data.encode import dream_starts
 from worldmodels.evaluation import evaluate
-from worldmodels.evolution.phases import evolve_everywhere
+from worldmodels.evolution.config import EvolutionConfig, PhaseConfig
+from worldmodels.evolution.dream_fitness import DreamFitness
+from worldmodels.evolution.fitness import Fitness, WorldFitness
+from worldmodels.evolution.phases import Evolution
+from worldmodels.execution.executor import Executor, LocalExecutor
+from worldmodels.memory.config import MemoryConfig
+from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN, Prediction, Targets, memory_loss
 from worldmodels.memory.mixture import Mixture
 from worldmodels.memory.train import SequenceSampler, train_memory
-from worldmodels.run.presets import preset
-from worldmodels.data.latents import Latents
+from worldmodels.run.presets import preset, resolved
 from worldmodels.tasks import get_task
+from worldmodels.tasks.base import Observations
 from worldmodels.vision.conv_vae import ConvVAE
-from worldmodels.execution.environments import Kept
 from worlds import Diarist, Scripted, ScriptedEnv, length_of, reward_at
 
 LATENT = 8
@@ -61,7 +64,7 @@ class Reckless:
     def __init__(self, seeds: Sequence[int]) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
 
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         drawn = [self._streams[row].choice([0.0, 0.5], p=[0.8, 0.2]) for row in rows]
         return np.stack([np.full(2, one, np.float32) for one in drawn])
 
@@ -69,7 +72,7 @@ class Reckless:
 @pytest.fixture(scope="module")
 def deadly() -> Latents:
     """Recorded lives; z holds the step in its first number and noise in the others."""
-    episodes = record_episodes(Kept(Deadly()), "fast", Reckless, list(range(200)), 10)
+    episodes = record_episodes(LocalExecutor(), Deadly(), "fast", Reckless, list(range(200)), 10)
     assert any(episode.terminated for episode in episodes) and not all(episode.terminated for episode in episodes)
     steps = np.concatenate([episode.frames[:, 0, 0, 1] for episode in episodes]).astype(np.float32)
     mu = torch.zeros(len(steps), LATENT)
@@ -145,7 +148,7 @@ def two_worlds(task: str = "take-cover", end: float = -30.0) -> Agent:
         bias[:, 1] = torch.tensor([-3.0, 3.0])
         bias[:, 2] = np.log(0.5)
         memory.end_head.bias.fill_(end)
-    size = sum({"z": 6, "h": 16, "c": 16}[name] for name in world.features)
+    size = sum({"z": 6, "h": 16, "c": 16}[name] for name in world.inputs)
     controller = torch.zeros(world.control_size * (size + 1))
     return Agent(world, ConvVAE(6), memory, controller, starts=torch.zeros(3, 2, 6).half())
 
@@ -177,14 +180,11 @@ def test_5_temperature_changes_the_choice_and_the_noise(temperature: float) -> N
 def test_6_dreams_begin_where_recordings_begin_or_with_what_m_remembers_there(deadly: Latents) -> None:
     agent = Agent(Scripted(), ConvVAE(LATENT), MDNRNN(LATENT, 2, 24, 3, True, True), torch.zeros(66))
     first = deadly.lengths.cumsum(0) - deadly.lengths + torch.arange(len(deadly.lengths))
-    starts, states = dream_starts(agent, deadly)
+    starts, states = dream_starts(agent.memory, deadly, (0,))
     assert torch.equal(starts[:, 0], deadly.mu[first]) and torch.equal(starts[:, 1], deadly.logvar[first])
     assert (states == 0).all()
 
-    asked, remembered = dream_starts(agent, deadly, (0, 2))
-    agent.task.dream_begins = (0, 2)
-    starts, states = dream_starts(agent, deadly)
-    assert torch.equal(starts, asked) and torch.equal(states, remembered)
+    starts, states = dream_starts(agent.memory, deadly, (0, 2))
     long = deadly.lengths > 2
     assert len(starts) == len(first) + long.sum(), "an episode that ended at step 2 has nothing left to dream of"
     late = starts[len(first) :, 0], states[len(first) :].float()
@@ -206,80 +206,96 @@ def test_6_dreams_begin_where_recordings_begin_or_with_what_m_remembers_there(de
     assert (dreams.h != 0).any() and (dreams.h == 0).all(dim=1).any()
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list["NotedDreams"]:
+    """Every fitness in dreams that an evolution makes; the real world is a dream, too."""
+    found = list[NotedDreams]()
+
+    def dreams(*arguments: Any) -> Fitness:
+        found.append(NotedDreams(*arguments))
+        return found[-1]
+
+    def world(executor: Executor, agent: Agent, backend: str) -> Fitness:
+        return DreamFitness(executor, agent, 1.0, "sample")
+
+    monkeypatch.setattr("worldmodels.evolution.phases.DreamFitness", dreams)
+    monkeypatch.setattr("worldmodels.evolution.phases.WorldFitness", world)
+    return found
+
+
+class NotedDreams(DreamFitness):
+    """Says whose dreams these are and which were dreamt."""
+
+    def __init__(self, executor: Executor, agent: Agent, *settings: Any) -> None:
+        super().__init__(executor, agent, *settings)
+        self.agent, self.dream_model = agent, settings[2]
+        self.seeds = list[int]()
+
+    def __call__(
+        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
+    ) -> tuple[np.ndarray, int]:
+        self.seeds += seeds
+        return super().__call__(controllers, seeds, steps, patience)
+
+
+def dream_evolution(agent: Agent, latents: Latents, episodes: int, others: Sequence[MDNRNN] = ()) -> Evolution:
+    """One generation in dreams that start at step 2."""
+    phase = PhaseConfig("dream", generations=1, population=2, episodes=episodes, max_steps=4, validation_episodes=2)
+    config = EvolutionConfig(components=0, sequence=("sleep",), phases={"sleep": phase})
+    return Evolution(agent, config, DreamConfig(start_steps=(2,)), LocalExecutor(), 1, latents, others)
+
+
 def test_6_evolution_may_dream_on_from_other_moments_than_those_that_the_agent_keeps(
-    deadly: Latents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deadly: Latents, made: list[NotedDreams], tmp_path: Path
 ) -> None:
     agent = Agent(Deadly(), ConvVAE(LATENT), MDNRNN(LATENT, 2, 24, 3, True, True), torch.zeros(66))
-    agent.starts, agent.start_states = kept = dream_starts(agent, deadly)
-    dreamt_with = list[Agent]()
-
-    def measure(own: Agent, temperature: float, ends: str, dreamer: Agent | None) -> Returns:
-        dreamt_with.append(own)
-        return DreamReturns(own, temperature, ends, dreamer)
-
-    monkeypatch.setattr("worldmodels.evolution.phases.DreamReturns", measure)
-    monkeypatch.setattr("worldmodels.evolution.phases.real_returns", lambda agent, backend: DreamReturns(agent, 1.0, "sample"))
-    settings = ControllerConfig(world="dream", population=2, components=0)
-    dream = DreamConfig(generations=1, population=2, episodes=2, steps=4, begins=(2,), validation_episodes=2)
-    evolve_everywhere(agent, settings, dream, 1, tmp_path, deadly)
+    agent.starts, agent.start_states = kept = dream_starts(agent.memory, deadly, (0,))
+    dream_evolution(agent, deadly, episodes=2).run(tmp_path)
     assert agent.starts is kept[0] and agent.start_states is kept[1]
-    starts, states = dream_starts(agent, deadly, (2,))
-    assert dreamt_with[0].starts is not None and torch.equal(dreamt_with[0].starts, starts)
-    assert dreamt_with[0].start_states is not None and torch.equal(dreamt_with[0].start_states, states)
+    starts, states = dream_starts(agent.memory, deadly, (2,))
+    (dreamt,) = made
+    assert dreamt.agent.starts is not None and torch.equal(dreamt.agent.starts, starts)
+    assert dreamt.agent.start_states is not None and torch.equal(dreamt.agent.start_states, states)
+    assert dreamt.dream_model is None and len(dreamt.seeds) == 2
 
 
 def test_6_further_ms_dream_their_share_of_the_dreams_from_what_they_remember_themselves(
-    deadly: Latents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deadly: Latents, made: list[NotedDreams], tmp_path: Path
 ) -> None:
     agent = Agent(Deadly(), ConvVAE(LATENT), MDNRNN(LATENT, 2, 24, 3, True, True), torch.zeros(66))
-    agent.starts, agent.start_states = dream_starts(agent, deadly)
+    agent.starts, agent.start_states = dream_starts(agent.memory, deadly, (0,))
     others = [MDNRNN(LATENT, 2, 24, 3, True, True) for _ in range(2)]
-    dreamt = list[tuple[Agent, list[int]]]()
-
-    def measure(own: Agent, temperature: float, ends: str, dreamer: Agent) -> Returns:
-        assert own.memory is agent.memory
-        returns = DreamReturns(own, temperature, ends, dreamer)
-
-        def noted(controllers: np.ndarray, seeds: Any, steps: int, patience: int | None) -> tuple[np.ndarray, int]:
-            dreamt.append((dreamer, list(seeds)))
-            return returns(controllers, seeds, steps, patience)
-
-        return noted
-
-    monkeypatch.setattr("worldmodels.evolution.phases.DreamReturns", measure)
-    monkeypatch.setattr("worldmodels.evolution.phases.real_returns", lambda agent, backend: DreamReturns(agent, 1.0, "sample"))
-    settings = ControllerConfig(world="dream", population=2, components=0)
-    dream = DreamConfig(generations=1, population=2, episodes=5, steps=4, begins=(2,), validation_episodes=2)
-    evolve_everywhere(agent, settings, dream, 1, tmp_path, deadly, others)
-    assert [one.memory for one, _ in dreamt] == others
-    assert [len(seeds) for _, seeds in dreamt] == [3, 2] and not set(dreamt[0][1]) & set(dreamt[1][1])
-    for other, _ in dreamt:
-        starts, states = dream_starts(other, deadly, (2,))
-        assert other.starts is not None and torch.equal(other.starts, starts)
-        assert other.start_states is not None and torch.equal(other.start_states, states)
+    dream_evolution(agent, deadly, 5, others).run(tmp_path)
+    assert all(one.agent.memory is agent.memory for one in made)
+    assert [one.dream_model.memory for one in made] == others
+    assert [len(one.seeds) for one in made] == [3, 2] and not set(made[0].seeds) & set(made[1].seeds)
+    for one in made:
+        starts, states = dream_starts(one.dream_model.memory, deadly, (2,))
+        assert torch.equal(one.dream_model.starts, starts) and torch.equal(one.dream_model.start_states, states)
 
 
 def test_7_the_controller_sees_what_the_paper_gave_it() -> None:
-    assert get_task("take-cover").features == ("z", "c", "h") == preset("standard", "take-cover").controller.features
-    assert get_task("car-racing").features == ("z", "h") == preset("standard").controller.features
+    for name, seen in (("take-cover", ("z", "c", "h")), ("car-racing", ("z", "h"))):
+        task = get_task(name)
+        assert task.inputs == seen == resolved(preset("standard", name), task).controller.inputs
     agent = two_worlds()
     dreams = Dreams(agent)
     dreams.reset([1, 2])
     dreams.h, dreams.c = torch.full((2, 16), 5.0), torch.full((2, 16), 7.0)
-    assert dreams.features()[0, 6:].tolist() == [7.0] * 16 + [5.0] * 16
+    assert dreams.policy_inputs()[0, 6:].tolist() == [7.0] * 16 + [5.0] * 16
 
 
 @pytest.mark.parametrize("limit", [1, 7, 40])
 def test_8_no_dream_scores_more_than_its_limit_allows(limit: int) -> None:
     agent = two_worlds(end=-30.0)
-    returns, dreamt_steps = DreamReturns(agent, 1.0, "sample")(np.zeros((2, 39)), [1, 2, 3], limit)
+    returns, dreamt_steps = DreamFitness(LocalExecutor(), agent, 1.0, "sample")(np.zeros((2, 39)), [1, 2, 3], limit)
     assert returns.tolist() == [[limit] * 3] * 2 and dreamt_steps == 6 * limit
     env = DreamVectorEnv(2, agent, max_steps=limit)
     env.reset(seed=1)
     total = sum(env.step(np.zeros(2, np.int64))[1] for _ in range(limit + 5))
     assert np.asarray(total).tolist() == [limit, limit]
     # And a dream in which death is certain pays once: the fatal step is lived, nothing after it.
-    returns, _ = DreamReturns(two_worlds(end=30.0), 1.0, "sample")(np.zeros((1, 39)), [1, 2], limit)
+    returns, _ = DreamFitness(LocalExecutor(), two_worlds(end=30.0), 1.0, "sample")(np.zeros((1, 39)), [1, 2], limit)
     assert returns.tolist() == [[1.0, 1.0]]
 
 
@@ -288,8 +304,8 @@ def test_9_real_scores_hold_no_step_that_nobody_chose() -> None:
     # The world pays by its seed and by what was done in which step: an idle step, a lost seed or a step after the end
     # would change the sum.
     wanted = [sum(reward_at(seed, step) for step in range(length_of(seed))) for seed in seeds]
-    assert evaluate(task, lambda _: Diarist(), "slow", seeds, lockstep=2).tolist() == wanted
+    assert evaluate(LocalExecutor(), task, lambda _: Diarist(), "slow", seeds, num_envs=2).tolist() == wanted
     agent = Agent(task, ConvVAE(4), MDNRNN(4, 2, 8, 2, True, True), torch.zeros(26))
-    returns, steps = real_returns(agent, "fast")(np.zeros((2, 26)), seeds, 10, None)
+    returns, steps = WorldFitness(LocalExecutor(), agent, "fast")(np.zeros((2, 26)), seeds, 10, None)
     idle = [sum(seed + step / 8 for step in range(length_of(seed))) for seed in seeds]
     assert returns.tolist() == [idle, idle] and steps == 2 * sum(map(length_of, seeds))
