@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 
+from worldmodels.agent import Agent, untrained_agent
 from worldmodels.core import interrupt
+from worldmodels.data.collect import Recorder
+from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.rollouts import rollout
+from worldmodels.tasks import Task
 from worldmodels.tasks.base import Observations
+from worldmodels.vision.conv_vae import ConvVAE
 from worlds import Diarist, Scripted, ScriptedEnv, ends_by_itself, length_of, reward_at
 
 TASK = Scripted()
@@ -103,3 +109,69 @@ def test_a_request_to_stop_ends_the_loop_between_steps(monkeypatch: pytest.Monke
     with pytest.raises(interrupt.Interrupted) as stop:
         rollout(TASK, ScriptedEnv(6), Diarist(), SEEDS, 10)
     assert stop.value.exit_code == 130
+
+
+# --- frames --------------------------------------------------------------------------------------------------
+
+
+class Counted(Scripted):
+    """Notes of how many observations frames are made at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made_frames: list[int] = []
+
+    def frames(self, observations: np.ndarray) -> np.ndarray:
+        self.made_frames.append(len(observations))
+        return super().frames(observations)
+
+    def env_action(self, control: np.ndarray) -> np.ndarray:
+        """Numbers that the world can show."""
+        return np.abs(super().env_action(control))
+
+
+def running(step: int) -> int:
+    """Rows that act at a step."""
+    return sum(length_of(seed) > step for seed in SEEDS)
+
+
+LONGEST = max(length_of(seed) for seed in SEEDS)
+
+
+def seeing_agent(task: Task) -> Agent:
+    torch.manual_seed(0)
+    agent = untrained_agent(task, ConvVAE(4), MDNRNN(4, 2, 8, 2))
+    agent.controller = torch.randn(len(agent.controller))
+    return agent
+
+
+def test_frames_are_made_once_for_the_agent_that_acts_and_the_recorder_that_keeps_them() -> None:
+    task = Counted()
+    agent, recorder = seeing_agent(task), Recorder(task, len(SEEDS), 10)
+    played = rollout(task, ScriptedEnv(6), agent.policy(6), SEEDS, 10, observer=recorder)
+    assert task.made_frames == [6, *(running(step) for step in range(LONGEST))]
+    assert sum(task.made_frames) == played.steps + len(SEEDS), "one frame for every observation"
+    for episode in recorder.episodes(SEEDS, "fast"):
+        assert episode.frames[:, 0, 0, 1].tolist() == list(range(length_of(episode.seed) + 1))
+
+
+def test_frames_that_nobody_looks_at_are_not_made() -> None:
+    task = Counted()
+    rollout(task, ScriptedEnv(6), Diarist(), SEEDS, 10)
+    assert task.made_frames == []
+    rollout(task, ScriptedEnv(6), seeing_agent(task).policy(6), SEEDS, 10)
+    assert task.made_frames == [running(step) for step in range(LONGEST)], "those after the end need no frame"
+
+
+def test_observations_of_some_rows_keep_the_frames_that_are_made() -> None:
+    task = Counted()
+    raw = np.arange(12, dtype=np.uint8).reshape(4, 3)
+    observations = Observations(task, raw)
+    before = observations.of(np.array([2, 0]))
+    assert len(before) == 2 and before.raw.tolist() == raw[[2, 0]].tolist()
+    frames = observations.frames
+    for rows in (np.array([3, 1]), np.array([True, False, False, True])):
+        some = observations.of(rows)
+        assert np.array_equal(some.frames, frames[rows]) and np.array_equal(some.raw, raw[rows])
+    assert task.made_frames == [4]
+    assert np.array_equal(before.frames, frames[[2, 0]]) and task.made_frames == [4, 2]

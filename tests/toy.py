@@ -18,6 +18,7 @@ from worldmodels.evolution.config import PhaseConfig
 from worldmodels.evolution.fitness import Fitness
 from worldmodels.evolution.loop import Phase
 from worldmodels.memory.latents import Latents
+from worldmodels.vision.base import Vision
 from worlds import Scripted
 
 SIZE, TARGET = 4, np.array([0.5, -0.5, 1.0, 0.0])
@@ -92,6 +93,23 @@ def toy_phase(
         inputs=inputs,
         identity=identity,
     )
+
+
+class Glance(Vision):
+    """A V for the scripted world, whose pixels are all the same: it looks at one of them."""
+
+    def __init__(self, latent_size: int = 4) -> None:
+        super().__init__(latent_size)
+        self.map = torch.nn.Linear(3, latent_size)
+
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mu = 2 * self.map(images[:, :, 0, 0])
+        return mu, torch.full_like(mu, -2.0)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    objectives = held_out_loss = decode  # type: ignore[assignment]
 
 
 def latents_of(agent: Agent, episodes: Sequence[Episode], folder: Path) -> Latents:

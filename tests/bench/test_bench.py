@@ -1,6 +1,8 @@
 """The benchmarks' figures follow from what they measured, and their baselines compute what the agent computes."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels import commands
+from outside import registered
 from worldmodels.agent import Agent
-from worldmodels.bench import acting, bin_packing, run_bench, vision
+from worldmodels.bench import BENCHMARKS, acting, measure, run_bench, vision, world
 from worldmodels.bench import dream as dream_bench
+from worldmodels.bench.clocked import Recording, replayed_steps
+from worldmodels.bench.machine import machine
 from worldmodels.bench.measure import Spread, agent_for, interleaved
 from worldmodels.bench.plain import PlainAgent, PlainVAE, plain_images
+from worldmodels.cli.main import main
 from worldmodels.core.errors import UserError
-from worldmodels.tasks import get_task
+from worldmodels.execution.environments import make_envs
+from worldmodels.rollouts import rollout
+from worldmodels.tasks import TASKS, get_task
+from worldmodels.tasks.base import ProcessWorld, World
 from worldmodels.tasks.car_racing.task import CarRacing
 from worldmodels.vision.conv_vae import ConvVAE
 
@@ -32,7 +40,7 @@ VISION_KEYS = {
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = acting.Sizes(environments=3, steps=4, batches=2, plain_steps=3)
+    small = acting.Sizes(num_envs=3, steps=4, batches=2, plain_steps=3)
     monkeypatch.setattr(acting, "SIZES", small)
     smaller = vision.Sizes(batch=4, steps=2, plain_steps=1, product=64, products=2, encode_frames=16)
     monkeypatch.setattr(vision, "SIZES", smaller)
@@ -68,11 +76,11 @@ def test_the_bound_adds_the_times_of_simulator_and_encoder_and_figures_come_from
         ms_frames=[1.0],
         ms_loop=[0.5],
     )
-    figures = acting.figures(spreads, environments=120)
+    figures = acting.figures(spreads, num_envs=120)
     assert figures["bound_steps_per_s"] == pytest.approx(3000.0)
     assert figures["share_of_bound"] == pytest.approx(0.9)
     assert figures["speedup"] == pytest.approx(15.0)
-    parts = figures["milliseconds_per_lockstep"]
+    parts = figures["milliseconds_per_step_of_all"]
     assert (parts["simulator_alone"], parts["encoder_alone"]) == pytest.approx((30.0, 10.0))
     assert parts["memory_and_controllers"] == pytest.approx(14.0 - 10.0 - 1.0)
 
@@ -107,21 +115,22 @@ def test_counted_operations_are_those_that_pytorch_counts() -> None:
 
 def test_acting_writes_its_figures_and_what_they_were_measured_with(tiny: None, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    assert commands.bench("bench", ["acting", "--repeats", "2", "--json", str(path)]) == 0
+    assert main(["bench", "acting", "--repeats", "2", "--json", str(path)]) == 0
     figures = json.loads(path.read_text())
     assert figures.keys() >= ACTING_KEYS
     simulator, encoder = figures["env_steps_per_s"], figures["encoder_frames_per_s"]
     assert figures["bound_steps_per_s"] == pytest.approx(simulator * encoder / (simulator + encoder))
     assert figures["share_of_bound"] == pytest.approx(figures["acting_steps_per_s"] / figures["bound_steps_per_s"])
     assert figures["speedup"] == pytest.approx(figures["acting_steps_per_s"] / figures["plain_steps_per_s"])
-    assert figures["rows_ended"] == 0 and figures["environments"] == 3
+    assert figures["rows_ended"] == 0 and figures["num_envs"] == 3
     assert figures["repeats"]["count"] == 2 and len(figures["repeats"]["env_steps_per_s"]["values"]) == 2
     assert {"cpu", "cores", "torch_threads", "dtype", "versions"} <= figures["machine"].keys()
+    assert {"worldmodels", "torch", "envpool", "box2d"} <= figures["machine"]["versions"].keys()
 
 
 def test_vision_writes_its_figures(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "figures.json"
-    assert commands.bench("bench", ["vision", "--repeats", "1", "--json", str(path)]) == 0
+    assert main(["bench", "vision", "--repeats", "1", "--json", str(path)]) == 0
     figures = json.loads(path.read_text())
     assert figures.keys() >= VISION_KEYS
     assert figures["encode_frames_per_s"].keys() == {"1", "32", "128"}
@@ -138,8 +147,8 @@ def test_dreaming_is_measured_beside_the_matrix_product_and_the_plain_loop(
 ) -> None:
     monkeypatch.setattr(dream_bench, "SIZES", dream_bench.Sizes((1, 64), 640, 5))
     path = tmp_path / "figures.json"
-    options = ["dream", "--task", task, "--repeats", "1", "--json", str(path)]
-    assert commands.bench("bench", options) == 0
+    options = ["bench", "dream", "--task", task, "--repeats", "1", "--json", str(path)]
+    assert main(options) == 0
     figures = json.loads(path.read_text())
     assert figures["dream_steps_per_s"].keys() == figures["share_of_peak"].keys() == {"1", "64"}
     for count, rate in figures["dream_steps_per_s"].items():
@@ -181,6 +190,16 @@ def test_the_plain_loop_drives_as_the_agent_drives() -> None:
         np.testing.assert_allclose(plain.act(observation), policy.act(observation[None])[0], atol=0.02)
 
 
+def test_the_plain_loop_chooses_what_the_mask_admits() -> None:
+    agent = agent_for(get_task("bin-packing"))
+    plain, env = PlainAgent(agent, agent.controller), make_envs(agent.task, 1, "native")
+    (observation,), info = env.reset(seed=[5])
+    for _ in range(30):
+        action = plain.act(observation)
+        assert info["action_mask"][0, action]
+        (observation,), _, _, _, info = env.step(action[None])
+
+
 def test_rows_that_end_are_neither_stepped_nor_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     class Short(CarRacing):
         max_steps = 3
@@ -188,33 +207,40 @@ def test_rows_that_end_are_neither_stepped_nor_counted(monkeypatch: pytest.Monke
     monkeypatch.setattr(acting, "interleaved", lambda measures, repeats: {})
     short = _agent()
     short.task = Short()
-    measured = acting._Acting(short, acting.Sizes(environments=2, steps=6, batches=1, plain_steps=1))
+    measured = acting._Acting(short, acting.Sizes(num_envs=2, steps=6, batches=1, plain_steps=1))
     assert measured.rows_ended == 2
-    assert len(measured._actions) == 3
+    assert len(measured._recording.actions) == 3
     assert measured.acting()["acting_steps_per_s"] > 0
     assert measured.simulator()["env_steps_per_s"] > 0
 
 
 def test_without_envpool_gymnasium_is_measured_and_the_note_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = CarRacing._make
-
-    def without_envpool(self: CarRacing, num_envs: int, backend: str) -> Any:
+    def without_envpool(task: Any, num_envs: int, backend: str) -> Any:
         if backend == "envpool":
             raise UserError("the backend envpool needs the package envpool")
-        return make(self, num_envs, backend)
+        return make_envs(task, num_envs, backend)
 
-    monkeypatch.setattr(CarRacing, "_make", without_envpool)
-    measured = acting._Acting(_agent(), acting.Sizes(environments=1, steps=20, batches=1, plain_steps=1))
+    monkeypatch.setattr(measure, "make_envs", without_envpool)
+    measured = acting._Acting(_agent(), acting.Sizes(num_envs=1, steps=20, batches=1, plain_steps=1))
     assert measured.backend == "gymnasium" and measured.sizes.steps == 2
     assert measured.notes == ["the backend envpool needs the package envpool; measured on gymnasium instead"]
 
 
+def test_where_no_backend_works_the_last_reason_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(task: Any, num_envs: int, backend: str) -> Any:
+        raise UserError(f"{backend} is missing")
+
+    monkeypatch.setattr(measure, "make_envs", nothing)
+    with pytest.raises(UserError, match="gymnasium is missing"):
+        measure.fastest_backend(get_task("car-racing"))
+
+
 def test_without_the_stock_environment_the_rest_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
+    def missing(name: str, **options: Any) -> Any:
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gymnasium, "make", missing)
-    measured = acting._Acting(_agent(), acting.Sizes(environments=2, steps=2, batches=1, plain_steps=1))
+    measured = acting._Acting(_agent(), acting.Sizes(num_envs=2, steps=2, batches=1, plain_steps=1))
     spreads = measured.run(1)
     assert "plain_steps_per_s" not in spreads and "acting_steps_per_s" in spreads
     assert "Box2D is not installed" in measured.notes[0]
@@ -224,12 +250,114 @@ def _agent() -> Agent:
     return agent_for(get_task("car-racing"))
 
 
-def test_bin_packing_is_measured_beside_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = bin_packing.Sizes(instances=8, pictured=4, steps=20, pictured_steps=5, plain_steps=50)
-    monkeypatch.setattr(bin_packing, "SIZES", sizes)
-    found = run_bench("bin-packing", "bin-packing", 2)
-    assert found["task"] == "bin-packing" and found["repeats"]["count"] == 2
-    for name in ("placements_per_s", "frames_per_s", "bound_frames_per_s", "plain_placements_per_s"):
-        assert found[name] > 0
-    assert found["speedup"] == found["placements_per_s"] / found["plain_placements_per_s"]
-    assert found["share_of_bound"] == found["frames_per_s"] / found["bound_frames_per_s"]
+# --- a world alone -------------------------------------------------------------------------------------------
+
+SMALL = world.Sizes(world.Size(4, 5), world.Size(8, 20), world.Size(3, 4), world.Size(2, 3), plain_steps=7)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "SIZES", SMALL)
+
+
+def test_a_world_with_rules_is_measured_with_pictures_and_with_what_they_see(
+    small: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run_bench("world", "bin-packing", 2)
+    assert (found["task"], found["backend"], found["rule"]) == ("bin-packing", "native", "best-fit")
+    assert found["repeats"]["count"] == 2 and len(found["repeats"]["plain_steps_per_s"]["values"]) == 2
+    assert found["num_envs"] == {"": 4, "rule_": 8} and found["steps"] == {"": 5, "rule_": 20}
+    for kind in ("", "rule_"):
+        assert found[f"{kind}steps_per_s"] > 0
+        share = found[f"{kind}steps_per_s"] / found[f"{kind}bound_steps_per_s"]
+        assert found[f"{kind}share_of_bound"] == pytest.approx(share)
+    assert found["speedup"] == found["steps_per_s"] / found["plain_steps_per_s"]
+    assert found["threads"] == found["machine"]["cores"], "an array program runs once per core"
+    assert "what best-fit sees" in capsys.readouterr().out
+
+
+def test_a_world_without_rules_is_measured_under_the_random_policy(small: None, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    assert main(["bench", "world", "--task", "car-racing", "--repeats", "1", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    assert (found["backend"], found["rule"], found["threads"]) == ("envpool", None, 1)
+    assert found["num_envs"] == {"": 3} and found["steps"] == {"": 4}
+    assert not [name for name in found if name.startswith("rule_")] and found["speedup"] > 0
+
+
+def test_a_world_in_processes_is_measured_with_as_many_steps_as_are_asked_for(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stock(CarRacing):
+        name = "stock"
+
+        @property
+        def worlds(self) -> Mapping[str, World]:
+            return {"gymnasium": ProcessWorld("CarRacing-v3")}
+
+    with registered(TASKS, "stock", Stock):
+        found = run_bench("world", "stock", 1, steps=2)
+    assert found["num_envs"] == {"": 2} and found["steps"] == {"": 2} and found["steps_per_s"] > 0
+
+
+def test_the_world_replays_what_the_rule_did_in_the_same_episodes(small: None) -> None:
+    measured = world._World(get_task("bin-packing"), SMALL, None)
+    try:
+        for kind in ("", "rule_"):
+            size, (env, *_) = measured.sizes[kind], measured._fresh(kind)
+            mask = env.action_mask()  # type: ignore[attr-defined]
+            for actions in measured._actions[0][: size.steps, : size.num_envs]:
+                assert mask[np.arange(size.num_envs), actions].all(), "the rule never chooses what does not fit"
+                *_, info = env.step(actions)
+                mask = info["action_mask"]
+    finally:
+        measured.close()
+
+
+def test_a_world_that_people_cannot_play_has_no_plain_loop(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CarRacing, "playing", None)
+    found = run_bench("world", "car-racing", 1)
+    assert found["plain_steps_per_s"] is None and found["speedup"] is None
+    assert "no plain loop: car-racing cannot be watched or played" in found["notes"][0]
+
+
+def test_a_replay_counts_the_steps_of_rows_that_have_not_ended() -> None:
+    class Short(CarRacing):
+        max_steps = 3
+
+    task, recording = Short(), Recording()
+    env = make_envs(task, 2, "envpool")
+    rollout(task, env, task.random_policy([1, 2]), [1, 2], 9, observer=recording)
+    assert len(recording.actions) == 3 and recording.observations.shape == (2, 96, 96, 3)
+    env.reset(seed=[1, 2])
+    assert replayed_steps(env, [*recording.actions, recording.actions[0]]) == 6
+    env.close()
+
+
+# --- the room as a whole -------------------------------------------------------------------------------------
+
+
+def test_no_file_of_the_benchmarks_names_a_world() -> None:
+    folder = Path(world.__file__).parent
+    names = re.compile(r"car.?racing|doom|vizdoom|take.?cover|packing|box2d", re.IGNORECASE)
+    for path in folder.glob("*.py"):
+        assert not names.search(path.read_text()), path.name
+
+
+def test_the_agent_of_a_world_without_a_shipped_one_has_the_standard_sizes() -> None:
+    state = torch.get_rng_state()
+    agent = agent_for(get_task("bin-packing-published"))
+    assert torch.equal(torch.get_rng_state(), state), "measuring draws no random numbers of others"
+    assert measure.kind_of(agent) == "untrained" and agent.memory.mask_head is not None
+    assert measure.kind_of(_agent()) == "shipped"
+    assert agent.memory.hidden_size == 256 and agent.inputs.names == ("z",) and not agent.controller.any()
+
+
+def test_the_versions_are_those_of_the_worlds_own_simulators() -> None:
+    cpu = torch.device("cpu")
+    doom, bins = (machine(cpu, get_task(name))["versions"] for name in ("take-cover", "bin-packing"))
+    assert "vizdoom" in doom and "envpool" not in doom and not {"vizdoom", "envpool"} & bins.keys()
+
+
+def test_the_command_line_knows_every_benchmark() -> None:
+    assert BENCHMARKS == ("acting", "vision", "dream", "world")

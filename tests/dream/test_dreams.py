@@ -1,5 +1,7 @@
 """Dreams: the arithmetic of a step, random numbers that belong to seeds, and the environment that people use."""
 
+import subprocess
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -297,6 +299,14 @@ def test_frames_are_decoded_on_request() -> None:
 @pytest.mark.parametrize("observation", ["latent", "frame"])
 def test_gymnasiums_checker_is_content(task: str, observation: str) -> None:
     check_env(DreamEnv(agent=dreamer(task), observation=observation), skip_render_check=True)
+
+
+def test_gymnasium_alone_finds_the_dream_of_a_shipped_agent_by_its_name() -> None:
+    line = (
+        f"import gymnasium; print(gymnasium.make_vec({NAME!r}, num_envs=2, agent='car-racing').reset(seed=1)[0].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "(2, 288)", done.stderr
 
 
 def test_make_vec_finds_the_dream_by_its_name() -> None:

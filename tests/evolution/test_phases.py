@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium.vector import VectorEnv
 
-from toy import latents_of, without_speed
+from toy import Glance, latents_of, without_speed
 from worldmodels.agent import Agent, untrained_agent
 from worldmodels.controller.strategies import StrategySettings, make_strategy
 from worldmodels.core.errors import UserError
@@ -28,7 +28,6 @@ from worldmodels.evolution.subspace import recorded_inputs, visited_inputs
 from worldmodels.execution.executor import Chunk, LocalExecutor
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.vision.conv_vae import ConvVAE
 from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv
 
 SEED = 3
@@ -120,7 +119,7 @@ class Case:
 
     def agent(self) -> Agent:
         torch.manual_seed(1)
-        vision = ConvVAE(4)
+        vision = Glance()
         return untrained_agent(Pedal(self.pays), vision, memory_of(2), self.inputs)
 
     def evolved(

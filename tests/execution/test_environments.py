@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import pytest
+from gymnasium.vector import AutoresetMode
 
 from process_env_worlds import ACTION, ENV_ID
 from worldmodels.core.errors import UserError
 from worldmodels.execution.environments import Environments, make_envs
 from worldmodels.execution.executor import LocalExecutor, make_executor
 from worldmodels.execution.recover import WorkerDied
-from worldmodels.tasks.base import ProcessWorld, World
+from worldmodels.tasks.base import ArrayWorld, ProcessWorld, World
 from worlds import Scripted, ScriptedEnv
 
 
@@ -64,6 +66,28 @@ def test_a_world_in_processes_is_swept_before_it_starts_and_after_it_has_ended()
     assert task.sweeps == 1 and env.single_action_space == ACTION
     env.close()
     assert task.sweeps == 2
+
+
+class Restarting(ScriptedEnv):
+    """Resets rows by itself, or does not say whether it does."""
+
+    def __init__(self, num_envs: int, **metadata: Any) -> None:
+        super().__init__(num_envs)
+        self.metadata = metadata
+
+
+@pytest.mark.parametrize(
+    ("metadata", "what"),
+    [({}, "does not say"), ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "has AutoresetMode.NEXT_STEP")],
+)
+def test_a_world_that_would_fake_transitions_is_refused(metadata: dict[str, Any], what: str) -> None:
+    class Faking(Scripted):
+        @property
+        def worlds(self) -> Mapping[str, World]:
+            return {"slow": ArrayWorld(lambda num_envs: Restarting(num_envs, **metadata))}
+
+    with pytest.raises(UserError, match=f"scripted with autoreset disabled, .* but it {what}; its metadata"):
+        make_envs(Faking(), 2, "slow")
 
 
 def test_worlds_of_another_name_and_empty_ones_are_refused() -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cases import STAGES, TINY, Launched, call, command, copy_of, digests, litter, refused, snapshot
-from worldmodels.core.files import load_tensors
+from worldmodels.core.files import load_tensors, write_json
 
 pytestmark = pytest.mark.usefixtures("short_world")
 
@@ -41,8 +42,18 @@ def checkpoint_at(step: int) -> Callable[[Path], bool]:
     return lambda folder: load_tensors(folder / "checkpoint.safetensors")[1]["step"] == step
 
 
-def generations(count: int) -> Callable[[Path], bool]:
-    return lambda folder: len(load_tensors(folder / "evolution.safetensors")[0]["fitness"]) == count
+def fitness(folder: Path, phase: str) -> torch.Tensor:
+    """What the generations of a phase were worth so far, (generations, population)."""
+    return load_tensors(folder / phase / "evolution.safetensors")[0]["fitness"]
+
+
+def generations(**counts: int) -> Callable[[Path], bool]:
+    """The phases that have a checkpoint, and how many generations are in it."""
+    wanted = {f"{number}-{name}": count for number, (name, count) in enumerate(counts.items(), start=1)}
+    return lambda folder: (
+        wanted
+        == {path.parent.name: len(fitness(folder, path.parent.name)) for path in folder.glob("*/evolution.safetensors")}
+    )
 
 
 def holds(*names: str, **absent: str) -> Callable[[Path], bool]:
@@ -56,28 +67,28 @@ def is_done(folder: Path) -> bool:
     return (folder / "done.json").exists()
 
 
-FLUSH = "flush-00000.zarr"
+SHARD = "shard-00000.zarr"
 POINTS = {
     "collect": [
-        Point(kill("worldmodels.data.episodes:EpisodeStore.write"), left=holds(no=FLUSH)),
-        Point(kill("os:fsync", f"/.{FLUSH}.tmp", nth=3), left=holds(f".{FLUSH}.tmp", no=FLUSH)),
-        Point(kill("os:replace", f"/{FLUSH}$", after=True), left=holds(FLUSH, no="flush-00001.zarr")),
-        Point(send("SIGINT", "worldmodels.data.collect:Recorder.step", 5), 130, holds(FLUSH, no="flush-00001.zarr")),
-        Point(kill("os:replace", "episodes/done.json"), left=holds(FLUSH, "flush-00001.zarr", "flush-00002.zarr")),
+        Point(kill("worldmodels.data.episodes:EpisodeStore.write"), left=holds(no=SHARD)),
+        Point(kill("os:fsync", f"/.{SHARD}.tmp", nth=3), left=holds(f".{SHARD}.tmp", no=SHARD)),
+        Point(kill("os:replace", f"/{SHARD}$", after=True), left=holds(SHARD, no="shard-00001.zarr")),
+        Point(send("SIGINT", "worldmodels.data.collect:Recorder.step", 5), 130, holds(SHARD, no="shard-00001.zarr")),
+        Point(kill("os:replace", "episodes/done.json"), left=holds(SHARD, "shard-00001.zarr", "shard-00002.zarr")),
     ],
     "vision": [
-        Point(kill("worldmodels.vision.train:vae_loss"), left=holds(no="checkpoint.safetensors")),
-        Point(send("SIGINT", "worldmodels.vision.train:vae_loss", 3), 130, checkpoint_at(3)),
+        Point(kill("worldmodels.vision.conv_vae:vae_loss"), left=holds(no="checkpoint.safetensors")),
+        Point(send("SIGINT", "worldmodels.vision.conv_vae:vae_loss", 3), 130, checkpoint_at(3)),
         Point(kill("os:fsync", ".checkpoint.safetensors"), left=checkpoint_at(3)),
         # A second Ctrl-C does not wait for the step.
-        Point(send("SIGINT+SIGINT", "worldmodels.vision.train:vae_loss", 1), 130, checkpoint_at(3)),
+        Point(send("SIGINT+SIGINT", "worldmodels.vision.conv_vae:vae_loss", 1), 130, checkpoint_at(3)),
         Point(kill("os:replace", "vision/checkpoint", nth=2, after=True), left=checkpoint_at(5)),
         Point(kill("os:replace", "vision/done.json"), left=holds("vision.safetensors", "checkpoint.safetensors")),
     ],
     "encode": [
         Point(kill("os:replace", "latents-00000", after=True), left=holds("latents-00000.safetensors")),
         Point(
-            send("SIGTERM", "worldmodels.agent:Agent.encode", 1),
+            send("SIGTERM", "worldmodels.data.encode:encode_frames", 1),
             143,
             holds("latents-00001.safetensors", no="latents-00002.safetensors"),
         ),
@@ -91,11 +102,14 @@ POINTS = {
         Point(kill("os:replace", "memory/done.json"), left=holds("memory.safetensors", "checkpoint.safetensors")),
     ],
     "controller": [
-        Point(kill("worldmodels.agent:AgentPolicy.act", nth=3), left=holds(no="evolution.safetensors")),
-        Point(send("SIGINT", "worldmodels.agent:AgentPolicy.act", 10), 130, generations(1)),
-        Point(kill("os:replace", "controller/evolution", after=True), left=generations(2)),
-        Point(kill("os:replace", "polish-after-3/evolution", after=True), left=generations(3)),
-        Point(kill("os:replace", "controller/agent.safetensors"), left=generations(3)),
+        Point(kill("worldmodels.agent:AgentPolicy.act", nth=3), left=generations()),
+        Point(send("SIGINT", "worldmodels.agent:AgentPolicy.act", 10), 130, generations(real=1)),
+        Point(kill("os:replace", "1-real/evolution", after=True), left=generations(real=2)),
+        # Between two phases, while the C of the first shows what it sees.
+        Point(send("SIGTERM", "worldmodels.evolution.subspace:_InputRecorder.act", 2), 143, generations(real=3)),
+        Point(kill("os:replace", "2-finetune/evolution"), left=generations(real=3)),
+        Point(kill("os:replace", "2-finetune/evolution", nth=2, after=True), left=generations(real=3, finetune=2)),
+        Point(kill("os:replace", "controller/agent.safetensors"), left=generations(real=3, finetune=3)),
         Point(kill("os:replace", "controller/done.json"), left=holds("agent.safetensors")),
     ],
     "evaluate": [
@@ -136,7 +150,12 @@ def assert_same_artefacts(run: Path, other: Path, last: str = "evaluate") -> Non
             assert scores(run) == scores(other)
         else:
             assert digests(run, [stage]) == digests(other, [stage]), stage
-        assert numbers(here / "metrics.csv") == numbers(there / "metrics.csv")
+        tables = [sorted(str(path.relative_to(one)) for path in one.rglob("metrics.csv")) for one in (here, there)]
+        assert tables[0] == tables[1] and len(tables[0]) == (2 if stage == "controller" else 1)
+        for table in tables[0]:
+            assert numbers(here / table) == numbers(there / table), table
+        for state in here.rglob("evolution.safetensors"):
+            assert state.read_bytes() == (there / state.relative_to(here)).read_bytes()
 
 
 def scores(run: Path) -> dict[str, Any]:
@@ -180,7 +199,7 @@ def test_a_finished_run_does_nothing_again(finished: Path, tmp_path: Path, capsy
 def test_what_is_deleted_is_made_again_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path / "run")
     parts = run / "round-1"
-    shutil.rmtree(parts / "episodes" / "flush-00001.zarr")
+    shutil.rmtree(parts / "episodes" / "shard-00001.zarr")
     for name in (
         "vision/vision.safetensors",
         "latents/latents-00001.safetensors",
@@ -195,25 +214,86 @@ def test_what_is_deleted_is_made_again_with_the_same_bytes(finished: Path, tmp_p
     assert_same_artefacts(run, finished)
 
 
-def test_more_generations_go_on_from_where_the_evolution_stood(finished: Path, tmp_path: Path) -> None:
+def started_from(folder: Path, phase: str) -> torch.Tensor:
+    """The C from which a phase started."""
+    return load_tensors(folder / phase / "evolution.safetensors")[0]["start"]
+
+
+def best_of(folder: Path, phase: str) -> torch.Tensor:
+    """The C with which a phase ended: the mean that was best in validation, as the next phase takes it."""
+    tensors, _ = load_tensors(folder / phase / "evolution.safetensors")
+    return tensors["means"][tensors["scores"][:, 1].argmax()].float().double()
+
+
+def test_more_generations_of_the_last_phase_go_on_from_where_it_stood(finished: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path / "run")
-    evolution = run / "round-1" / "controller" / "evolution.safetensors"
-    before = load_tensors(evolution)[0]["fitness"]
-    outcome = command("train", "car-racing", "--run", run, "--controller.generations", "4")
+    controller = run / "round-1" / "controller"
+    before, others = fitness(controller, "2-finetune"), snapshot(controller / "1-real")
+    outcome = command("train", "car-racing", "--run", run, "--evolution.phases.finetune.generations", "4")
     assert outcome.code == 0, outcome.err
-    after = load_tensors(evolution)[0]["fitness"]
-    assert len(after) == 4 and after[:3].equal(before)
-    fewer = command("train", "car-racing", "--run", run, "--controller.generations", "2")
-    refused(fewer, "evolution.safetensors", "4 generations")
+    after = fitness(controller, "2-finetune")
+    assert len(after) == 4 and after[:3].equal(before) and snapshot(controller / "1-real") == others
+    fewer = command("train", "car-racing", "--run", run, "--evolution.phases.finetune.generations", "2")
+    refused(fewer, "2-finetune/evolution.safetensors", "4 generations")
+
+
+def test_more_generations_of_a_phase_continue_it_and_what_follows_starts_from_what_it_reached(
+    finished: Path, tmp_path: Path
+) -> None:
+    more = ("--evolution.phases.real.generations", "6")
+    whole, run = copy_of(finished, tmp_path / "whole"), copy_of(finished, tmp_path / "run")
+    folder = run / "round-1" / "controller"
+    before = fitness(folder, "1-real")
+    assert command("train", "car-racing", "--run", whole, *more).code == 0
+    for fault, left in (
+        (kill("os:replace", "1-real/evolution", nth=2), 4),
+        (kill("os:replace", "1-real/evolution", nth=2, after=True), 6),
+        (kill("os:replace", "2-finetune/evolution", nth=2, after=True), 6),
+        (kill("os:replace", "controller/done.json"), 6),
+    ):
+        outcome = command("train", "car-racing", "--run", run, *more, faults=[fault])
+        # A second phase that starts from the same C as before has nothing to do anew, and so does not meet the fault.
+        assert outcome.code == KILLED or (outcome.code == 0 and "2-finetune" in fault["match"]), outcome.err
+        assert len(fitness(folder, "1-real")) == left
+    outcome = command("train", "car-racing", "--run", run, *more)
+    assert outcome.code == 0, outcome.err
+    assert fitness(folder, "1-real")[:3].equal(before) and len(fitness(folder, "2-finetune")) == 3
+    assert started_from(folder, "2-finetune").equal(best_of(folder, "1-real"))
+    assert_same_artefacts(run, whole)
+    assert litter(run) == []
+
+
+def test_a_c_that_goes_from_dreams_to_the_real_world_survives_kills_in_both(finished: Path, tmp_path: Path) -> None:
+    whole, run = (copy_of(finished, tmp_path / name, until="controller") for name in ("whole", "run"))
+    for path in (whole, run):  # settings of a run that has not begun to evolve may be any
+        content = json.loads((path / "run.json").read_bytes())
+        del content["checksum"]
+        content["evolution"]["sequence"] = ["dream", "finetune"]
+        write_json(path / "run.json", content, checksum=True)
+    assert command("train", "car-racing", "--run", whole).code == 0
+    for fault in (
+        kill("worldmodels.evolution.dream_fitness:DreamFitness._dream", nth=2),
+        kill("os:replace", "1-dream/evolution", after=True),
+        kill("os:replace", "2-finetune/evolution", after=True),
+    ):
+        assert command("train", "car-racing", "--run", run, faults=[fault]).code == KILLED
+    outcome = command("train", "car-racing", "--run", run)
+    assert outcome.code == 0, outcome.err
+    folder = run / "round-1" / "controller"
+    assert generations(dream=3, finetune=3)(folder)
+    assert started_from(folder, "2-finetune").equal(best_of(folder, "1-dream"))
+    assert_same_artefacts(run, whole)
+    assert litter(run) == []
 
 
 def test_a_second_round_killed_now_and_then_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     whole, run = copy_of(finished, tmp_path / "whole"), copy_of(finished, tmp_path / "run")
     assert command("train", "car-racing", "--run", whole, "--rounds", "2").code == 0
     for fault in (
-        kill("os:replace", f"round-2/episodes/{FLUSH}$"),
+        kill("os:replace", f"round-2/episodes/{SHARD}$"),
         kill("os:replace", "round-2/vision/checkpoint", nth=3, after=True),
-        kill("os:replace", "round-2/controller/evolution", nth=2, after=True),
+        kill("os:replace", "round-2/controller/1-real/evolution", nth=2, after=True),
+        kill("os:replace", "round-2/controller/2-finetune/evolution", after=True),
     ):
         assert command("train", "car-racing", "--run", run, "--rounds", "2", faults=[fault]).code == KILLED
     outcome = command("train", "car-racing", "--run", run, "--rounds", "2")
@@ -226,12 +306,12 @@ def test_a_second_round_killed_now_and_then_ends_with_the_same_bytes(finished: P
 
 def test_a_further_m_leaves_the_first_as_it_is_and_survives_kills(finished: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
-    words = (*TINY, "--memory.dreamers", "1", "--world", "dream")
+    words = (*TINY, "--memory.dream-models", "1", "--phases", "dream")
     assert command("train", "car-racing", "--run", whole, *words).code == 0
     for fault in (
         kill("os:replace", "memory-2/checkpoint", nth=2, after=True),
         kill("os:replace", "memory-2/done.json"),
-        kill("os:replace", "controller/evolution", after=True),
+        kill("os:replace", "controller/1-dream/evolution", after=True),
     ):
         assert command("train", "car-racing", "--run", run, *words, faults=[fault]).code == KILLED
     shutil.rmtree(run / "round-1" / "memory-2")
@@ -248,9 +328,9 @@ def test_a_further_m_leaves_the_first_as_it_is_and_survives_kills(finished: Path
 def test_ablations_go_on_after_a_kill(finished: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path / "run")
     for fault in (
-        kill("os:replace", "controller-v-only/evolution", nth=2, after=True),
+        kill("os:replace", "controller-v-only/1-real/evolution", nth=2, after=True),
         kill("os:replace", "evaluation-untrained-m/partial", after=True),
-        kill("os:replace", "controller-dream-only/evolution", nth=1, after=True),
+        kill("os:replace", "controller-dream-only/1-dream/evolution", nth=1, after=True),
     ):
         assert command("ablate", "car-racing", "--run", run, faults=[fault]).code == KILLED
     outcome = command("ablate", "car-racing", "--run", run)
@@ -272,7 +352,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run_and_the_lock_of_
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copy_of(finished, tmp_path / "run", until="vision")
-    stopping = {"at": "worldmodels.vision.train:vae_loss", "call": 2, "do": "SIGSTOP"}
+    stopping = {"at": "worldmodels.vision.conv_vae:vae_loss", "call": 2, "do": "SIGSTOP"}
     holder = Launched("vision", "car-racing", "--run", run, faults=[stopping])
     try:
         holder.wait_until_stopped()

@@ -1,7 +1,7 @@
 """Acting: the simulator alone, the encoder alone, the bound they set, the whole agent, and the plain loop.
 
-Everything drives the same tracks with the same actions: what the agent does in its first rollout is recorded and
-replayed in the simulator alone. Only real steps count; a row that has ended is neither stepped nor counted.
+Everything is measured in the same episodes with the same actions: what the agent does in its first rollout is recorded
+and replayed in the simulator alone. Only real steps count; a row that has ended is neither stepped nor counted.
 """
 
 import contextlib
@@ -10,29 +10,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
 from worldmodels.agent import Agent
-from worldmodels.bench.clocked import Clocked, ClockedEnv
-from worldmodels.bench.measure import Spread, agent_for, busy_note, interleaved, machine, seconds_of
-from worldmodels.bench.plain import PlainAgent, torch_threads
-from worldmodels.core.errors import UserError
+from worldmodels.bench.clocked import Clocked, ClockedEnv, Recording, replayed_steps
+from worldmodels.bench.machine import machine, notes
+from worldmodels.bench.measure import (
+    Spread,
+    agent_for,
+    fastest_backend,
+    interleaved,
+    kind_of,
+    seconds_of,
+    stock_environment,
+)
+from worldmodels.bench.plain import PlainAgent
+from worldmodels.bench.table import SpeedTable
+from worldmodels.core.device import torch_threads
 from worldmodels.core.seeds import episode_seeds
+from worldmodels.execution.environments import make_envs
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import Task
+from worldmodels.tasks.base import Observations
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much one measurement does."""
 
-    environments: int = 128
-    """Environments in lockstep: a generation of the standard preset (32 candidates on 4 tracks)."""
+    num_envs: int = 128
+    """Environments that run together, as for a generation of 32 candidates on 4 episodes; at most the task's limit."""
     steps: int = 250
-    """Lockstep steps: the episodes of that preset's first generation."""
+    """Steps of every environment; a tenth of them on a backend that stands in for a faster one."""
     batches: int = 100
     """Batches that the encoder alone encodes."""
     plain_steps: int = 300
@@ -42,49 +53,47 @@ class Sizes:
 SIZES = Sizes()
 
 _PARTS = {
-    "simulator_alone": "ms per lockstep: simulator alone",
+    "simulator_alone": "ms per step of all: the simulator alone",
     "simulator_within": "  within acting",
-    "encoder_alone": "ms per lockstep: encoder alone",
+    "encoder_alone": "ms per step of all: the encoder alone",
     "policy_within": "  the policy within acting",
     "frames": "  of it observations to frames",
     "memory_and_controllers": "  of it M, C and the rest",
-    "loop": "ms per lockstep: the loop itself",
+    "loop": "ms per step of all: the loop itself",
 }
 
 
 def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
-    """Measure with ``steps`` lockstep steps a time (None: 250), print a table and return the figures."""
+    """Measure with ``steps`` steps of every environment at a time (None: 250), print a table and return the figures."""
     agent = agent_for(task)
-    about = machine(agent.device)
+    about = machine(agent.device, task)
     measured = _Acting(agent, replace(SIZES, steps=steps or SIZES.steps))
-    notes = measured.notes + busy_note(about["load"], about["cores"])
     spreads = measured.run(repeats)
-    result = figures(spreads, measured.sizes.environments)
-    detail = {name: spread.to_json() for name, spread in spreads.items()}
+    result = figures(spreads, measured.sizes.num_envs)
     result |= {
         "what": "acting",
         "task": task.name,
-        "agent": "untrained" if agent.info.get("untrained") else "shipped",
+        "agent": kind_of(agent),
         "backend": measured.backend,
-        "environments": measured.sizes.environments,
+        "num_envs": measured.sizes.num_envs,
         "steps": measured.sizes.steps,
         "rows_ended": measured.rows_ended,
-        "repeats": {"count": repeats} | detail,
+        "repeats": {"count": repeats} | {name: spread.to_json() for name, spread in spreads.items()},
         "machine": about,
-        "notes": notes,
+        "notes": measured.notes + notes(about),
     }
     _print(result, spreads)
     return result
 
 
-def figures(spreads: Mapping[str, Spread], environments: int) -> dict[str, Any]:
+def figures(spreads: Mapping[str, Spread], num_envs: int) -> dict[str, Any]:
     """The figures that count, from the medians of what was measured; the plain loop may be missing."""
     median = {name: spread.median for name, spread in spreads.items()}
     simulator, encoder = median["env_steps_per_s"], median["encoder_frames_per_s"]
     acting, plain = median["acting_steps_per_s"], median.get("plain_steps_per_s")
     # Both use every core, so their times add up: nothing that simulates and encodes each frame can be faster.
     bound = 1 / (1 / simulator + 1 / encoder)
-    encoding, framing = 1e3 * environments / encoder, median["ms_frames"]
+    encoding, framing = 1e3 * num_envs / encoder, median["ms_frames"]
     return {
         "env_steps_per_s": simulator,
         "encoder_frames_per_s": encoder,
@@ -96,8 +105,8 @@ def figures(spreads: Mapping[str, Spread], environments: int) -> dict[str, Any]:
         "acting_with_reset_steps_per_s": median["acting_with_reset_steps_per_s"],
         "reset_seconds": median["reset_seconds"],
         # What the bound counts is alone; what acting takes is within it.
-        "milliseconds_per_lockstep": {
-            "simulator_alone": 1e3 * environments / simulator,
+        "milliseconds_per_step_of_all": {
+            "simulator_alone": 1e3 * num_envs / simulator,
             "simulator_within": median["ms_simulator"],
             "encoder_alone": encoding,
             "policy_within": median["ms_policy"],
@@ -112,16 +121,19 @@ class _Acting:
     """The measurements, after one rollout that is not counted: it warms up and records what to replay."""
 
     def __init__(self, agent: Agent, sizes: Sizes) -> None:
-        self.agent, self.notes = agent, list[str]()
-        self.backend, self.sizes = self._choose(sizes)
-        self._seeds = episode_seeds("fitness", 1, self.sizes.environments)
-        self._controllers = _controllers(agent, self.sizes.environments)
-        self._recorded = Clocked(agent.policy(self.sizes.environments, self._controllers), keep=True)
+        self.agent, self._task = agent, agent.task
+        self.backend, self.notes = fastest_backend(self._task)
+        steps = max(1, sizes.steps // 10) if self.notes else sizes.steps
+        self.sizes = replace(sizes, num_envs=min(sizes.num_envs, self._task.max_envs), steps=steps)
+        self._seeds = episode_seeds("fitness", 1, self.sizes.num_envs)
+        self._controllers = _controllers(agent, self.sizes.num_envs)
+        self._recording = Recording()
         with self._environments() as env:
-            played = rollout(env, self._recorded, self._seeds, self.sizes.steps)
-        self._actions = self._recorded.actions
-        self.rows_ended = int((played.lengths < self.sizes.steps).sum())
-        self._stock = self._stock_environment()
+            policy = agent.policy(self.sizes.num_envs, self._controllers)
+            played = rollout(self._task, env, policy, self._seeds, steps, observer=self._recording)
+        self.rows_ended = int((played.lengths < steps).sum())
+        self._stock, missing = stock_environment(self._task)
+        self.notes += missing
 
     def run(self, repeats: int) -> dict[str, Spread]:
         """Everything ``repeats`` times, in turns."""
@@ -133,39 +145,36 @@ class _Acting:
             return interleaved([*measures, self.plain], repeats)
 
     def simulator(self) -> dict[str, float]:
-        """The recorded actions without anybody who looks or thinks."""
+        """The recorded actions, without anybody who looks or thinks."""
         with self._environments() as env:
             env.reset(seed=self._seeds)  # type: ignore[arg-type]
-            alive, steps = np.ones(env.num_envs, dtype=bool), 0
             began = time.perf_counter()
-            for actions in self._actions:
-                steps += int(alive.sum())
-                _, _, ended, cut, _ = env.step(actions)
-                alive &= ~(ended | cut)
+            steps = replayed_steps(env, self._recording.actions)
             return {"env_steps_per_s": steps / (time.perf_counter() - began)}
 
     def encoder(self) -> dict[str, float]:
-        """V on frames that lie ready, in the batch of the lockstep."""
-        frames = self.agent.task.frames(self._recorded.observations)
+        """V on frames that lie ready, in batches of as many as there are environments."""
+        frames = self._task.frames(self._recording.observations)
         seconds = seconds_of(lambda: self.agent.encode(frames), self.sizes.batches, 3, self.agent.device)
         return {"encoder_frames_per_s": self.sizes.batches * len(frames) / seconds}
 
     def frames(self) -> dict[str, float]:
         """Observations to frames, which belongs to acting but not to the bound."""
-        seen, times = self._recorded.observations, self.sizes.batches
-        seconds = seconds_of(lambda: self.agent.task.frames(seen), times, 3, torch.device("cpu"))
+        raw, times = self._recording.observations, self.sizes.batches
+        seconds = seconds_of(lambda: self._task.frames(raw), times, 3, torch.device("cpu"))
         return {"ms_frames": 1e3 * seconds / times}
 
     def acting(self) -> dict[str, float]:
         """The whole agent in the loop that evolution and evaluation use."""
         # Outside the clock: the threads of the last measurement go to sleep, those of this one wake up.
-        warm = self.agent.policy(self.sizes.environments, self._controllers)
-        seconds_of(lambda: warm.act(self._recorded.observations), 1, 1, self.agent.device)
+        warm, every = self.agent.policy(self.sizes.num_envs, self._controllers), np.arange(self.sizes.num_envs)
+        observations = Observations(self._task, self._recording.observations)
+        seconds_of(lambda: warm.act(observations, every), 1, 1, self.agent.device)
         began = time.perf_counter()
-        policy = Clocked(self.agent.policy(self.sizes.environments, self._controllers))
+        policy = Clocked(self.agent.policy(self.sizes.num_envs, self._controllers))
         with self._environments() as env:
             clocked = ClockedEnv(env)
-            played = rollout(clocked, policy, self._seeds, self.sizes.steps)
+            played = rollout(self._task, clocked, policy, self._seeds, self.sizes.steps)
             ended = time.perf_counter()
         rounds, seconds = policy.calls, ended - clocked.reset_at
         return {
@@ -180,7 +189,7 @@ class _Acting:
     def plain(self) -> dict[str, float]:
         """One stock environment, one frame at a time, one thread; resets are not counted."""
         assert self._stock is not None
-        seconds, steps = 0.0, 0
+        seconds = 0.0
         with torch_threads(1):
             observation = self._fresh(0)
             for _ in range(3):
@@ -191,10 +200,9 @@ class _Acting:
                 action = self._plain.act(observation)
                 observation, _, terminated, truncated, _ = self._stock.step(action)
                 seconds += time.perf_counter() - began
-                steps += 1
                 if terminated or truncated:
                     observation = self._fresh(step)
-        return {"plain_steps_per_s": steps / seconds}
+        return {"plain_steps_per_s": self.sizes.plain_steps / seconds}
 
     def _fresh(self, step: int) -> np.ndarray:
         assert self._stock is not None
@@ -203,75 +211,31 @@ class _Acting:
         return np.asarray(observation)
 
     def _environments(self) -> contextlib.closing[VectorEnv]:
-        return contextlib.closing(self.agent.task.make(self.sizes.environments, self.backend))
-
-    def _choose(self, sizes: Sizes) -> tuple[str, Sizes]:
-        """The fastest backend that works here, with fewer steps on a slow one."""
-        task = self.agent.task
-        for backend in task.backends:
-            try:
-                task.make(1, backend).close()
-            except UserError as error:
-                if backend == task.backends[-1]:
-                    raise
-                self.notes.append(f"{error}; measured on {task.backends[-1]} instead")
-                sizes = replace(sizes, steps=max(1, sizes.steps // 10))
-                continue
-            return backend, sizes
-        raise UserError(f"{task.name} has no backend to measure")
-
-    def _stock_environment(self) -> "gymnasium.Env[np.ndarray, np.ndarray] | None":
-        try:
-            return gymnasium.make(self.agent.task.gymnasium_id, **self.agent.task.gymnasium_options)
-        except (gymnasium.error.Error, ImportError) as error:
-            reason = " ".join(str(error).split())
-            self.notes.append(f"no plain loop: {self.agent.task.gymnasium_id} cannot be made here ({reason})")
-            return None
+        return contextlib.closing(make_envs(self._task, self.sizes.num_envs, self.backend))
 
 
 def _controllers(agent: Agent, count: int) -> torch.Tensor:
-    """Different controllers (count, P), all near the agent's own, as in a generation of its evolution.
-
-    Those of an untrained agent steer to one side: they circle, so that no car leaves the field while it is measured.
-    """
-    stream = np.random.default_rng(1)
+    """Different controllers (count, P), all near the agent's own, as in a generation of its evolution."""
     controller = agent.controller.numpy()
-    untrained = bool(agent.info.get("untrained"))
-    scale = 0.05 if untrained else 0.1 * controller.std()
-    candidates = controller + scale * stream.standard_normal((count, len(controller)))
-    if untrained:
-        candidates[:, 0] += stream.choice([-0.5, 0.5], count)
-    return torch.from_numpy(candidates.astype(np.float32))
+    scale = 0.1 * float(controller.std()) or 0.05
+    noise = np.random.default_rng(1).standard_normal((count, len(controller)))
+    return torch.from_numpy((controller + scale * noise).astype(np.float32))
 
 
 def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    count, about = result["environments"], result["machine"]
-    table = Table(title=f"acting in {result['task']}", title_justify="left")
-    table.add_column("measured")
-    for column in ("per second", "lowest", "highest"):
-        table.add_column(column, justify="right")
-
-    def row(name: str, key: str) -> None:
-        if key in spreads:
-            low, high = min(spreads[key].values), max(spreads[key].values)
-            table.add_row(name, f"{result[key]:,.0f}", f"{low:,.0f}", f"{high:,.0f}")
-
-    row(f"simulator alone ({result['backend']}, {count} environments), steps", "env_steps_per_s")
-    row(f"encoder alone (batches of {count}, {about['dtype']}), frames", "encoder_frames_per_s")
-    table.add_row("the bound they set, steps", f"{result['bound_steps_per_s']:,.0f}", "", "")
-    row("acting (V+M+C, a controller each), steps", "acting_steps_per_s")
-    row("acting with making and resetting the environments, steps", "acting_with_reset_steps_per_s")
-    row("plain loop (one stock environment, one thread), steps", "plain_steps_per_s")
-    table.add_section()
-    table.add_row("share of the bound", f"{result['share_of_bound']:.1%}", "", "")
+    count, dtype = result["num_envs"], result["machine"]["dtype"]
+    table = SpeedTable(f"acting in {result['task']}", spreads)
+    table.rate(f"simulator alone ({result['backend']}, {count} environments), steps", "env_steps_per_s")
+    table.rate(f"encoder alone (batches of {count}, {dtype}), frames", "encoder_frames_per_s")
+    table.figure("the bound they set, steps", f"{result['bound_steps_per_s']:,.0f}")
+    table.rate("acting (V+M+C, a controller each), steps", "acting_steps_per_s")
+    table.rate("acting with making and resetting the environments, steps", "acting_with_reset_steps_per_s")
+    table.rate("plain loop (one stock environment, one thread), steps", "plain_steps_per_s")
+    table.section()
+    table.figure("share of the bound", f"{result['share_of_bound']:.1%}")
     if result["speedup"] is not None:
-        table.add_row("times the plain loop", f"{result['speedup']:.1f}", "", "")
-    table.add_section()
+        table.figure("times the plain loop", f"{result['speedup']:.1f}")
+    table.section()
     for name, text in _PARTS.items():
-        table.add_row(text, f"{result['milliseconds_per_lockstep'][name]:.2f}", "", "")
-    lines = [f"{about['cpu']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}; {result['agent']} agent"]
-    table.caption = "\n".join(lines + result["notes"])
-    Console().print(table)
+        table.figure(text, f"{result['milliseconds_per_step_of_all'][name]:.2f}")
+    table.print(result, f"{result['agent']} agent")

@@ -1,4 +1,4 @@
-"""Policies and environments that say how long they took."""
+"""Policies and environments that say how long they took, and recordings of what was done."""
 
 import time
 from typing import Any
@@ -6,30 +6,22 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from worldmodels.agent import AgentPolicy
+from worldmodels.tasks.base import Observations, Policy
 
 
 class Clocked:
-    """A policy whose time is taken; ``keep`` records its actions and the observations it saw last."""
+    """A policy whose time is taken."""
 
-    def __init__(self, policy: AgentPolicy, keep: bool = False) -> None:
-        self._policy, self._keep = policy, keep
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
         self.seconds, self.calls = 0.0, 0
-        self.actions: list[np.ndarray] = []
-        self.observations = np.empty(0, dtype=np.uint8)
 
-    def act(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         """What the policy does."""
         began = time.perf_counter()
         actions = self._policy.act(observations, rows)
         self.seconds += time.perf_counter() - began
         self.calls += 1
-        if self._keep:
-            every = np.zeros((self._policy.num_envs, *actions.shape[1:]), dtype=actions.dtype)
-            every[rows] = actions
-            self.actions.append(every)
-            if len(rows) == self._policy.num_envs:
-                self.observations = observations
         return actions
 
 
@@ -52,3 +44,42 @@ class ClockedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray, n
         result = self.env.step(actions)
         self.seconds += time.perf_counter() - began
         return result
+
+
+class Recording:
+    """An observer of rollouts that keeps what N environments did, so that it can be done again by nobody.
+
+    actions: (N, ...) of every step, zeros in rows that have ended; observations: raw ones (N, ...) of the last moment
+    at which all rows were running, or of the first.
+    """
+
+    def __init__(self) -> None:
+        self.actions: list[np.ndarray] = []
+        self.observations = np.empty(0, dtype=np.uint8)
+
+    def start(self, observations: Observations) -> None:
+        """Keep the first observations."""
+        self.observations = np.array(observations.raw)
+
+    def step(
+        self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
+    ) -> None:
+        """Keep the actions of the rows ``rows``."""
+        every = np.zeros((len(self.observations), *actions.shape[1:]), dtype=actions.dtype)
+        every[rows] = actions
+        self.actions.append(every)
+        if len(rows) == len(self.observations):
+            np.copyto(self.observations, after.raw)
+
+
+def replayed_steps(env: VectorEnv, actions: "list[np.ndarray] | np.ndarray") -> int:
+    """Step environments that have just been reset with recorded actions; the steps of rows that had not ended."""
+    alive, running, steps = np.ones(env.num_envs, dtype=bool), env.num_envs, 0
+    for one in actions:
+        steps += running
+        _, _, ended, cut, _ = env.step(one)
+        over = ended | cut
+        if over.any():
+            alive &= ~over
+            running = int(alive.sum())
+    return steps

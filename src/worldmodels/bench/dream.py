@@ -1,5 +1,6 @@
 """Dreaming: steps per second for one dream and for thousands, beside the matrix product and the plain loop."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,20 +12,20 @@ import torch
 from torch import Tensor
 
 from worldmodels.agent import Agent
+from worldmodels.bench.machine import machine, notes
 from worldmodels.bench.measure import (
     Spread,
     agent_for,
-    busy_note,
     dtype_name,
     dtype_of,
     interleaved,
-    machine,
     peak_gflops,
     seconds_of,
 )
-from worldmodels.bench.plain import torch_threads
-from worldmodels.controller.linear import Controllers
-from worldmodels.evolution.dream_fitness import DreamReturns
+from worldmodels.bench.table import SpeedTable
+from worldmodels.core.device import torch_threads
+from worldmodels.evolution.dream_fitness import DreamFitness
+from worldmodels.execution.executor import Executor, make_executor
 from worldmodels.memory.mixture import Mixture
 from worldmodels.tasks import Task
 
@@ -55,17 +56,18 @@ GPU_SIZES = Sizes((1, 64, 1024, 4096, 65_536, 262_144), steps=1 << 27, longest=1
 def bench(task: Task, repeats: int) -> dict[str, Any]:
     """Measure, print a table and return the figures."""
     agent = _endless(agent_for(task))
-    about = machine(agent.device)
+    about = machine(agent.device, task)
     sizes = SIZES if agent.device.type == "cpu" else GPU_SIZES
-    measured = _Dreaming(agent, sizes)
-    spreads = interleaved([measured.peak, measured.dreaming, measured.plain], repeats)
+    with contextlib.closing(make_executor()) as executor:
+        measured = _Dreaming(agent, sizes, executor)
+        spreads = interleaved([measured.peak, measured.dreaming, measured.plain], repeats)
     result = figures(spreads, flops_per_step(agent)) | {
         "what": "dream",
         "task": task.name,
         "dtype": dtype_name(dtype_of(agent.device)),
         "repeats": {"count": repeats} | {name: spread.to_json() for name, spread in spreads.items()},
         "machine": about,
-        "notes": busy_note(about["load"], about["cores"]),
+        "notes": notes(about),
     }
     _print(result, spreads, sizes.product)
     return result
@@ -92,7 +94,8 @@ def flops_per_step(agent: Agent) -> float:
     inputs = memory.lstm.input_size + memory.hidden_size
     outputs = 3 * memory.latent_size * memory.mixtures
     outputs += (memory.reward_head is not None) + (memory.end_head is not None)
-    return 2.0 * (inputs * 4 * memory.hidden_size + memory.hidden_size * outputs + len(agent.controller))
+    mask = 0 if memory.mask_head is None else sum(weights.numel() for weights in memory.mask_head.parameters())
+    return 2.0 * (inputs * 4 * memory.hidden_size + memory.hidden_size * outputs + mask + len(agent.controller))
 
 
 def _endless(agent: Agent) -> Agent:
@@ -108,31 +111,29 @@ def _endless(agent: Agent) -> Agent:
 class _Dreaming:
     """The measurements."""
 
-    def __init__(self, agent: Agent, sizes: Sizes) -> None:
+    def __init__(self, agent: Agent, sizes: Sizes, executor: Executor) -> None:
         self._agent, self._sizes = agent, sizes
-        self._measure = DreamReturns(agent, 1.0, "sample")
+        self._fitness = DreamFitness(executor, agent, 1.0, "sample")
 
     def peak(self) -> dict[str, float]:
         """The matrix product in the dream's dtype."""
         return {"peak_gflops": peak_gflops(self._agent.device, self._sizes.product)}
 
     def dreaming(self) -> dict[str, float]:
-        """Evolution's own measurement of controllers, for every number of dreams."""
+        """The fitness of controllers as evolution gets it, for every number of dreams."""
         rates = {}
         for count in self._sizes.dreams:
             episodes = min(16, count)
             controllers = np.repeat(self._agent.controller.numpy()[None], count // episodes, axis=0)
             steps = max(10, min(self._sizes.longest, self._sizes.steps // count))
-            work = partial(self._measure, controllers, list(range(episodes)), steps)
+            work = partial(self._fitness, controllers, list(range(episodes)), steps)
             rates[f"dreams_{count}"] = count * steps / seconds_of(work, 1, _WARMUP, self._agent.device)
         return rates
 
     def plain(self) -> dict[str, float]:
         """One dream at a time through the same networks as everyone writes it, in float32."""
         agent, count = self._agent, self._sizes.plain_steps
-        memory, task = agent.memory, agent.task
-        features = len(agent.controller) // task.control_size - 1
-        controller = Controllers(agent.controller[None].to(agent.device), features, task.control_size)
+        memory, controller = agent.memory, agent.controllers(agent.controller[None])
 
         @torch.inference_mode()
         def dream() -> None:
@@ -141,9 +142,10 @@ class _Dreaming:
             h, c = memory.initial_state(1)
             total = 0.0
             for _ in range(count):
-                known = {"z": z, "h": h, "c": c}
-                control = controller(torch.cat([known[name] for name in agent.features], dim=1))
-                h, c = memory.step(z, task.dream_action(control), (h, c))
+                control = controller(agent.inputs(z, h, c))
+                if memory.mask_head is not None:
+                    control = control.masked_fill(memory.mask_logits(z) <= 0, -torch.inf)
+                h, c = memory.step(z, agent.task.dream_action(control), (h, c))
                 prediction = memory.heads(h)
                 z = sample(prediction.mixture)
                 if prediction.reward is not None:
@@ -170,24 +172,10 @@ def sample(mixture: Mixture, temperature: float = 1.0, generator: torch.Generato
 
 
 def _print(result: dict[str, Any], spreads: Mapping[str, Spread], product: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    about = result["machine"]
-    table = Table(title=f"dreaming {result['task']}, in {result['dtype']}", title_justify="left")
-    for column in ("measured", "per second", "lowest", "highest", "of the peak", "x plain"):
-        table.add_column(column, justify="left" if column == "measured" else "right")
-
-    def row(name: str, key: str, *more: str) -> None:
-        spread = spreads[key]
-        table.add_row(name, *(f"{one:,.0f}" for one in (spread.median, min(spread.values), max(spread.values))), *more)
-
-    row(f"matrix product {product} x {product}, GFLOP", "peak_gflops")
-    row("the plain loop, steps", "plain_steps_per_s")
+    table = SpeedTable(f"dreaming {result['task']}, in {result['dtype']}", spreads, ("of the peak", "x plain"))
+    table.rate(f"matrix product {product} x {product}, GFLOP", "peak_gflops")
+    table.rate("the plain loop, steps", "plain_steps_per_s")
     for count in result["dream_steps_per_s"]:
         share, speedup = result["share_of_peak"][count], result["speedup"][count]
-        row(f"{int(count):,} dreams, steps", f"dreams_{count}", f"{share:.1%}", f"{speedup:,.1f}")
-    lines = [f"{about['cpu']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}"]
-    lines.append(f"{result['mflop_per_step']:.2f} MFLOP a step")
-    table.caption = "\n".join(lines + result["notes"])
-    Console().print(table)
+        table.rate(f"{int(count):,} dreams, steps", f"dreams_{count}", f"{share:.1%}", f"{speedup:,.1f}")
+    table.print(result, f"{result['mflop_per_step']:.2f} MFLOP a step")

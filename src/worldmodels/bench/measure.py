@@ -1,33 +1,28 @@
-"""Measuring in turns, and saying on what machine."""
+"""Measuring in turns, and the agent and the simulators that are measured."""
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 
-from worldmodels import __version__
-from worldmodels.agent import Agent, controller_size, load_agent, shipped_agents
+from worldmodels.agent import Agent, load_agent, shipped_agents, untrained_agent
 from worldmodels.core import interrupt
-from worldmodels.core.cores import usable_cores
 from worldmodels.core.device import choose_device, fast_bfloat16
+from worldmodels.core.errors import UserError
 from worldmodels.core.progress import Progress
+from worldmodels.execution.environments import make_envs
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.run.presets import preset
 from worldmodels.tasks import Task
-from worldmodels.vision.conv_vae import ConvVAE
+from worldmodels.tasks.base import playing_of
+from worldmodels.vision.base import make_vision
 
 Measure = Callable[[], Mapping[str, float]]
 """Measures once, after a short warm-up of its own, and returns numbers by name."""
-
-_PACKAGES = ("torch", "numpy", "gymnasium", "envpool", "box2d", "pygame-ce")
-_OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 @dataclass(frozen=True)
@@ -86,27 +81,6 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def agent_for(task: Task) -> Agent:
-    """The shipped agent, or an untrained one of the standard sizes: speed does not depend on the weights."""
-    device = choose_device("auto")
-    if task.name in shipped_agents():
-        return load_agent(task.name, device.type)
-    torch.manual_seed(1)
-    standard = preset("standard", task.name)
-    vision = ConvVAE(standard.vision.latent_size)
-    memory = MDNRNN(
-        standard.vision.latent_size,
-        task.action_size,
-        standard.memory.hidden_size,
-        standard.memory.mixtures,
-        task.predicts_reward,
-        task.predicts_end,
-        task.control_size if task.masked else 0,
-    )
-    controller = torch.zeros(controller_size(task, vision, memory, task.features))
-    return Agent(task, vision.to(device), memory.to(device), controller, info={"untrained": True})
-
-
 def dtype_of(device: torch.device) -> torch.dtype:
     """The dtype in which V runs here."""
     return torch.bfloat16 if fast_bfloat16(device) else torch.float32
@@ -117,42 +91,49 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """cpu, cores, torch_threads, gpu, dtype, openmp (its variables), load (average before the start), and versions."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": usable_cores(),
-        "torch_threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "dtype": dtype_name(dtype_of(device)),
-        # How long idle threads of PyTorch spin decides what they take away from the simulator's.
-        "openmp": {name: os.environ[name] for name in _OPENMP if name in os.environ},
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "versions": {"worldmodels": __version__, "python": platform.python_version()} | _versions(),
-    }
+def agent_for(task: Task) -> Agent:
+    """The shipped agent, or an untrained one of the standard sizes: speed does not depend on the weights."""
+    device = choose_device("auto")
+    if task.name in shipped_agents():
+        return load_agent(task.name, device.type)
+    standard = preset("standard", task.name)
+    latent, sizes = standard.vision.latent_size, standard.memory
+    heads = task.predicts_reward, task.predicts_end, task.control_size if task.masked else 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        vision = make_vision(standard.vision.model, latent).to(device)
+        memory = MDNRNN(latent, task.action_size, sizes.hidden_size, sizes.mixtures, *heads).to(device)
+    agent = untrained_agent(task, vision, memory, standard.controller.inputs or None)
+    agent.info["untrained"] = True
+    return agent
 
 
-def _cpu_model() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def kind_of(agent: Agent) -> str:
+    """Whether an agent of :func:`agent_for` is the shipped one or an untrained one."""
+    return "untrained" if agent.info.get("untrained") else "shipped"
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
+def fastest_backend(task: Task) -> tuple[str, list[str]]:
+    """The fastest backend that works here, and a note for each faster one that does not."""
+    errors: list[UserError] = []
+    for backend in task.backends:
         try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
+            make_envs(task, 1, backend).close()
+        except UserError as error:
+            errors.append(error)
             continue
-    return found
+        return backend, [f"{error}; measured on {backend} instead" for error in errors]
+    raise errors[-1]
 
 
-def busy_note(load: float | None, cores: int) -> list[str]:
-    """What to say when other work took part of the machine."""
-    if load is None or load < 0.25 * cores:
-        return []
-    return [f"other work was running (load average {load:.1f} on {cores} cores): do not trust these figures"]
+def stock_environment(task: Task) -> "tuple[gymnasium.Env[Any, Any] | None, list[str]]":
+    """One stock environment of a task, or None and a note that says why there is none."""
+    try:
+        playing = playing_of(task)
+    except UserError as error:
+        return None, [f"no plain loop: {error}"]
+    try:
+        return gymnasium.make(playing.gymnasium_id, **playing.gymnasium_options), []
+    except (gymnasium.error.Error, ImportError) as error:
+        reason = " ".join(str(error).split())
+        return None, [f"no plain loop: {playing.gymnasium_id} cannot be made here ({reason})"]

@@ -1,7 +1,6 @@
 """The baselines: V, M and C as everyone writes them, with PyTorch's own layers in float32."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.agent import Agent
+from worldmodels.vision.base import Vision
 from worldmodels.vision.conv_vae import ConvVAE
 
 
@@ -36,13 +36,21 @@ def plain_images(frames: Tensor) -> Tensor:
     return frames.permute(0, 3, 1, 2).contiguous().float() / 255
 
 
+def plain_vision(vision: Vision) -> Vision:
+    """The same V on the CPU, with stock layers where it is the paper's."""
+    if not isinstance(vision, ConvVAE):
+        return copy.deepcopy(vision).cpu()
+    plain = PlainVAE(vision.latent_size)
+    plain.load_state_dict({name: value.cpu() for name, value in vision.state_dict().items()})
+    return plain
+
+
 class PlainAgent:
     """One environment, one frame at a time: V's layers, a whole ``nn.LSTM`` call, a linear layer. On the CPU."""
 
     def __init__(self, agent: Agent, controller: Tensor) -> None:
-        self._task, self._features = agent.task, agent.features
-        self._vision = PlainVAE(agent.vision.latent_size)
-        self._vision.load_state_dict({name: value.cpu() for name, value in agent.vision.state_dict().items()})
+        self._task, self._inputs = agent.task, agent.inputs
+        self._vision = plain_vision(agent.vision)
         memory, controls = agent.memory, agent.task.control_size
         self._lstm = nn.LSTM(memory.latent_size + memory.action_size, memory.hidden_size, batch_first=True)
         self._lstm.load_state_dict({name: value.cpu() for name, value in memory.lstm.state_dict().items()})
@@ -60,22 +68,12 @@ class PlainAgent:
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The environment's action for one raw observation."""
-        frame = torch.from_numpy(self._task.frames(observation[None]))
-        z, _ = self._vision.encode(plain_images(frame))
-        known = {"z": z, "h": self._state[0][0], "c": self._state[1][0]}
-        control = torch.tanh(self._controller(torch.cat([known[name] for name in self._features], dim=-1)))
-        action = self._task.env_action(control.numpy())
-        seen = torch.from_numpy(self._task.memory_action(action))
-        _, self._state = self._lstm(torch.cat([z, seen], dim=-1)[:, None], self._state)
+        frame = self._task.frames(observation[None])
+        z, _ = self._vision.encode(plain_images(torch.from_numpy(frame)))
+        h, c = self._state[0][0], self._state[1][0]
+        control = torch.tanh(self._controller(self._inputs(z, h, c))).numpy()
+        mask = self._task.action_mask(frame) if self._task.masked else None
+        action = self._task.env_action(control if mask is None else np.where(mask, control, -np.inf))
+        taken = torch.from_numpy(self._task.memory_action(action))
+        _, self._state = self._lstm(torch.cat([z, taken], dim=-1)[:, None], self._state)
         return np.asarray(action[0])
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Run the block with ``count`` threads in PyTorch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

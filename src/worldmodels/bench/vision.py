@@ -1,13 +1,10 @@
 """Training V: frames per second against the peak of the matrix product and against stock layers in float32."""
 
-import contextlib
-import dataclasses
-import io
 import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodels.bench.machine import machine, notes
 from worldmodels.bench.measure import (
     Spread,
     agent_for,
-    busy_note,
     dtype_name,
     dtype_of,
     interleaved,
-    machine,
     peak_gflops,
     seconds_of,
 )
 from worldmodels.bench.plain import PlainVAE, plain_images
-from worldmodels.core.fit import Loss, Schedule, fit
-from worldmodels.run.presets import preset
+from worldmodels.bench.table import SpeedTable
+from worldmodels.core.errors import UserError
+from worldmodels.core.events import listening
+from worldmodels.core.fit import Schedule, fit
+from worldmodels.core.metrics import MetricsLog
 from worldmodels.tasks import Task
+from worldmodels.vision.base import rounded_images
+from worldmodels.vision.config import VisionConfig
 from worldmodels.vision.conv_vae import ConvVAE, vae_loss
-from worldmodels.vision.train import vision_loss
 
 _WARMUP = 3
 """Steps and batches before the clock starts."""
@@ -41,7 +41,7 @@ _WARMUP = 3
 class Sizes:
     """How much one measurement does."""
 
-    batch: int = preset("standard").vision.batch
+    batch: int = VisionConfig().batch
     """Frames per training step."""
     steps: int = 16
     """Training steps."""
@@ -63,7 +63,9 @@ SIZES = Sizes()
 def bench(task: Task, repeats: int) -> dict[str, Any]:
     """Measure, print a table and return the figures."""
     agent = agent_for(task)
-    about = machine(agent.device)
+    if not isinstance(agent.vision, ConvVAE):
+        raise UserError(f"this benchmark knows the operations of conv-vae; the V of {task.name} is {agent.vision.name}")
+    about = machine(agent.device, task)
     measured = _Vision(agent.vision.latent_size, agent.device, SIZES)
 
     def encoding() -> dict[str, float]:
@@ -79,7 +81,7 @@ def bench(task: Task, repeats: int) -> dict[str, Any]:
         "batch": SIZES.batch,
         "repeats": {"count": repeats} | {name: spread.to_json() for name, spread in spreads.items()},
         "machine": about,
-        "notes": busy_note(about["load"], about["cores"]),
+        "notes": notes(about),
     }
     _print(result, spreads)
     return result
@@ -121,11 +123,15 @@ class _Vision:
 
     def __init__(self, latent_size: int, device: torch.device, sizes: Sizes) -> None:
         self._latent_size, self._device, self._sizes = latent_size, device, sizes
+        self._config = replace(VisionConfig(), latent_size=latent_size)
         stream = np.random.default_rng(1)
         count = max(8 * sizes.batch, *sizes.encode_batches)
         self._frames = stream.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-        # Otherwise its import falls into the first measurement.
-        import torch.utils.tensorboard.writer  # noqa: F401
+        # Otherwise imports for the metrics fall into the first measurement.
+        with tempfile.TemporaryDirectory() as folder, listening(_nobody):
+            log = MetricsLog(Path(folder), ("loss",))
+            log.log(1, loss=0.0)
+            log.close()
 
     def peak(self) -> dict[str, float]:
         """The matrix product in V's dtype."""
@@ -134,38 +140,34 @@ class _Vision:
     def training(self) -> dict[str, float]:
         """The loop and the loss of the vision stage, on frames that lie in memory."""
         torch.manual_seed(1)
-        config = dataclasses.replace(preset("standard").vision, latent_size=self._latent_size)
         vision = ConvVAE(self._latent_size).to(self._device)
-        clock: list[float] = []
+        clock: dict[int, float] = {}
 
-        trained = vision_loss(vision, config, 1, self._device)
-
-        def loss(frames: Tensor, step: int) -> Loss:
-            if step == _WARMUP:
-                clock.append(time.perf_counter())
-            return trained(frames, step)
+        def batches(step: int) -> Iterator[Tensor]:
+            for index, frames in enumerate(self._batches(step), step):
+                clock[index] = time.perf_counter()
+                yield rounded_images(frames.to(self._device)).float()
 
         steps = self._sizes.steps
-        schedule = Schedule(_WARMUP + steps, config.lr, final_fraction=0.1, checkpoint_seconds=float("inf"))
-        columns = ("reconstruction", "kl")
-        # The progress and the curves belong to training, but not on this screen and not into any run.
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-            fit("vision", vision, self._batches, loss, schedule, Path(folder), columns, self._sizes.batch)
-            seconds = time.perf_counter() - clock[0]
-        return {"train_frames_per_s": steps * self._sizes.batch / seconds}
+        # One step more than is measured: after the last one a checkpoint is saved, which is not measured.
+        schedule = Schedule(_WARMUP + steps + 1, checkpoint_seconds=float("inf"))
+        # Progress belongs to training, but not on this screen.
+        with tempfile.TemporaryDirectory() as folder, listening(_nobody):
+            objectives = vision.objectives(self._config, 1)
+            fit("vision", objectives, batches, schedule, Path(folder), self._sizes.batch, "")
+        return {"train_frames_per_s": steps * self._sizes.batch / (clock[_WARMUP + steps] - clock[_WARMUP])}
 
     def plain(self) -> dict[str, float]:
         """Stock convolutions in float32 with PyTorch's default memory layout and Adam, on all cores."""
         torch.manual_seed(1)
-        config = preset("standard").vision
         vision = PlainVAE(self._latent_size).to(self._device)
-        optimizer = torch.optim.Adam(vision.parameters(), lr=config.lr)
+        optimizer = torch.optim.Adam(vision.parameters(), lr=self._config.lr)
         batches = self._batches(0)
 
         def step() -> None:
             images = plain_images(next(batches).to(self._device))
             output = vision(images, torch.randn(len(images), self._latent_size, device=self._device))
-            total, _ = vae_loss(output.reconstruction, images, output.mu, output.logvar, config.kl_tolerance)
+            total, _ = vae_loss(output.reconstruction, images, output.mu, output.logvar, self._config.kl_tolerance)
             optimizer.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -190,29 +192,19 @@ class _Vision:
             yield torch.from_numpy(self._frames[start : start + size].copy())
 
 
+def _nobody(event: object) -> None:
+    """Listens to nothing."""
+
+
 def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    about = result["machine"]
-    table = Table(title=f"training V, batches of {result['batch']}", title_justify="left")
-    table.add_column("measured")
-    for column in ("per second", "lowest", "highest"):
-        table.add_column(column, justify="right")
-
-    def row(name: str, key: str) -> None:
-        spread = spreads[key]
-        table.add_row(name, *(f"{one:,.0f}" for one in (spread.median, min(spread.values), max(spread.values))))
-
-    row(f"matrix product {SIZES.product} x {SIZES.product} in {result['dtype']}, GFLOP", "peak_gflops")
-    row(f"training steps in {result['dtype']}, frames", "train_frames_per_s")
-    row("stock layers in float32, frames", "plain_frames_per_s")
+    table = SpeedTable(f"training V, batches of {result['batch']}", spreads)
+    table.rate(f"matrix product {SIZES.product} x {SIZES.product} in {result['dtype']}, GFLOP", "peak_gflops")
+    table.rate(f"training steps in {result['dtype']}, frames", "train_frames_per_s")
+    table.rate("stock layers in float32, frames", "plain_frames_per_s")
     for batch in SIZES.encode_batches:
-        row(f"encoding in batches of {batch}, frames", f"encode_{batch}")
-    table.add_section()
+        table.rate(f"encoding in batches of {batch}, frames", f"encode_{batch}")
+    table.section()
     share = f"share of the peak, at {result['mflop_per_frame']:.0f} MFLOP a frame"
-    table.add_row(share, f"{result['share_of_peak']:.1%}", "", "")
-    table.add_row("times the stock layers", f"{result['speedup']:.1f}", "", "")
-    lines = [f"{about['cpu']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}"]
-    table.caption = "\n".join(lines + result["notes"])
-    Console().print(table)
+    table.figure(share, f"{result['share_of_peak']:.1%}")
+    table.figure("times the stock layers", f"{result['speedup']:.1f}")
+    table.print(result)

@@ -127,11 +127,11 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """The columns (R,) float64 of a ``metrics.csv``, NaN where a cell is empty.
 
-    An absent or empty file gives none; an unfinished last line is left out.
+    A file without rows gives none, an absent one too; an unfinished last line is left out.
     """
     names, rows = _cells(path)
-    numbers = np.array([[_value(cell) for cell in row] for row in rows]).reshape(-1, len(names))
-    return dict(zip(names, numbers.T, strict=True))
+    numbers = np.array([[_value(cell) for cell in row] for row in rows])
+    return dict(zip(names, numbers.T, strict=True)) if rows else {}
 
 
 def _cells(path: Path) -> tuple[list[str], list[list[str]]]:

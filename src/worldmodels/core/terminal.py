@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Any
 
-from worldmodels.core.events import Advanced, Ended, Event, Message, Started
+from worldmodels.core.event_kinds import Advanced, Ended, Event, Message, Started
 
 _PLAIN_SECONDS = 15.0
 """Seconds between plain lines where no terminal is attached."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from worldmodels.core.errors import UserError
 from worldmodels.execution.envpool_env import EnvPoolVectorEnv
@@ -16,7 +16,8 @@ from worldmodels.tasks.base import ArrayWorld, EnvPoolWorld, ProcessWorld, Task,
 def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
     """A vector environment of ``num_envs`` copies of a task. Rows that have ended stay frozen until the next reset.
 
-    Raises :class:`UserError` for a backend that the task does not have and for packages that are missing.
+    Raises :class:`UserError` for a backend that the task does not have, for packages that are missing, and for an
+    environment that would reset rows by itself.
     """
     if num_envs < 1:
         raise UserError(f"expected at least 1 environment, got {num_envs}")
@@ -24,7 +25,7 @@ def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
     world = task.worlds[backend]
     observation = spaces.Box(0, 255, task.observation_shape, np.uint8)
     if isinstance(world, ArrayWorld):
-        return world.make(num_envs)
+        return _without_autoreset(task, world.make(num_envs))
     if isinstance(world, EnvPoolWorld):
         assert isinstance(task.action_space, spaces.Box)
         return EnvPoolVectorEnv(world.env_id, num_envs, observation, task.action_space, task.max_steps)
@@ -35,6 +36,18 @@ def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
     return ProcessVectorEnv(
         world.env_id, num_envs, observation, task.action_space, make_options=options, when_closed=world.cleanup
     )
+
+
+def _without_autoreset(task: Task, env: VectorEnv) -> VectorEnv:
+    mode = env.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.DISABLED:
+        env.close()
+        said = "does not say" if mode is None else f"has {mode}"
+        raise UserError(
+            f"expected a vector environment of {task.name} with autoreset disabled, which fakes no transition, but it "
+            f'{said}; its metadata must hold "autoreset_mode": AutoresetMode.DISABLED'
+        )
+    return env
 
 
 def _check_packages(task: Task, world: ProcessWorld) -> None:

@@ -28,4 +28,6 @@ def task_names() -> list[str]:
 
 def get_task(name: str) -> Task:
     """The task called ``name``; an unknown name is a :class:`UserError` that lists the known ones."""
-    return TASKS.get(name)()
+    task = TASKS.get(name)()
+    task.name = name  # by which an agent's file finds it again
+    return task

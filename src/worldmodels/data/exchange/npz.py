@@ -1,6 +1,7 @@
 """Episodes as NumPy archives, one ``.npz`` per episode: what most of the field's scripts read and write."""
 
 import io
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class NpzEpisodes:
             raise UserError(f"no .npz episodes in {directory}; expected files with obs, action, reward and done")
         for path in paths:
             try:
+                if not zipfile.is_zipfile(path):
+                    raise ValueError("it is not a whole NumPy archive, and pickled files are never loaded")
                 with np.load(path, allow_pickle=False) as archive:
                     episode = _episode({name: archive[name] for name in archive.files})
             except Exception as error:  # zip, its codecs and NumPy each raise their own kinds

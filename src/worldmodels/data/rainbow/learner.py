@@ -1,4 +1,4 @@
-"""The learner: plays the environments of one shard in lockstep and learns from every step.
+"""The learner: plays the environments of one shard together and learns from every step.
 
 Of Rainbow (Hessel et al. 2018) it has what the published bin packing project's Dopamine has: distributions as values
 (C51), prioritised replay, a target network, and random actions that become rare; and double Q-learning, with which

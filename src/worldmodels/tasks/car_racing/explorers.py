@@ -15,7 +15,7 @@ def _clip(actions: np.ndarray) -> np.ndarray:
 
 
 _LAPSES, _LONGEST_LAPSE = 0.02, 50
-"""Most frequent lapses of a noisy driver, per step, and the longest, in steps."""
+"""Most frequent lapses of a perturbed driver, per step, and the longest, in steps."""
 
 
 class Uniform:

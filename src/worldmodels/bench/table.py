@@ -1,0 +1,45 @@
+"""The printed table of a benchmark."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from worldmodels.bench.machine import caption
+from worldmodels.bench.measure import Spread
+
+
+class SpeedTable:
+    """Rows of rates with their spreads, and rows of single figures below."""
+
+    def __init__(self, title: str, spreads: Mapping[str, Spread], more: Sequence[str] = ()) -> None:
+        from rich.table import Table
+
+        self._spreads, self._width = spreads, 4 + len(more)
+        self._table = Table(title=title, title_justify="left")
+        self._table.add_column("measured")
+        for column in ("per second", "lowest", "highest", *more):
+            self._table.add_column(column, justify="right")
+
+    def rate(self, name: str, key: str, *more: str) -> None:
+        """The median, the lowest and the highest of a measurement; nothing if it was not taken."""
+        if key in self._spreads:
+            spread = self._spreads[key]
+            numbers = (spread.median, min(spread.values), max(spread.values))
+            self._row(name, *(f"{one:,.0f}" for one in numbers), *more)
+
+    def figure(self, name: str, value: str) -> None:
+        """A single figure that follows from the others."""
+        self._row(name, value)
+
+    def section(self) -> None:
+        """A line between rows."""
+        self._table.add_section()
+
+    def _row(self, *cells: str) -> None:
+        self._table.add_row(*cells, *[""] * (self._width - len(cells)))
+
+    def print(self, result: Mapping[str, Any], *more: str) -> None:
+        """Print it, with the machine and the notes of a result below."""
+        from rich.console import Console
+
+        self._table.caption = caption(result["machine"], *more, *result["notes"])
+        Console().print(self._table)

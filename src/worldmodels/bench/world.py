@@ -1,0 +1,217 @@
+"""A world alone: steps per second without an agent, beside copies of its observations and one stock environment.
+
+What a rule (or the random policy, where there is none) did was recorded before and is replayed, so that only the world
+takes time. A world that is an array program is run once per core, in threads; others use every core themselves.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from worldmodels.bench.clocked import Recording, replayed_steps
+from worldmodels.bench.machine import machine, notes
+from worldmodels.bench.measure import Measure, Spread, fastest_backend, interleaved, stock_environment
+from worldmodels.bench.table import SpeedTable
+from worldmodels.core.cores import usable_cores
+from worldmodels.core.seeds import episode_seeds
+from worldmodels.execution.environments import make_envs
+from worldmodels.rollouts import rollout
+from worldmodels.tasks import Task
+from worldmodels.tasks.base import ArrayWorld, PolicyFor, ProcessWorld
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much one measurement does: environments that run together (of each thread), and steps of each of them."""
+
+    num_envs: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done by kind of world."""
+
+    array: Size = Size(256, 40)
+    """An array program with pictures."""
+    array_rule: Size = Size(2048, 300)
+    """An array program with what its rules see."""
+    pool: Size = Size(128, 250)
+    """EnvPool."""
+    processes: Size = Size(50, 60)
+    """Environments in worker processes."""
+    plain_steps: int = 300
+    """Steps of the plain loop."""
+
+
+SIZES = Sizes()
+
+
+def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
+    """Measure with ``steps`` steps of every environment at a time (None: what takes a few seconds).
+
+    Prints a table and returns the figures.
+    """
+    about = machine(torch.device("cpu"), task)
+    with contextlib.closing(_World(task, SIZES, steps)) as measured:
+        spreads = interleaved(measured.measures(), repeats)
+    result = figures(spreads) | {
+        "what": "world",
+        "task": task.name,
+        "backend": measured.backend,
+        "rule": measured.rule,
+        "threads": measured.threads,
+        "num_envs": {kind: size.num_envs for kind, size in measured.sizes.items()},
+        "steps": {kind: size.steps for kind, size in measured.sizes.items()},
+        "repeats": {"count": repeats} | {name: spread.to_json() for name, spread in spreads.items()},
+        "machine": about,
+        "notes": measured.notes + notes(about),
+    }
+    _print(result, spreads)
+    return result
+
+
+def figures(spreads: Mapping[str, Spread]) -> dict[str, Any]:
+    """Medians; shares of the rate at which such observations can be copied; how many times the plain loop it is.
+
+    Names that begin with rule_ are about the observations that the task's rules see, where it has rules.
+    """
+    found: dict[str, Any] = {name: spread.median for name, spread in spreads.items()}
+    for kind in ("", "rule_"):
+        if f"{kind}steps_per_s" in found:
+            found[f"{kind}share_of_bound"] = found[f"{kind}steps_per_s"] / found[f"{kind}bound_steps_per_s"]
+    plain = found.setdefault("plain_steps_per_s", None)
+    return found | {"speedup": found["steps_per_s"] / plain if plain else None}
+
+
+class _World:
+    """The measurements. What is observed is a kind: "" for the pictures that agents get, "rule_" for what rules see."""
+
+    def __init__(self, task: Task, sizes: Sizes, steps: int | None) -> None:
+        self._plain_steps = sizes.plain_steps
+        self.backend, self.notes = fastest_backend(task)
+        self.rule = task.rules[0] if task.rules else None
+        self._tasks = {"": task}
+        player, policy = task, cast(PolicyFor, task.random_policy)
+        if self.rule is not None:
+            player, policy = task.rule(self.rule)
+            self._tasks["rule_"] = player
+        self.sizes = {kind: _size(one, kind, self.backend, sizes, steps) for kind, one in self._tasks.items()}
+        self.threads = usable_cores() if isinstance(task.worlds[self.backend], ArrayWorld) else 1
+        self._pool = ThreadPoolExecutor(usable_cores())
+        self._envs: dict[str, list[VectorEnv]] = {}
+        self._stock, missing = stock_environment(task)
+        self.notes += missing
+        most = max(size.num_envs for size in self.sizes.values())
+        longest = max(size.steps for size in self.sizes.values())
+        self._seeds = [episode_seeds("fitness", 1, most, thread) for thread in range(self.threads)]
+        self._actions = []
+        for seeds in self._seeds:
+            recording = Recording()
+            with contextlib.closing(make_envs(player, most, self.backend)) as env:
+                rollout(player, env, policy(seeds), seeds, longest, observer=recording)
+            self._actions.append(np.array(recording.actions))
+
+    def close(self) -> None:
+        """End environments and threads."""
+        self._pool.shutdown()
+        for env in [env for some in self._envs.values() for env in some]:
+            env.close()
+        if self._stock is not None:
+            self._stock.close()
+
+    def measures(self) -> list[Measure]:
+        """All there are."""
+        measures: list[Measure] = []
+        for kind in self._tasks:
+            measures += [partial(self.world, kind), partial(self.copies, kind)]
+        return measures if self._stock is None else [*measures, self.plain]
+
+    def world(self, kind: str) -> dict[str, float]:
+        """The recorded actions once more; resets are not counted."""
+        size, envs = self.sizes[kind], self._fresh(kind)
+        seconds, steps = self._timed(
+            lambda thread: replayed_steps(envs[thread], self._actions[thread][: size.steps, : size.num_envs]),
+            self.threads,
+        )
+        return {f"{kind}steps_per_s": steps / seconds}
+
+    def copies(self, kind: str) -> dict[str, float]:
+        """Copies of observations by every core: no world that gives new ones at every step is faster."""
+        size, observations = self.sizes[kind], self._observations(kind)
+
+        def copy(thread: int) -> int:
+            for _ in range(size.steps):
+                observations.copy()
+            return size.steps * size.num_envs
+
+        seconds, steps = self._timed(copy, usable_cores())
+        return {f"{kind}bound_steps_per_s": steps / seconds}
+
+    def plain(self) -> dict[str, float]:
+        """One stock environment and the actions recorded for the first row; resets are not counted."""
+        assert self._stock is not None
+        actions, seed = self._actions[0][:, 0], self._seeds[0][0]
+        seconds, place = 0.0, len(actions)
+        for _ in range(self._plain_steps):
+            if place == len(actions):
+                self._stock.reset(seed=seed)
+                place = 0
+            began = time.perf_counter()
+            _, _, terminated, truncated, _ = self._stock.step(actions[place])
+            seconds += time.perf_counter() - began
+            place = len(actions) if terminated or truncated else place + 1
+        return {"plain_steps_per_s": self._plain_steps / seconds}
+
+    def _fresh(self, kind: str) -> list[VectorEnv]:
+        """Environments that have just been reset; made once, since processes and games take seconds to start."""
+        count = self.sizes[kind].num_envs
+        if kind not in self._envs:
+            self._envs[kind] = [make_envs(self._tasks[kind], count, self.backend) for _ in range(self.threads)]
+        for env, seeds in zip(self._envs[kind], self._seeds, strict=True):
+            env.reset(seed=seeds[:count])  # type: ignore[arg-type]
+        return self._envs[kind]
+
+    def _observations(self, kind: str) -> np.ndarray:
+        """Real ones (N, ...), as arrays that do not change any more."""
+        (env, *_), count = self._fresh(kind), self.sizes[kind].num_envs
+        observations, *_ = env.step(self._actions[0][0, :count])
+        return np.array(observations)
+
+    def _timed(self, work: Callable[[int], int], threads: int) -> tuple[float, int]:
+        """Seconds that ``work`` takes in some threads at once, given the number of each, and the sum of its results."""
+        began = time.perf_counter()
+        steps = sum(self._pool.map(work, range(threads)))
+        return time.perf_counter() - began, steps
+
+
+def _size(task: Task, kind: str, backend: str, sizes: Sizes, steps: int | None) -> Size:
+    world = task.worlds[backend]
+    if isinstance(world, ArrayWorld):
+        size = sizes.array_rule if kind else sizes.array
+    else:
+        size = sizes.processes if isinstance(world, ProcessWorld) else sizes.pool
+        size = Size(min(size.num_envs, task.max_envs), size.steps)
+    return Size(size.num_envs, min(steps or size.steps, task.max_steps))
+
+
+def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
+    table = SpeedTable(f"the world of {result['task']} alone ({result['backend']})", spreads)
+    for kind, what in {"": "pictures", "rule_": f"what {result['rule']} sees"}.items():
+        if kind in result["num_envs"]:
+            count = result["threads"] * result["num_envs"][kind]
+            table.rate(f"{count:,} environments, {what}: steps", f"{kind}steps_per_s")
+            table.rate("  the bound: copies of these observations", f"{kind}bound_steps_per_s")
+            table.figure("  share of the bound", f"{result[f'{kind}share_of_bound']:.1%}")
+    table.rate("plain loop, one stock environment: steps", "plain_steps_per_s")
+    if result["speedup"] is not None:
+        table.figure("  times the plain loop, with pictures", f"{result['speedup']:.1f}")
+    table.print(result)
