@@ -23,11 +23,16 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 FULL = {
-    "collect": ["flush-00001.zarr.tmp", "episodes/.done.json"],
+    "collect": ["shard-00001.zarr.tmp", "episodes/.done.json"],
     "vision": ["vision/.begun.json", "vision/.vision.safetensors", "vision/.checkpoint.safetensors"],
     "encode": ["latents/.latents-00001.safetensors"],
     "memory": ["memory/.memory.safetensors", "memory/.metrics.csv"],
-    "controller": ["controller/.evolution.safetensors", "controller/.agent.safetensors"],
+    "controller": [
+        "controller/1-real/.evolution.safetensors",
+        "controller/2-finetune/.metrics.csv",
+        "controller/2-finetune/.evolution.safetensors",
+        "controller/.agent.safetensors",
+    ],
     "evaluate": ["evaluation/.partial.json", "evaluation/.evaluation.json"],
     "train": ["agent/.agent.safetensors", ".summary.json", ".curves.png"],
 }
@@ -54,7 +59,7 @@ def test_after_a_full_disk_the_same_command_goes_on(finished: Path, tmp_path: Pa
     """Files larger than 20 kB cannot be written, then those larger than 4 MB: no checkpoint of V fits."""
     run = tmp_path / "run"
     outcome = command("collect", "car-racing", "--run", run, *TINY, file_limit=20_000)
-    refused(outcome, "could not write", "flush-00000.zarr", "File too large")
+    refused(outcome, "could not write", "shard-00000.zarr", "File too large")
     run = copy_of(finished, tmp_path / "other", until="vision")
     refused(command("vision", "car-racing", "--run", run, file_limit=4_000_000), "checkpoint.safetensors")
     outcome = command("vision", "car-racing", "--run", run)
@@ -80,7 +85,7 @@ def test_a_disk_that_is_really_full_is_said(small_disk: Path, capsys: Capture) -
     assert not list(run.rglob(".*.tmp"))
 
 
-@pytest.mark.parametrize("name", ["", "round-1", "round-1/episodes", "round-1/episodes/flush-00000.zarr"])
+@pytest.mark.parametrize("name", ["", "round-1", "round-1/episodes", "round-1/episodes/shard-00000.zarr"])
 def test_a_file_where_a_folder_must_be_is_said(name: str, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
     if name:  # a run that is begun, but has no stages

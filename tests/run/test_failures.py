@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from cases import STAGES, TINY, call, copy_of, digests, empty, flip, garble, refused, snapshot, truncate
+from cases import STAGES, TINY, call, command, copy_of, digests, empty, flip, garble, refused, snapshot, truncate
 from worldmodels.agent import AGENT_FILE
 from worldmodels.core.files import load_tensors, save_tensors, write_json
 from worldmodels.core.fit import Schedule
@@ -28,13 +29,27 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return copy_of(finished, tmp_path / "run")
 
 
+def rewrite_settings(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change what a run says that it was made from."""
+    content = json.loads((run / "run.json").read_bytes())
+    del content["checksum"]
+    change(content)
+    write_json(run / "run.json", content, checksum=True)
+
+
 # A run that is not the one the command is about.
 
 MISMATCHES = {
     "another preset": (["--preset", "quick"], ["--preset standard, not quick", "use another --run or that preset"]),
     "another seed": (["--seed", "2"], ["--seed 1, not 2", "use another --run or that value"]),
     "another size of V": (["--vision.latent-size", "9"], ["--vision.latent-size 8, not 9"]),
-    "another sight of C": (["--controller.features", "z"], ["--controller.features"]),
+    "another sight of C": (["--controller.inputs", "z"], ["--controller.inputs"]),
+    "other phases": (["--phases", "dream"], ["--evolution.sequence", "'dream'"]),
+    "other steps of a phase": (
+        ["--evolution.phases.finetune.sigma", "0.5"],
+        ["--evolution.phases.finetune.sigma 0.04, not 0.5", "use another --run or that value"],
+    ),
+    "another strategy": (["--evolution.strategy", "pepg"], ["--evolution.strategy sep-cma, not pepg"]),
     "other episodes": (["--collect.episodes", "5"], ["--collect.episodes 4, not 5"]),
 }
 
@@ -48,15 +63,34 @@ def test_a_run_made_with_other_settings_is_refused(case: str, run: Path, capsys:
 
 
 def test_a_run_of_another_task_is_refused(run: Path, capsys: Capture) -> None:
-    content = json.loads((run / "run.json").read_bytes())
-    del content["checksum"]
-    write_json(run / "run.json", content | {"task": "take-cover"}, checksum=True)
+    rewrite_settings(run, lambda content: content.update(task="take-cover"))
     before = snapshot(run)
     refused(
         call(capsys, "train", "car-racing", "--run", run),
         f"{run} is a run of task take-cover, not car-racing; use another --run",
     )
     assert snapshot(run) == before
+
+
+@pytest.mark.parametrize("verb", ["train", "vision", "ablate", "evaluate", "probe"])
+@pytest.mark.parametrize(("layout", "age"), [(None, "older"), (1, "older"), (3, "other"), ("2", "other")])
+def test_a_run_of_another_version_is_refused_in_one_line(
+    layout: Any, age: str, verb: str, run: Path, capsys: Capture
+) -> None:
+    rewrite_settings(run, lambda content: content.pop("layout") and layout and content.update(layout=layout))
+    before = snapshot(run)
+    where = [run] if verb == "probe" else ["car-racing", "--run", run]
+    refused(call(capsys, verb, *where), f"{run} was made by an {age} version of worldmodels", "use another --run")
+    assert snapshot(run) == before
+
+
+def test_settings_that_this_version_does_not_know_are_refused(run: Path, capsys: Capture) -> None:
+    rewrite_settings(run, lambda content: content["vision"].update(wings=2))
+    refused(
+        call(capsys, "train", "car-racing", "--run", run),
+        f"the settings in {run / 'run.json'} do not fit this version of worldmodels",
+        "there is no setting vision.wings",
+    )
 
 
 def test_stages_without_the_settings_they_were_made_with_are_refused(run: Path, capsys: Capture) -> None:
@@ -77,14 +111,15 @@ def test_work_begun_from_other_inputs_is_not_continued(run: Path, capsys: Captur
 
 DAMAGES: list[Callable[[Path], None]] = [truncate, flip, empty, garble]
 PARTS = {
-    "frames": ("vision", "episodes/flush-00000.zarr/frames/c/0/0/0/0"),
-    "rewards": ("vision", "episodes/flush-00001.zarr/rewards/c/0"),
-    "description of episodes": ("vision", "episodes/flush-00002.zarr/lengths/zarr.json"),
+    "frames": ("vision", "episodes/shard-00000.zarr/frames/c/0/0/0/0"),
+    "rewards": ("vision", "episodes/shard-00001.zarr/rewards/c/0"),
+    "description of episodes": ("vision", "episodes/shard-00002.zarr/lengths/zarr.json"),
     "V": ("encode", "vision/vision.safetensors"),
     "latents": ("memory", "latents/latents-00001.safetensors"),
     "M": ("controller", "memory/memory.safetensors"),
     "C": ("evaluate", "controller/agent.safetensors"),
-    "state of evolution": ("controller", "controller/evolution.safetensors"),
+    "first phase of evolution": ("controller", "controller/1-real/evolution.safetensors"),
+    "second phase of evolution": ("controller", "controller/2-finetune/evolution.safetensors"),
     "note of a finished stage": ("encode", "vision/done.json"),
     "scores": ("", "evaluation/evaluation.json"),
     "settings": ("", "../run.json"),
@@ -99,9 +134,10 @@ def test_a_damaged_artefact_is_named_and_the_others_stay(
     verb, name = PARTS[part]
     run = copy_of(finished, tmp_path / "run", until=verb)
     broken = (run / "round-1" / name).resolve()
-    if part == "state of evolution":
-        broken.parent.mkdir()
-        shutil.copy(finished / "round-1" / name, broken)
+    if "phase" in part:
+        shutil.copytree(finished / "round-1" / "controller", broken.parents[1])
+        for file in ("done.json", "agent.safetensors"):
+            (broken.parents[1] / file).unlink()
     damage(broken)
     before = snapshot(run)
     named = next((folder for folder in broken.parents if folder.suffix == ".zarr"), broken)
@@ -113,11 +149,11 @@ def test_a_damaged_artefact_is_named_and_the_others_stay(
 def test_what_the_line_about_a_damaged_artefact_says_repairs_the_run(
     run: Path, finished: Path, capsys: Capture
 ) -> None:
-    flush = run / "round-1" / "episodes" / "flush-00001.zarr"
-    flip(flush / "actions" / "c" / "0" / "0")
+    shard = run / "round-1" / "episodes" / "shard-00001.zarr"
+    flip(shard / "actions" / "c" / "0" / "0")
     shutil.rmtree(run / "round-1" / "vision")
-    refused(call(capsys, "train", "car-racing", "--run", run), str(flush), "delete it and run: worldmodels collect")
-    shutil.rmtree(flush)
+    refused(call(capsys, "train", "car-racing", "--run", run), str(shard), "delete it and run: worldmodels collect")
+    shutil.rmtree(shard)
     outcome = call(capsys, "train", "car-racing", "--run", run)
     assert outcome.code == 0, outcome.err
     kept = [name for name in STAGES if name != "evaluate"]
@@ -136,7 +172,7 @@ def test_the_file_of_one_run_in_another_is_noticed(run: Path, capsys: Capture) -
 UNFINISHED = {
     "checkpoint of V": ("vision", "checkpoint.safetensors"),
     "checkpoint of M": ("memory", "checkpoint.safetensors"),
-    "state of evolution": ("controller", "evolution.safetensors"),
+    "first phase of evolution": ("controller", "1-real/evolution.safetensors"),
     "latents": ("encode", "latents-00000.safetensors"),
 }
 
@@ -149,9 +185,46 @@ def test_unfinished_work_that_is_another_kind_of_file_is_refused(
     stage, name = UNFINISHED[part]
     run = copy_of(finished, tmp_path / "run", until=stage)
     folder = run / "round-1" / STAGES[stage]
-    folder.mkdir()
+    (folder / name).parent.mkdir(parents=True)
     save_tensors(folder / name, {"something": torch.zeros(3)}, {"step": 1})
     refused(call(capsys, "train", "car-racing", "--run", run), str(folder / name), "delete")
+
+
+BOUND = {
+    "V": ("vision", "vision", "checkpoint.safetensors", lambda content: content["vision"].update(lr=1e-3)),
+    "M": ("memory", "memory", "checkpoint.safetensors", lambda content: content["memory"].update(lr=1e-2)),
+    "first phase of evolution": (
+        "controller",
+        "controller/1-real",
+        "evolution.safetensors",
+        lambda content: content["evolution"]["phases"]["real"].update(sigma=0.2),
+    ),
+    "second phase of evolution": (
+        "controller",
+        "controller/2-finetune",
+        "evolution.safetensors",
+        lambda content: content["evolution"]["phases"]["real"].update(sigma=0.2),
+    ),
+}
+
+
+@pytest.mark.parametrize("part", BOUND)
+def test_the_checkpoint_of_another_experiment_is_refused(
+    part: str, finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """It is whole and of the same sizes, but it was made from other settings."""
+    stage, folder, name, change = BOUND[part]
+    other, run = (copy_of(finished, tmp_path / one, until=stage) for one in ("other", "run"))
+    rewrite_settings(other, change)
+    path = f"round-1/{folder}/{name}"
+    stop = {"at": "os:replace", "match": path.removesuffix(".safetensors"), "after": True, "do": "SIGKILL"}
+    assert command(stage, "car-racing", "--run", other, faults=[stop]).code == -signal.SIGKILL
+    (run / path).parent.mkdir(parents=True)
+    shutil.copy(other / path, run / path)
+    refused(call(capsys, stage, "car-racing", "--run", run), str(run / path), "delete it")
+    (run / path).unlink()
+    assert call(capsys, stage, "car-racing", "--run", run).code == 0
+    assert digests(run, [stage]) == digests(finished, [stage])
 
 
 def test_a_damaged_note_of_the_time_costs_only_the_time(finished: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -203,11 +276,25 @@ AGENTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]
         ["expected nothing as vision.enc_conv9.bias"],
     ),
     "no controller": (lambda tensors, meta: tensors.pop("controller"), ["lacks 'controller'"]),
-    "sizes of a giant": (lambda tensors, meta: meta.update(hidden_size=10**7), ["expected (40000000, 11)"]),
-    "an infinite size": (lambda tensors, meta: meta.update(hidden_size=math.inf), ["infinity"]),
-    "a newer format": (lambda tensors, meta: meta.update(format=2), ["its format is 2", "update worldmodels"]),
+    "sizes of a giant": (lambda tensors, meta: meta["memory"].update(hidden_size=10**7), ["expected (40000000, 11)"]),
+    "an infinite size": (lambda tensors, meta: meta["memory"].update(hidden_size=math.inf), ["infinity"]),
+    "sizes of a giant V": (
+        lambda tensors, meta: meta["vision"].update(latent_size=10**7),
+        ["expected (10000000, 1024) as vision.enc_mu.weight"],
+    ),
+    "a newer format": (lambda tensors, meta: meta.update(format=3), ["its format is 3", "update worldmodels"]),
+    "an older format": (
+        lambda tensors, meta: meta.update(format=1),
+        ["its format is 1", "made by an older version; train it again"],
+    ),
+    "a format that is no number": (lambda tensors, meta: meta.update(format="two"), ["its format is two"]),
+    "an unknown V": (lambda tensors, meta: meta["vision"].update(name="eagle"), ["unknown vision model 'eagle'"]),
+    "a V that is no table": (lambda tensors, meta: meta.update(vision="conv-vae"), [AGENT_FILE]),
+    "sizes that are no table": (lambda tensors, meta: meta.update(memory=3), [AGENT_FILE]),
+    "no sizes": (lambda tensors, meta: meta["memory"].pop("mixtures"), ["lacks 'mixtures'"]),
+    "inputs that are no list": (lambda tensors, meta: meta.update(inputs=3), [AGENT_FILE]),
     "an unknown task": (lambda tensors, meta: meta.update(task="chess"), ["unknown task 'chess'"]),
-    "an unknown sight": (lambda tensors, meta: meta.update(features=["z", "eyes"]), ["z, h and c"]),
+    "an unknown sight": (lambda tensors, meta: meta.update(inputs=["z", "eyes"]), ["z, h and c"]),
     "no format": (lambda tensors, meta: meta.pop("format"), ["lacks 'format'", AGENT_FILE]),
 }
 
@@ -280,7 +367,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     options = TINY if package == "envpool" else [*TINY, "--collect.backend", "gymnasium"]
     outcome = call(capsys, verb, "car-racing", "--run", run, *options)
     refused(outcome, package, f'pip install "worldmodels[{extra}]"')
-    assert not list(run.rglob("flush-*"))
+    assert not list(run.rglob("shard-*"))
 
 
 # Losses that explode.
@@ -291,10 +378,14 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_keeps_the_last_weigh
     stage: str, loss: str, finished: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     import worldmodels.memory.train
+    import worldmodels.vision.conv_vae
     import worldmodels.vision.train
 
-    module = {"vision": worldmodels.vision.train, "memory": worldmodels.memory.train}[stage]
-    checkpoint_every_step(monkeypatch, module)
+    trains, module = {
+        "vision": (worldmodels.vision.train, worldmodels.vision.conv_vae),
+        "memory": (worldmodels.memory.train, worldmodels.memory.train),
+    }[stage]
+    checkpoint_every_step(monkeypatch, trains)
     original, calls = getattr(module, loss), iter(range(100))
 
     def poisoned(*arguments: Any) -> Any:

@@ -272,7 +272,7 @@ def test_a_c_that_goes_from_dreams_to_the_real_world_survives_kills_in_both(fini
         write_json(path / "run.json", content, checksum=True)
     assert command("train", "car-racing", "--run", whole).code == 0
     for fault in (
-        kill("worldmodels.evolution.dream_fitness:DreamFitness._dream", nth=2),
+        kill("worldmodels.evolution.dream_fitness:_Dreaming.returns", nth=2),
         kill("os:replace", "1-dream/evolution", after=True),
         kill("os:replace", "2-finetune/evolution", after=True),
     ):

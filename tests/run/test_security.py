@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pickle
+import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from cases import ROOT, STAGES, call, copy_of, refused, snapshot
 from worldmodels.agent import AGENT_FILE
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, read_json, write_json
-from worldmodels.data.episodes import Flush
+from worldmodels.data.episodes import Shard
 
 pytestmark = pytest.mark.usefixtures("short_world")
 
@@ -175,7 +176,8 @@ def test_no_file_is_executed_as_the_settings_of_a_run(
 TRUSTED = {
     "checkpoint of V": ("vision", "checkpoint.safetensors"),
     "checkpoint of M": ("memory", "checkpoint.safetensors"),
-    "state of evolution": ("controller", "evolution.safetensors"),
+    "first phase of evolution": ("controller", "1-real/evolution.safetensors"),
+    "second phase of evolution": ("controller", "2-finetune/evolution.safetensors"),
     "scores so far": ("evaluate", "partial.json"),
     "note of a begun stage": ("vision", "begun.json"),
     "note of a finished stage": ("memory", "done.json"),
@@ -190,31 +192,33 @@ def test_no_file_is_executed_as_a_part_of_a_run(
     stage, name = TRUSTED[part]
     run = copy_of(finished, tmp_path / "run", until=stage)
     path = run / "round-1" / STAGES[stage] / name
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
+    if part.startswith("second"):
+        shutil.copytree(finished / "round-1" / "controller" / "1-real", path.parents[1] / "1-real")
     attack(path, trap)
     refused(call(capsys, stage, "car-racing", "--run", run), str(path), "damaged")
 
 
-def pickled_array(flush: Path, trap: Trap) -> None:
+def pickled_array(shard: Path, trap: Trap) -> None:
     """zarr's second format knows pickle as a compressor."""
-    group = zarr.open_group(flush, mode="w", zarr_format=2, attributes={"renderer": "envpool"})
+    group = zarr.open_group(shard, mode="w", zarr_format=2, attributes={"renderer": "envpool"})
     for name in ("frames", "lengths", "actions", "rewards", "terminated", "seeds"):
         group.create_array(name, shape=(1,), chunks=(1,), dtype="uint8")
-        folder = flush / name
+        folder = shard / name
         meta = json.loads((folder / ".zarray").read_text())
         meta |= {"filters": None, "compressor": {"id": "pickle", "protocol": 2}}
         (folder / ".zarray").write_text(json.dumps(meta))
         (folder / "0").write_bytes(pickle.dumps(np.array([trap], dtype=object)))
 
 
-def pickled_codec(flush: Path, trap: Trap) -> None:
-    group = zarr.open_group(flush, mode="w", zarr_format=3, attributes={"renderer": "envpool"})
+def pickled_codec(shard: Path, trap: Trap) -> None:
+    group = zarr.open_group(shard, mode="w", zarr_format=3, attributes={"renderer": "envpool"})
     for name in ("frames", "lengths", "actions", "rewards", "terminated", "seeds"):
         group.create_array(name, data=np.zeros(1, np.uint8), chunks=(1,))
-        meta = json.loads((flush / name / "zarr.json").read_text())
+        meta = json.loads((shard / name / "zarr.json").read_text())
         meta["codecs"] = [{"name": "numcodecs.pickle", "configuration": {"protocol": 2}}]
-        (flush / name / "zarr.json").write_text(json.dumps(meta))
-        for chunk in (flush / name / "c").rglob("*"):
+        (shard / name / "zarr.json").write_text(json.dumps(meta))
+        for chunk in (shard / name / "c").rglob("*"):
             chunk.write_bytes(pickle.dumps(np.array([trap], dtype=object)))
 
 
@@ -224,24 +228,24 @@ def test_no_pickle_is_loaded_from_episodes(
 ) -> None:
     # Even where the person has allowed pickles for other programs.
     monkeypatch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
-    flush = tmp_path / "flush-00000.zarr"
-    attack(flush, trap)
+    shard = tmp_path / "shard-00000.zarr"
+    attack(shard, trap)
     with pytest.raises(UserError, match="damaged"):
-        Flush(flush)
+        Shard(shard)
 
 
 @pytest.mark.parametrize("attack", [raw_pickle, torch_file, numpy_objects, zip_bomb], ids=lambda one: one.__name__)
-def test_no_file_of_a_flush_is_executed(
+def test_no_file_of_a_shard_is_executed(
     attack: Attack, trap: Trap, finished: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     run = copy_of(finished, tmp_path / "run", until="vision")
-    flush = run / "round-1" / "episodes" / "flush-00001.zarr"
-    attack(flush / "actions" / "c" / "0" / "0", trap)
+    shard = run / "round-1" / "episodes" / "shard-00001.zarr"
+    attack(shard / "actions" / "c" / "0" / "0", trap)
     before = snapshot(run)
-    refused(call(capsys, "vision", "car-racing", "--run", run), str(flush))
+    refused(call(capsys, "vision", "car-racing", "--run", run), str(shard))
     assert before.items() <= snapshot(run).items()
     with pytest.raises(UserError, match="damaged"):
-        Flush(flush)
+        Shard(shard)
 
 
 @every_attack
@@ -260,8 +264,15 @@ STRANGE_SETTINGS: list[tuple[str, Any]] = [
     ("vision", {"latent_size": "8"}),
     ("vision", {"latent_size": 8, "__class__": "os.system"}),
     ("vision", "os.system"),
-    ("controller", {"features": ["__import__('os')"]}),
-    ("controller", {"features": 3}),
+    ("vision", {"model": "os:system"}),
+    ("controller", {"inputs": ["__import__('os')"]}),
+    ("controller", {"inputs": 3}),
+    ("evolution", {"strategy": "os:system"}),
+    ("evolution", {"sequence": ["../../elsewhere"], "phases": {"../../elsewhere": {}}}),
+    ("evolution", {"phases": ["real"]}),
+    ("evolution", {"phases": {"real": "os.system"}}),
+    ("evolution", {"sequence": [["real"]]}),
+    ("evolution", {"sequence": [3]}),
     ("memory", {"steps": -1}),
     ("_target_", "os.system"),
 ]

@@ -50,7 +50,7 @@ def parse(
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            options: Options = tyro.cli(
+            options: Options = tyro.cli(  # type: ignore[call-overload]
                 shown, prog=f"worldmodels {verb}", args=arguments, description=description, **given
             )
     except SystemExit as stop:

@@ -1,6 +1,7 @@
 """Filling the episode store: whole episodes, aligned, seeded by their number."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -68,11 +69,13 @@ def record_episodes(
 ) -> list[Episode]:
     """Play one episode of at most ``steps`` per seed, all together, with ``policy(seeds)``, and return them all."""
 
-    def play(environments: Environments) -> list[Episode]:
-        env = environments.of(task, len(seeds), backend)
-        recorder = Recorder(task, len(seeds), steps)
-        rollout(task, env, policy(seeds), seeds, steps, observer=recorder)
-        return recorder.episodes(seeds, backend)
-
-    (episodes,) = executor.map([play])
+    (episodes,) = executor.map([partial(_record, task, backend, policy, seeds, steps)])
     return episodes
+
+
+def _record(
+    task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int, environments: Environments
+) -> list[Episode]:
+    env, recorder = environments.of(task, len(seeds), backend), Recorder(task, len(seeds), steps)
+    rollout(task, env, policy(seeds), seeds, steps, observer=recorder)
+    return recorder.episodes(seeds, backend)

@@ -44,29 +44,48 @@ class DreamFitness:
         dtype: torch.dtype | None = None,
         streams: type[NumpyStreams] | type[CounterBasedStreams] | None = None,
     ) -> None:
-        self._executor, self._agent = executor, agent
-        self._dreams = Dreams(agent, temperature, termination, dtype, streams, dream_model)
-        self._standing: dict[tuple[object, ...], StandingBatch] = {}
+        self._executor = executor
+        self._dreaming = _Dreaming(Dreams(agent, temperature, termination, dtype, streams, dream_model))
 
     def __call__(
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
         """Returns (N, E) and how many steps were dreamt."""
-        rows = _ROWS if self._agent.device.type == "cpu" else len(controllers) * len(seeds)
+        rows = len(controllers) * len(seeds) if self._dreaming.on_device else _ROWS
         together = max(1, rows // len(seeds))
         starts = range(0, len(controllers), together)
-        chunks = [partial(self._dream, controllers[start : start + together], seeds, steps) for start in starts]
+        chunks = [
+            partial(_dream, self._dreaming, controllers[start : start + together], seeds, steps) for start in starts
+        ]
         results = list(self._executor.map(chunks))
         return np.concatenate([returns for returns, _ in results]), sum(dreamt for _, dreamt in results)
 
+
+def _dream(
+    dreaming: "_Dreaming", controllers: np.ndarray, seeds: Sequence[int], steps: int, environments: Environments
+) -> tuple[np.ndarray, int]:
+    """Returns (n, E) of some of the controllers, and steps; no environment is needed."""
+    return dreaming.returns(controllers, seeds, steps)
+
+
+class _Dreaming:
+    """Dreams of many controllers at once, and on a GPU the batches that are held ready for more of them."""
+
+    def __init__(self, dreams: Dreams) -> None:
+        self._dreams, self._agent = dreams, dreams.agent
+        self._standing: dict[tuple[object, ...], StandingBatch] = {}
+
+    @property
+    def on_device(self) -> bool:
+        """Whether random numbers are computed on the device, so that it need not be waited for."""
+        return self._dreams.noise is CounterBasedStreams
+
     @torch.inference_mode()
-    def _dream(
-        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, environments: Environments
-    ) -> tuple[np.ndarray, int]:
-        """Returns (n, E) of some of the controllers; no environment is needed."""
+    def returns(self, controllers: np.ndarray, seeds: Sequence[int], steps: int) -> tuple[np.ndarray, int]:
+        """Returns (n, E) of controllers (n, P) on dreams with the given seeds, and steps."""
         batch = self._started(controllers, seeds)
         returns, lived = torch.zeros_like(batch.rows.returns), torch.zeros_like(batch.rows.lived)
-        every = _EVERY if self._on_device else 1
+        every = _EVERY if self.on_device else 1
         for done in range(0, steps, every):
             interrupt.check()
             batch.advance(min(every, steps - done))
@@ -80,10 +99,6 @@ class DreamFitness:
                 batch = self._settled(batch.keep(living_first[:size]))
         returns[batch.rows.place], lived[batch.rows.place] = batch.rows.returns, batch.rows.lived
         return returns.view(len(controllers), len(seeds)).double().cpu().numpy(), int(lived.sum())
-
-    @property
-    def _on_device(self) -> bool:
-        return self._dreams.noise is CounterBasedStreams
 
     def _started(self, controllers: np.ndarray, seeds: Sequence[int]) -> Batch:
         dreams, count = self._dreams, len(controllers)
@@ -103,7 +118,7 @@ class DreamFitness:
 
     def _size(self, left: int, size: int) -> int:
         """With how many of ``size`` rows to go on when ``left`` have not ended."""
-        if not self._on_device:
+        if not self.on_device:
             return left if left < _FULL * size else size
         # Few sizes, since every one of them is recorded.
         while size // 2 >= max(left, _FEW // 2):
@@ -112,7 +127,7 @@ class DreamFitness:
 
     def _settled(self, batch: Batch) -> Batch:
         """The batch, on a GPU in the place of an earlier one of the same shapes, whose record then serves it."""
-        if not self._on_device:
+        if not self.on_device:
             return batch
         known = shapes(batch)
         if known in self._standing:

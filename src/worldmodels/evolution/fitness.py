@@ -40,24 +40,28 @@ class WorldFitness:
         # Parts of one size, since environments are kept only for as many again.
         size = -(-len(everyone) // -(-len(everyone) // self._agent.task.max_envs))
         parts = [slice(start, start + size) for start in range(0, len(everyone), size)]
-        chunks = [partial(self._play, everyone[part], everywhere[part], steps, patience) for part in parts]
+        chunks = [
+            partial(_play, self._agent, self._backend, everyone[part], everywhere[part], steps, patience)
+            for part in parts
+        ]
         results = list(self._executor.map(chunks))
         returns = np.concatenate([result.returns for result in results])
         return returns.reshape(len(controllers), len(seeds)), sum(result.steps for result in results)
 
-    def _play(
-        self,
-        controllers: np.ndarray,
-        seeds: Sequence[int],
-        steps: int,
-        patience: int | None,
-        environments: Environments,
-    ) -> Rollouts:
-        """One episode per row, each with its own controller."""
-        task = self._agent.task
-        env = environments.of(task, len(controllers), self._backend)
-        policy = self._agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
-        return rollout(task, env, policy, seeds, steps, patience)
+
+def _play(
+    agent: Agent,
+    backend: str,
+    controllers: np.ndarray,
+    seeds: Sequence[int],
+    steps: int,
+    patience: int | None,
+    environments: Environments,
+) -> Rollouts:
+    """One episode per row, each with its own controller."""
+    env = environments.of(agent.task, len(controllers), backend)
+    policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
+    return rollout(agent.task, env, policy, seeds, steps, patience)
 
 
 class SharedFitness:

@@ -10,6 +10,7 @@ those along the episodes that it plays itself, which by then look different.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -116,13 +117,16 @@ def recorded_inputs(agent: Agent, latents: Latents) -> np.ndarray:
 def visited_inputs(executor: Executor, agent: Agent, backend: str, seeds: Sequence[int], steps: int) -> np.ndarray:
     """What the agent's own C sees along new episodes in the real world, one per seed, (n, F) float32."""
 
-    def play(environments: Environments) -> list[np.ndarray]:
-        recorder = _InputRecorder(agent.policy(len(seeds)))
-        rollout(agent.task, environments.of(agent.task, len(seeds), backend), recorder, seeds, steps)
-        return recorder.inputs
-
-    (inputs,) = executor.map([play])
+    (inputs,) = executor.map([partial(_visit, agent, backend, seeds, steps)])
     return np.concatenate(inputs)
+
+
+def _visit(
+    agent: Agent, backend: str, seeds: Sequence[int], steps: int, environments: Environments
+) -> list[np.ndarray]:
+    env, recorder = environments.of(agent.task, len(seeds), backend), _InputRecorder(agent.policy(len(seeds)))
+    rollout(agent.task, env, recorder, seeds, steps)
+    return recorder.inputs
 
 
 class _InputRecorder:

@@ -1,0 +1,118 @@
+"""``worldmodels doctor``: what works on this machine, what does not, what to install, and which worlds are ready.
+
+Every check really does the thing that it reports: it steps a world, writes a film, loads an agent. One that fails is a
+row that says what to do, and never a traceback.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from worldmodels.cli.doctor import machine, worlds
+from worldmodels.cli.doctor.rows import Check, Row
+
+_WIDTH = 30
+"""Columns of what was looked at."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a world can be trained and scored here, and that in one line."""
+
+    trainable: bool
+    text: str
+
+
+def checks() -> list[Check]:
+    """All checks, those that are quick first."""
+    return [
+        Check("python", machine.python, needed=True),
+        Check("cores", machine.cores),
+        Check("memory", machine.memory),
+        Check("disk", machine.disk),
+        Check("libraries", machine.libraries, needed=True),
+        Check("processor", machine.processor),
+        Check("gpu", machine.gpu),
+        Check("zarr with zstd", machine.storage, needed=True),
+        Check("mp4 films", lambda: machine.film("mp4", "pip install imageio-ffmpeg")),
+        Check("gif films", lambda: machine.film("gif", "pip install imageio pillow")),
+        Check("window", machine.window),
+        Check("shipped agents", machine.agents),
+        Check("libraries of the worlds", worlds.world_libraries),
+        Check("worlds", worlds.worlds),
+    ]
+
+
+def report() -> Iterator[Row]:
+    """All rows as they come, the first at once; the last takes some ten seconds. Raises nothing."""
+    for check in checks():
+        yield from check.guarded()
+
+
+def main() -> int:
+    """Print rows as they come, then a verdict on each world.
+
+    1 if something that all training needs is broken, or no world can be trained, else 0.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console, rows = Console(soft_wrap=True, highlight=False), list[Row]()
+    with _interrupted_at_once():
+        for row in report():
+            mark = ("ok", "green") if row.works else ("no", "bold red" if row.needed else "yellow")
+            console.print(Text.assemble(mark, f"  {row.what:<{_WIDTH}} {row.found}"))
+            if not row.works and row.fix:
+                console.print(Text(f"{'':<{_WIDTH + 5}}{row.fix}"))
+            rows.append(row)
+    broken = [row.what for row in rows if row.needed and not row.works]
+    verdicts = verdicts_of(rows)
+    console.print()
+    for verdict in verdicts:
+        console.print(Text(verdict.text, "green" if verdict.trainable else "yellow"))
+    if broken:
+        console.print(Text(f"Nothing can be trained before this is repaired: {', '.join(broken)}.", "bold red"))
+    elif not any(verdict.trainable for verdict in verdicts):
+        console.print(Text("No world can be trained here.", "bold red"))
+    else:
+        return 0
+    return 1
+
+
+def verdicts_of(rows: Iterable[Row]) -> list[Verdict]:
+    """A verdict on every world that rows are about: trainable if the backend works on which scores count."""
+    by_task: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.task:
+            by_task.setdefault(row.task, []).append(row)
+    return [_verdict(task, some) for task, some in by_task.items()]
+
+
+def _verdict(task: str, rows: list[Row]) -> Verdict:
+    failed = [row for row in rows if not row.works]
+    if not failed:
+        return Verdict(True, f"{task}: ready")
+    for row in failed:
+        if row.reference:
+            return Verdict(False, f"{task}: {row.found}; {row.fix}")
+    works = ", ".join(row.backend for row in rows if row.works)
+    return Verdict(True, f"{task}: ready on {works}; {failed[0].backend}: {failed[0].found}; {failed[0].fix}")
+
+
+@contextlib.contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """Inside, Ctrl-C and termination end the work where it is: there is nothing to save."""
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminated}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
