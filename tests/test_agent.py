@@ -1,8 +1,6 @@
 """The agent: the order of a step, rows, saving and loading, and what it refuses."""
 
 import contextlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -261,42 +259,3 @@ def test_observations_whose_frames_are_there_give_the_same_actions_as_raw_ones()
     for step, rows in enumerate([[0, 1, 2, 3], [1, 3], [3]]):
         seen = Observations(agent.task, observations(step)[rows])
         assert np.array_equal(first.act(seen, np.array(rows)), second.act(seen.raw, np.array(rows)))
-
-
-_QUIET = """
-import os, random, signal, sys, warnings
-
-def own():
-    handlers = [signal.getsignal(number) for number in sorted(signal.valid_signals())]
-    return dict(os.environ), list(sys.meta_path), list(sys.path), list(warnings.filters), handlers, os.getcwd()
-
-before = own()
-import worldmodels
-assert own() == before, "import worldmodels"
-assert "torch" not in sys.modules and "numpy" not in sys.modules
-
-import gymnasium, numpy as np, torch
-
-def all_of_it():
-    numbers = np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()
-    kinds = torch.get_default_dtype(), torch.get_default_device(), torch.get_autocast_dtype("cpu")
-    ways = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
-    exact = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
-    return own(), torch.get_num_threads(), torch.get_num_interop_threads(), numbers, kinds, ways, exact
-
-torch.set_num_threads(3)
-before = all_of_it()
-agent = worldmodels.load_agent("car-racing")
-assert all_of_it() == before, "load_agent"
-for count in (1, 6):
-    policy = agent.policy(count)
-    for _ in range(2):
-        policy.act(np.zeros((count, 96, 96, 3), np.uint8))
-    assert all_of_it() == before, "act"
-"""
-
-
-def test_importing_loading_and_acting_leave_the_process_as_it_was() -> None:
-    """Threads, variables, import hooks, warnings, signals and random numbers belong to whoever imports the package."""
-    done = subprocess.run([sys.executable, "-c", _QUIET], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

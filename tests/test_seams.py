@@ -287,10 +287,12 @@ def test_a_vision_is_a_class_and_one_line_and_its_agents_know_it(my_world: Path,
 # --- an executor ---------------------------------------------------------------------------------------------
 
 _EXECUTOR = '''
-"""Two threads, which begin with the last chunk."""
+"""Two threads, which begin with the last chunk and get it as a cluster's machines would."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+
+import cloudpickle
 
 from worldmodels.execution.environments import Environments
 
@@ -306,7 +308,7 @@ class Backwards:
         self._threads = ThreadPoolExecutor(2)
 
     def map(self, chunks):
-        chunks = list(chunks)
+        chunks = [cloudpickle.dumps(chunk) for chunk in chunks]
         self.sizes.append(len(chunks))
         waiting = [self._threads.submit(self._done, chunk) for chunk in reversed(chunks)]
         return iter([one.result() for one in reversed(waiting)])
@@ -315,7 +317,7 @@ class Backwards:
         if not hasattr(self._own, "environments"):
             self._own.environments = Environments()
             self._made.append(self._own.environments)
-        return chunk(self._own.environments)
+        return cloudpickle.loads(chunk)(self._own.environments)
 
     def close(self):
         self._threads.shutdown()

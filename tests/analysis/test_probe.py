@@ -4,12 +4,15 @@ import contextlib
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from cases import call, refused
+from worldmodels.analysis import probe_plot
 from worldmodels.analysis.linear import (
     accuracy,
     areas_under_curves,
@@ -226,3 +229,25 @@ def test_a_task_that_does_not_tell_its_state_is_refused_before_any_episode_is_pl
             probe(visions, 1, 10, 4, 20, executor)
         with pytest.raises(UserError, match="at least 5 episodes"):
             probe({"mine": visions["mine"]}, 1, 4, 4, 20, executor)
+
+
+def test_the_picture_of_a_probe_has_a_panel_for_every_variable_and_a_line_for_every_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(probe_plot, "save_figure", lambda figure, out: figures.append(figure))
+    rows: list[dict[str, Any]] = []
+    for vision in ("one", "two"):
+        for component in (-1, 0, 1, 2):
+            told = {"latents": 0.5, "pixels": 0.9, "constant": None}
+            rows.append({"vision": vision, "variable": "bins", "measure": "R2", "component": component, **told})
+        rows.append({"vision": vision, "variable": "item", "measure": "accuracy", "component": -1, **told})
+    probe_plot.probe_plot(rows, tmp_path, "two worlds, seed 1")
+    bins, item = figures[0].axes
+    assert figures[0].get_suptitle() == "two worlds, seed 1"
+    assert bins.get_title(loc="left") == "Bins" and bins.get_ylabel() == "held-out R²"
+    drawn = [(line.get_linestyle(), np.asarray(line.get_ydata()).tolist()) for line in bins.lines]
+    assert drawn[:2] == drawn[3:5] == [("-", [0.5] * 3), ("--", [0.9] * 3)]
+    assert all(np.isnan(values).all() for style, values in drawn if style == ":"), "what is unknown is not drawn"
+    heights = [bar.get_height() for bar in item.patches]  # type: ignore[attr-defined]
+    assert heights[:2] == heights[3:5] == [0.5, 0.9] and item.get_ylabel() == "held-out accuracy"

@@ -2,23 +2,22 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from tests.test_controller import CONFIG
 
-from cases import TINY
-from worldmodels import commands
+from cases import tiny
+from toy import toy_phase
 from worldmodels.agent import Agent, load_agent
-from worldmodels.evolution.loop import evolve
-from worldmodels.controller.linear import Controllers, parameter_count
-from worldmodels.evolution.subspace import whole_space
+from worldmodels.cli.main import main
+from worldmodels.controller.linear import LinearControllers, parameter_count
 from worldmodels.evaluation import evaluate
+from worldmodels.evolution.loop import evolve
+from worldmodels.evolution.subspace import whole_space
+from worldmodels.execution.environments import make_envs
+from worldmodels.execution.executor import LocalExecutor
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
@@ -29,16 +28,18 @@ from worlds import Scripted
 
 def blind_agent(controller: torch.Tensor) -> Agent:
     task = get_task("bin-packing")
-    return Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, True, False), controller, features=())
+    return Agent(task, ConvVAE(4), MDNRNN(4, 30, 8, 2, True, False), controller, inputs=())
 
 
-def test_without_features_a_controller_is_its_biases() -> None:
+def test_without_inputs_a_controller_is_its_biases() -> None:
     assert parameter_count(0, 3) == 3
     for parameters in (torch.randn(1, 3), torch.randn(4, 3)):
-        found = Controllers(parameters, 0, 3)(torch.zeros(4, 0))
+        found = LinearControllers(parameters, 0, 3)(torch.zeros(4, 0))
         torch.testing.assert_close(found, torch.tanh(parameters).expand(4, 3))
     rows = torch.tensor([2, 0])
-    torch.testing.assert_close(Controllers(parameters, 0, 3)(torch.zeros(2, 0), rows), torch.tanh(parameters[rows]))
+    torch.testing.assert_close(
+        LinearControllers(parameters, 0, 3)(torch.zeros(2, 0), rows), torch.tanh(parameters[rows])
+    )
 
 
 def test_the_space_in_which_biases_are_evolved_is_themselves() -> None:
@@ -48,17 +49,17 @@ def test_the_space_in_which_biases_are_evolved_is_themselves() -> None:
 
 
 def test_an_evolution_of_biases_alone_is_saved_and_continued(tmp_path: Path) -> None:
-    agent = cast(Agent, SimpleNamespace(controller=torch.zeros(2), task=Scripted()))
+    agent = Agent(Scripted(), ConvVAE(4), MDNRNN(4, 2, 8, 2, True, True), torch.zeros(2), inputs=())
 
-    def measure(
-        controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None
+    def fitness(
+        controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
         assert controllers.shape[1] == 2
         return np.repeat(-((controllers - 1) ** 2).sum(axis=1, keepdims=True), len(seeds), axis=1), 1
 
-    wanted, _ = evolve(agent, replace(CONFIG, generations=30), 1, tmp_path / "whole", measure)
-    evolve(agent, replace(CONFIG, generations=11), 1, tmp_path / "parts", measure)
-    found, _ = evolve(agent, replace(CONFIG, generations=30), 1, tmp_path / "parts", measure)
+    wanted, _ = evolve(agent, toy_phase(fitness, generations=30), tmp_path / "whole")
+    evolve(agent, toy_phase(fitness, generations=11), tmp_path / "parts")
+    found, _ = evolve(agent, toy_phase(fitness, generations=30), tmp_path / "parts")
     assert torch.equal(found, wanted) and (wanted > 0.8).all()
 
 
@@ -68,32 +69,33 @@ def test_it_needs_neither_v_nor_m_and_biases_for_fuller_bins_are_best_fit(monkey
     monkeypatch.setattr(MDNRNN, "step", None)
     seeds = list(range(100, 110))
     world, rule = agent.task.rule("best-fit")
-    found = rollout(agent.task.make(10, "native"), agent.policy(10), seeds, 300).returns
-    assert found.tolist() == evaluate(world, rule, "native", seeds, 10, 300).tolist()
+    found = rollout(agent.task, make_envs(agent.task, 10, "native"), agent.policy(10), seeds, 300).returns
+    assert found.tolist() == evaluate(LocalExecutor(), world, rule, "native", seeds, 10, 300).tolist()
 
 
 def test_such_an_agent_is_saved_and_loaded(tmp_path: Path) -> None:
     agent = blind_agent(torch.linspace(-1, 1, 30))
     agent.save(tmp_path)
     loaded = load_agent(tmp_path)
-    assert loaded.features == () and torch.equal(loaded.controller, agent.controller)
+    assert loaded.inputs.names == () and torch.equal(loaded.controller, agent.controller)
 
 
 def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(BinPacking, "max_steps", 20)
-    less = "--collect.lockstep 4 --controller.generations 2 --controller.polish 0 --controller.horizon 20 --device cpu"
-    where = ["bin-packing", "--preset", "quick", "--run", str(tmp_path), *TINY, *less.split()]
-    commands.train("train", where)
-    commands.ablate("ablate", where)
+    less = [*tiny("real", "dream"), "--collect.num-envs", "4", "--device", "cpu"]
+    where = ["bin-packing", "--preset", "quick", "--run", str(tmp_path), *less]
+    for verb in ("train", "ablate"):
+        assert main([verb, *where]) == 0
     rows = json.loads((tmp_path / "ablation.json").read_bytes())
     assert list(rows) == ["full", "mask-only", "dream-only", "random"]
     assert len({tuple(row["seeds"]) for row in rows.values()}) == 1
     evolved = load_agent(tmp_path / "round-1" / "controller-mask-only")
-    assert evolved.features == () and evolved.controller.shape == (30,) and evolved.controller.any()
+    assert evolved.inputs.names == () and evolved.controller.shape == (30,) and evolved.controller.any()
     said = capsys.readouterr()
     assert "mask-only" in said.out and "goodness of dreaming" in said.err
     # Done is done: nothing is evolved or scored again.
-    monkeypatch.setattr("worldmodels.run.pipeline.evolve_everywhere", None)
-    commands.ablate("ablate", where)
+    monkeypatch.setattr("worldmodels.evolution.phases.evolve", None)
+    monkeypatch.setattr("worldmodels.run.pipeline.evaluate", None)
+    assert main(["ablate", *where]) == 0

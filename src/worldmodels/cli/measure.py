@@ -99,7 +99,7 @@ class BenchOptions:
     repeats: int = number(5, low=1)
     """Repeats of every measurement."""
     steps: int | None = number(None, low=1)
-    """Steps of every environment in one measurement of acting (default: 250)."""
+    """Steps of every environment in one measurement of acting (default: 250) or world."""
     json: Path | None = text(None)
     """Also write the figures to this file."""
 

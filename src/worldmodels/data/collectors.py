@@ -1,7 +1,7 @@
 """Who plays the episodes that the collect stage records: the choices of ``collect.policy``."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from worldmodels.agent import AGENT_FILE, Agent, load_agent, shipped_agents
 from worldmodels.core.errors import UserError
+from worldmodels.core.registry import Registry
 from worldmodels.data.collect import record_episodes
 from worldmodels.data.episodes import Episode, EpisodeStore
 from worldmodels.execution.executor import Executor
@@ -29,6 +30,13 @@ class Collector(Protocol):
     def finish(self) -> None:
         """Every shard is stored: remove what only an unfinished collection needs."""
         ...
+
+
+COLLECTORS: Registry[Callable[[Executor, Task, EpisodeStore, int, torch.device, int], Collector]] = Registry(
+    "learning policy", {"rainbow": "worldmodels.data.rainbow.collector:RainbowCollector"}, "worldmodels.collectors"
+)
+"""Collectors whose policy learns from its episodes, by the policy's name. They are made of an executor, a task, where
+shards are stored, a seed, a device, and the longest that all episodes together can be, in steps."""
 
 
 class PolicyCollector:
@@ -57,10 +65,8 @@ def make_collector(
     if copy.exists():
         return agent_collector(executor, load_agent(copy, device.type))
     check_policy(task, policy)
-    if policy == "rainbow":
-        from worldmodels.data.rainbow.collector import RainbowCollector
-
-        return RainbowCollector(executor, task, EpisodeStore(directory), seed, device, steps)
+    if policy in COLLECTORS.names():
+        return COLLECTORS.get(policy)(executor, task, EpisodeStore(directory), seed, device, steps)
     if policy in task.rules:
         world, rule = task.rule(policy)
         return PolicyCollector(executor, world, lambda seeds: world.perturbed(rule(seeds), seeds))
@@ -94,6 +100,7 @@ def check_policy(task: Task, policy: str) -> None:
             )
         if importlib.util.find_spec("tianshou") is None:
             raise UserError('the policy rainbow needs the missing tianshou; pip install "worldmodels[rl]"')
+    if policy in COLLECTORS.names():
         return
     if policy not in shipped_agents() and not (policy and Path(policy).exists()):
         learner = ("rainbow",) if isinstance(task.action_space, spaces.Discrete) else ()

@@ -101,7 +101,7 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
         )
         rows["random"] = report(task.name, "random", backend, seeds, returns)
         write_json(directory / "ablation.json", rows)
-        bar_of_scores(list(rows.items()), directory / "ablation.png")
+        bar_of_scores(list(rows.items()), directory / "ablation.png", directory)
     print_scores(rows)
     if "dream-only" in rows:
         # The published bin packing project's measure; of scores below 0, less is better.
@@ -140,7 +140,7 @@ def demo_run(directory: Path, seed: int) -> None:
             returns = evaluate(executor, task, policy, backend, seeds, config.evaluate.num_envs, 0, partial, name)
             rows[name] = report(task.name, name, backend, seeds, returns)
     print_scores(rows)
-    bar_of_scores(list(rows.items()), directory / "scores.png")
+    bar_of_scores(list(rows.items()), directory / "scores.png", directory)
     from worldmodels.render.video import record
 
     videos = {"this-run.mp4": load_agent(directory), "shipped.mp4": shipped}

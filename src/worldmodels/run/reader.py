@@ -70,9 +70,13 @@ class RunReader:
 
     def _status(self, number: int, name: str) -> StageStatus:
         directory = self.artifacts(number).stage(name).directory
-        if (directory / "done.json").exists():
+        try:
             done = read_json(directory / "done.json", checksum=True)
             return StageStatus(number, name, "finished", float(done["seconds"]), dict(done["metrics"]))
+        except UserError:
+            # Asked after reading: the process whose run it is may have taken it away in between, to go on.
+            if (directory / "done.json").exists():
+                raise
         return StageStatus(number, name, "begun" if (directory / "begun.json").exists() else "waiting", None, {})
 
     def metrics(self, stage: str, round_number: int | None = None) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Shard after shard of episodes whose player learns from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,15 +35,8 @@ class RainbowCollector:
             self._learn_again(index - 1)
 
         before, key = [self._store.shard_path(earlier) for earlier in range(index)], [self._seed, index]
-
-        def play(environments: Environments) -> list[Episode]:
-            recorder = Recorder(self._task, len(seeds), steps)
-            learner = Learner(self._task, recorder, seeds, key, self._device, self._steps, before, state)
-            env = environments.of(self._task, len(seeds), backend)
-            rollout(self._task, env, learner, seeds, steps, observer=learner)
-            learner.save(self._path(index))
-            return recorder.episodes(seeds, backend)
-
+        learner = partial(Learner, key=key, device=self._device, steps=self._steps, before=before, state=state)
+        play = partial(_play, self._task, backend, learner, seeds, steps, self._path(index))
         (episodes,) = self._executor.map([play])
         for earlier in range(index - 1):
             self._path(earlier).unlink(missing_ok=True)
@@ -60,3 +54,20 @@ class RainbowCollector:
 
     def _path(self, index: int) -> Path:
         return self._store.directory / f"rainbow-{index:05d}.safetensors"
+
+
+def _play(
+    task: Task,
+    backend: str,
+    learner_for: Callable[[Task, Recorder, Sequence[int]], Learner],
+    seeds: Sequence[int],
+    steps: int,
+    learnt: Path,
+    environments: Environments,
+) -> list[Episode]:
+    """Episodes whose learner leaves in a file what they taught."""
+    env, recorder = environments.of(task, len(seeds), backend), Recorder(task, len(seeds), steps)
+    learner = learner_for(task, recorder, seeds)
+    rollout(task, env, learner, seeds, steps, observer=learner)
+    learner.save(learnt)
+    return recorder.episodes(seeds, backend)
