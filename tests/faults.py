@@ -35,8 +35,8 @@ def shorten_the_world() -> None:
 
 def checkpoint_every_step() -> None:
     """Give V and M a checkpoint after every step."""
-    from worldmodels.memory import train as memory
     from worldmodels.core.fit import Schedule
+    from worldmodels.memory import train as memory
     from worldmodels.vision import train as vision
 
     for module in (vision, memory):

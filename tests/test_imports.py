@@ -33,7 +33,7 @@ MOST_ENTRIES = 20
 
 @cache
 def files() -> dict[str, Path]:
-    """Every file of the package by its name without the package's: "dream.fast.batch", "dream.__init__"."""
+    """Every file of the package by its name without the package's: "dream.fast.streams", "dream.__init__"."""
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 

@@ -18,7 +18,7 @@ from worldmodels.cli.options import agent_for, parse
 from worldmodels.cli.runs import run_options
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
-from worldmodels.core.files import write_json
+from worldmodels.core.files import read_json, write_json
 from worldmodels.core.settings import to_json
 from worldmodels.run.presets import preset
 
@@ -265,6 +265,25 @@ def test_the_settings_of_a_phase_have_options_by_its_name() -> None:
 def test_the_task_need_not_be_said_where_an_agent_says_it(arguments: list[str]) -> None:
     options = parse(measure.EvaluateOptions, "evaluate", arguments)
     assert agent_for(options.task, options.agent).task.name == "car-racing"
+
+
+def test_an_agent_says_the_task_to_other_policies_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = tmp_path / "scores.json"
+    words = [
+        "--agent",
+        "bin-packing",
+        "--policy",
+        "best-fit",
+        "--episodes",
+        "2",
+        "--steps",
+        "10",
+        "--json",
+        str(scores),
+    ]
+    assert cli.main(["evaluate", *words]) == 0
+    assert read_json(scores)["task"].startswith("bin-packing") and read_json(scores)["agent"] == "best-fit"
+    assert "best-fit" in capsys.readouterr().out
 
 
 def test_the_task_of_an_agent_is_not_taken_for_another(capsys: pytest.CaptureFixture[str]) -> None:

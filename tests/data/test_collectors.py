@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from collecting import CPU, ITEMS, assert_played_back, collect_with_kills, contents, pipeline
+from outside import registered
 from worldmodels.agent import Agent, load_agent
 from worldmodels.cli import runs
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.data.collect import record_episodes
-from worldmodels.data.collectors import check_policy, make_collector
+from worldmodels.data.collectors import COLLECTORS, check_policy, make_collector
 from worldmodels.data.episodes import Episode
 from worldmodels.execution.executor import LocalExecutor
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -189,6 +190,21 @@ def test_the_short_option_is_the_long_one_and_another_policy_is_another_run(shor
     with pytest.raises(UserError, match=r"made with --collect.policy best-fit, not random"):
         runs.stage("collect", [*arguments, "--policy", "random"], "")
     runs.stage("collect", arguments, "")
+
+
+def test_a_policy_that_learns_is_a_class_and_one_line(short: BinPacking, tmp_path: Path) -> None:
+    class Diligent:
+        def __init__(self, *given: object) -> None:
+            self.given = given
+
+    executor = LocalExecutor()
+    with registered(COLLECTORS, "diligent", Diligent):
+        check_policy(short, "diligent")
+        collector = make_collector(executor, short, "diligent", tmp_path, 3, CPU, 60)
+    assert isinstance(collector, Diligent)
+    assert collector.given[:2] == (executor, short) and collector.given[3:] == (3, CPU, 60)
+    with pytest.raises(UserError, match="unknown policy 'diligent'"):
+        check_policy(short, "diligent")
 
 
 def test_settings_that_name_no_policy_are_explorations() -> None:

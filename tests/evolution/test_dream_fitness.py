@@ -13,10 +13,10 @@ from torch.utils._pytree import tree_leaves
 
 from dream_agents import dreamer
 from worldmodels.agent import Agent
+from worldmodels.dream import batch
+from worldmodels.dream.batch import Batch, Rows, StandingBatch
 from worldmodels.dream.dreams import Dreams, DreamState
 from worldmodels.dream.env import DreamVectorEnv
-from worldmodels.dream.fast import batch
-from worldmodels.dream.fast.batch import Batch, Rows, StandingBatch
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
 from worldmodels.dream.fast.cuda_graph import CudaGraph
 from worldmodels.dream.fast.streams import Numbers, NumpyStreams

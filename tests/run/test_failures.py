@@ -72,6 +72,20 @@ def test_a_run_of_another_task_is_refused(run: Path, capsys: Capture) -> None:
     assert snapshot(run) == before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda phases: phases.update(sleep=phases["dream"]), "--evolution.phases.sleep.world dream, not nothing"),
+        (lambda phases: phases.pop("dream"), "--evolution.phases.dream.world nothing, not dream"),
+    ],
+)
+def test_a_run_with_other_phases_than_its_preset_has_now_is_refused(
+    change: Callable[[dict[str, Any]], Any], message: str, run: Path, capsys: Capture
+) -> None:
+    rewrite_settings(run, lambda content: change(content["evolution"]["phases"]))
+    refused(call(capsys, "train", "car-racing", "--preset", "standard", "--run", run, *TINY), message)
+
+
 @pytest.mark.parametrize("verb", ["train", "vision", "ablate", "evaluate", "probe"])
 @pytest.mark.parametrize(("layout", "age"), [(None, "older"), (1, "older"), (3, "other"), ("2", "other")])
 def test_a_run_of_another_version_is_refused_in_one_line(

@@ -58,11 +58,11 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     from worldmodels.tasks import get_task
 
     agent = None
-    if options.policy == "agent":
+    if options.policy == "agent" or options.agent is not None:  # which says the task to the other policies, too
         agent = agent_for(options.task, options.agent, options.device)
     task = agent.task if agent is not None else get_task(options.task or "car-racing")
     name = who = options.policy
-    if agent is not None:
+    if agent is not None and options.policy == "agent":
         name, who = options.agent or f"shipped {task.name}", agent.digest()
         policy = evaluation.agent_policy(agent)
     elif options.policy == "random":

@@ -17,7 +17,7 @@ from worldmodels.core.errors import UserError
 
 T = TypeVar("T")
 _RULE = "rule"
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9-]*"
 """What settings are called that have no class of their own, such as phases."""
 
 
@@ -124,7 +124,7 @@ def _check_value(value: Any, kind: Any, rule: Rule, path: str) -> None:
             raise UserError(f"{name} must be a table, got {value!r}")
         for key, one in value.items():
             if not re.fullmatch(_NAME, str(key)):  # it becomes an option, and the name of a folder
-                raise UserError(f"names in {name} must be of letters, digits, - and _, got {key!r}")
+                raise UserError(f"names in {name} must be of letters, digits and -, got {key!r}")
             _check_value(one, get_args(kind)[1], rule, f"{path}.{key}")
     elif get_origin(kind) is tuple:
         _check_sequence(value, get_args(kind)[0], rule, name)
@@ -205,5 +205,15 @@ def _value(kind: Any, value: Any, before: Any, path: str) -> Any:
         inner, earlier = get_args(kind)[1], dict(before or {})
         return earlier | {key: _value(inner, one, earlier.get(key), f"{path}.{key}") for key, one in value.items()}
     if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(value)
+        return tuple(_value(get_args(kind)[0], one, None, path) for one in value)
+    if kind is float and type(value) is int:
+        return _fraction(value)
     return value
+
+
+def _fraction(value: int) -> float:
+    """The same number, so that settings that are equal also look the same."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

@@ -8,8 +8,8 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.core import interrupt
+from worldmodels.dream.batch import Batch, Rows, StandingBatch, shapes
 from worldmodels.dream.dreams import Dreams
-from worldmodels.dream.fast.batch import Batch, Rows, StandingBatch, shapes
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
 from worldmodels.dream.fast.streams import NumpyStreams
 from worldmodels.execution.environments import Environments

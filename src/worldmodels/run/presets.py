@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.core.errors import UserError
-from worldmodels.core.settings import check, from_json
+from worldmodels.core.settings import from_json, to_json
 from worldmodels.run.config import Config
 from worldmodels.tasks import TASKS, Task
 
@@ -37,7 +37,10 @@ def preset(name: str, task: str = "car-racing") -> Config:
 
 
 def resolved(config: Config, task: Task) -> Config:
-    """The settings with what they leave to the task: backends, the inputs of C, and where dreams start."""
+    """The settings with what they leave to the task: backends, the inputs of C, and where dreams start.
+
+    They are as they come back from a run's file, so that a run looks the same to every process that works on it.
+    """
     fastest = task.backends[0]
     config = replace(
         config,
@@ -46,8 +49,7 @@ def resolved(config: Config, task: Task) -> Config:
         controller=replace(config.controller, inputs=config.controller.inputs or task.inputs),
         dream=replace(config.dream, start_steps=config.dream.start_steps or task.start_steps),
     )
-    check(config)
-    return config
+    return from_json(Config, to_json(config))
 
 
 def _tables(task: str) -> dict[str, Any]:

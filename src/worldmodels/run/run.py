@@ -25,6 +25,7 @@ from worldmodels.run.stage import flat
 
 _LAYOUT = 2
 """Version of the settings and folders of a run; those of another version are refused."""
+_NOTHING = "nothing"
 
 
 class Run:
@@ -85,10 +86,10 @@ def _same(directory: Path, old: Config, new: Config) -> None:
     )
     if grown != new:
         before, after = flat(to_json(grown)), flat(to_json(new))
-        name = next(key for key in before if before[key] != after[key])
-        raise UserError(
-            f"{directory} was made with --{name} {before[name]}, not {after[name]}; use another --run or that value"
-        )
+        # A phase may be in one of them alone.
+        name = next(key for key in before | after if before.get(key, _NOTHING) != after.get(key, _NOTHING))
+        was, now = before.get(name, _NOTHING), after.get(name, _NOTHING)
+        raise UserError(f"{directory} was made with --{name} {was}, not {now}; use another --run or that value")
 
 
 def _with_generations(old: EvolutionConfig, new: EvolutionConfig) -> EvolutionConfig:

@@ -1,1 +1,1 @@
-"""What makes dreams fast: random numbers computed on the device, batches of candidates, CUDA graphs."""
+"""What makes dreams fast: random numbers computed on the device, and CUDA graphs."""
