@@ -319,10 +319,13 @@ class Backwards:
             self._made.append(self._own.environments)
         return cloudpickle.loads(chunk)(self._own.environments)
 
-    def close(self):
-        self._threads.shutdown()
+    def release(self):
         for environments in self._made:
             environments.close()
+
+    def close(self):
+        self._threads.shutdown()
+        self.release()
         type(self).closed += 1
 '''
 

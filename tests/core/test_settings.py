@@ -141,10 +141,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"wheels": []}, "--wheels must be a table, got []"),
     ({"wheels": {"left": 3}}, "--wheels.left must be a table of settings, got 3"),
     ({"wheels": {"left": Wheel(0)}}, "--wheels.left.size must be positive, got 0"),
-    ({"wheels": {"": Wheel()}}, "names in --wheels must be of letters, digits and -, got ''"),
-    ({"wheels": {"../left": Wheel()}}, "names in --wheels must be of letters, digits and -, got '../left'"),
-    ({"wheels": {"left_1": Wheel()}}, "names in --wheels must be of letters, digits and -, got 'left_1'"),
-    ({"wheels": {"a\n": Wheel()}}, "names in --wheels must be of letters, digits and -, got 'a\\n'"),
+    ({"wheels": {"": Wheel()}}, "names in --wheels must consist of letters, digits and -, got ''"),
+    ({"wheels": {"../left": Wheel()}}, "names in --wheels must consist of letters, digits and -, got '../left'"),
+    ({"wheels": {"left_1": Wheel()}}, "names in --wheels must consist of letters, digits and -, got 'left_1'"),
+    ({"wheels": {"a\n": Wheel()}}, "names in --wheels must consist of letters, digits and -, got 'a\\n'"),
 ]
 
 

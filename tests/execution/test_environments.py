@@ -78,7 +78,7 @@ class Restarting(ScriptedEnv):
 
 @pytest.mark.parametrize(
     ("metadata", "what"),
-    [({}, "does not say"), ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "has AutoresetMode.NEXT_STEP")],
+    [({}, "names no autoreset_mode"), ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "is AutoresetMode.NEXT_STEP")],
 )
 def test_a_world_that_would_fake_transitions_is_refused(metadata: dict[str, Any], what: str) -> None:
     class Faking(Scripted):
@@ -86,7 +86,7 @@ def test_a_world_that_would_fake_transitions_is_refused(metadata: dict[str, Any]
         def worlds(self) -> Mapping[str, World]:
             return {"slow": ArrayWorld(lambda num_envs: Restarting(num_envs, **metadata))}
 
-    with pytest.raises(UserError, match=f"scripted with autoreset disabled, .* but it {what}; its metadata"):
+    with pytest.raises(UserError, match=f"scripted with autoreset disabled, .* {what}; its metadata"):
         make_envs(Faking(), 2, "slow")
 
 

@@ -125,7 +125,7 @@ def test_a_preset_extends_another_and_a_phase_is_like_another_but_for_what_it_sa
         ("standard = 3", "the preset 'standard' is not a table"),
         ("[standard.evolution.phases]\nreal = 3", "the phase 'real' is not a table"),
         ("[standard.evolution]\nphases = 3", "--evolution.phases must be a table, got 3"),
-        ("[standard.evolution.phases.'../x']", "names in --evolution.phases must be of letters"),
+        ("[standard.evolution.phases.'../x']", "names in --evolution.phases must consist of letters"),
         ("[standard", "presets.toml is not valid TOML"),
         ("[standard]\nvision = { epoch = 1.0 }", "there is no setting vision.epoch; did you mean 'epochs'?"),
         ("[standard]\nvision = { epochs = 0 }", "--vision.epochs must be positive, got 0"),

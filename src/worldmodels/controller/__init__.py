@@ -1,1 +1,1 @@
-"""C, the controller: one linear map, what it sees, and the strategies that evolve it."""
+"""C, the controller: a linear map, its inputs, and the strategies that evolve it."""

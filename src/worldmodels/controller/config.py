@@ -7,7 +7,7 @@ from worldmodels.core.settings import choice
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """C: one linear map from what it sees to the controls."""
+    """C: a linear map from its inputs to the controls."""
 
     inputs: tuple[str, ...] = choice((), "z", "h", "c")
-    """What it sees: z of the frame, h and c, the hidden and the cell state of M; none means what suits the task."""
+    """Inputs of C: z (the latent of the frame), h and c (M's hidden and cell state); none means the task's default."""

@@ -1,4 +1,4 @@
-"""What C sees: the one place that says which of z, h and c a controller is given, and in which order."""
+"""The inputs of C: which of z, h and c a controller is given, and in which order."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from worldmodels.core.errors import UserError
 
 
 class PolicyInputs:
-    """The inputs of a controller: some of z (N, Z), h (N, H) and c (N, H), side by side as (N, F).
+    """The inputs of a controller: any of z (N, Z), h (N, H) and c (N, H), concatenated to (N, F).
 
-    names: which, in order; none for a controller that sees nothing. Another name is a :class:`UserError`.
+    names: which of them, in order; empty for a controller without inputs (F = 0). Other names are a :class:`UserError`.
     """
 
     def __init__(self, names: Sequence[str], latent_size: int, hidden_size: int) -> None:
@@ -23,11 +23,11 @@ class PolicyInputs:
 
     @property
     def size(self) -> int:
-        """F, the numbers that a controller sees."""
+        """F, the number of inputs."""
         return sum(self._sizes)
 
     def part(self, name: str) -> slice:
-        """Where z, h or c stands among the inputs; an empty slice if it does not."""
+        """The slice of the inputs that holds z, h or c; an empty slice if it is not among the inputs."""
         if name not in self.names:
             return slice(0)
         index = self.names.index(name)
@@ -35,6 +35,6 @@ class PolicyInputs:
         return slice(before, before + self._sizes[index])
 
     def __call__(self, z: Tensor, h: Tensor, c: Tensor) -> Tensor:
-        """The inputs (N, F)."""
-        known = {"z": z, "h": h, "c": c}
-        return torch.cat([known[name] for name in self.names], dim=-1) if self.names else z[:, :0]
+        """The inputs (N, F) from z (N, Z), h (N, H) and c (N, H)."""
+        values = {"z": z, "h": h, "c": c}
+        return torch.cat([values[name] for name in self.names], dim=-1) if self.names else z[:, :0]

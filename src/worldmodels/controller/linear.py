@@ -1,4 +1,4 @@
-"""C: one linear map from what the agent knows to what it does (Ha & Schmidhuber 2018, section 2.3)."""
+"""C: a linear map from the agent's latent and hidden state to its controls (Ha & Schmidhuber 2018, section 2.3)."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,15 @@ from torch import Tensor
 from worldmodels.core.errors import UserError
 
 _ALL_AT_ONCE = 192
-"""Controls of all controllers together up to which they are computed for every row, instead of each row's alone."""
+"""Largest P * C for which :meth:`LinearControllers.shared` computes the controls of all controllers for every row."""
 
 
 class LinearControllers:
-    """P linear controllers with parameters of their own, evaluated in one batched product.
+    """P linear controllers, each with its own parameters, evaluated in one batched product.
 
-    parameters: (P, C * (F + 1)) with, for each controller, C biases and then the (F, C) weights row by row (the
-    original's order); output: tanh(inputs @ weights + bias). Without inputs (F = 0) a controller is its biases.
+    Legend: P controllers, F inputs, C controls, n rows. parameters: (P, C * (F + 1)), for each controller C biases and
+    then the (F, C) weights row by row (the order of the authors' code). The output is tanh(inputs @ weights + bias);
+    without inputs (F = 0), it is tanh(bias). Parameters of another shape are a :class:`UserError`.
     """
 
     def __init__(self, parameters: Tensor, inputs: int, controls: int) -> None:
@@ -29,9 +30,9 @@ class LinearControllers:
         self._side_by_side = self.weights.permute(1, 0, 2).reshape(inputs, len(parameters) * controls)
 
     def __call__(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Controls (n, C) in [-1, 1] for inputs (n, F), a row for each of the controllers ``rows`` (n,).
+        """Controls (n, C) in [-1, 1] for inputs (n, F); input row i is for controller ``rows[i]``, of ``rows`` (n,).
 
-        None means all controllers, in order; a single controller serves every row.
+        ``rows`` None means one row for every controller, in order. A single controller (P = 1) is used for all rows.
         """
         bias, weights = self.bias, self.weights
         if self._count == 1:
@@ -41,9 +42,9 @@ class LinearControllers:
         return torch.tanh(torch.bmm(inputs.unsqueeze(1), weights).squeeze(1) + bias)
 
     def shared(self, inputs: Tensor, owners: Tensor) -> Tensor:
-        """The same where many rows share a controller: that of row i is ``owners[i]``, (n,).
+        """Controls (n, C) for inputs (n, F) of which many share a controller; row i is for controller ``owners[i]``.
 
-        While controllers are few, one product of every row with every controller is cheaper than gathering weights.
+        For few controllers, a single product of all rows with all controllers is cheaper than gathering weights.
         """
         if self._count * self._controls <= _ALL_AT_ONCE:
             every = (inputs @ self._side_by_side).view(len(inputs), self._count, self._controls)
@@ -53,13 +54,13 @@ class LinearControllers:
         return torch.tanh(own + self.bias[owners])
 
     def in_order(self, inputs: Tensor) -> Tensor:
-        """The same where the first n / P rows belong to the first controller, and so on: a small product for each."""
+        """Controls (n, C) for inputs (n, F) of which the first n / P are for the first controller, and so on."""
         count = len(inputs) // self._count
         own = torch.bmm(inputs.view(self._count, count, inputs.shape[1]), self.weights)
         return torch.tanh(own + self.bias.unsqueeze(1)).view(len(inputs), self._controls)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What a call reads, for work that is recorded once and replayed."""
+        """The tensors that a call reads, for CUDA graphs."""
         return self.bias, self.weights, self._side_by_side
 
 

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, seeds, files that are whole or absent, progress, and the one training loop."""
+"""Foundations of all other packages: errors, seeds, atomic files, settings, progress, metrics and the training loop."""

@@ -1,10 +1,10 @@
-"""How many cores this process may use."""
+"""The number of CPU cores that this process may use."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Cores that the process is allowed to run on (containers and taskset count)."""
+    """Number of CPU cores that this process may run on. Respects its affinity (taskset, cpusets) but not CPU quotas."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Where tensors live, in which precision networks run, and how many threads work on them."""
+"""The device, precision and thread count with which networks run, and seeded random numbers on the CPU."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,10 @@ from worldmodels.core.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` (a GPU if there is one), ``cpu`` or ``cuda``."""
+    """The device called ``name``: ``cpu``, ``cuda``, or ``auto``, which is CUDA if PyTorch sees a GPU and else the CPU.
+
+    Raises :class:`UserError` for any other name, and for ``cuda`` without a GPU.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -22,7 +25,7 @@ def choose_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Inside, PyTorch works with ``count`` threads: a few rows gain nothing from more, which wait for each other."""
+    """Limit PyTorch to ``count`` threads inside the block: for a few rows, more threads mostly wait for each other."""
     before = torch.get_num_threads()
     if before == count:
         yield
@@ -35,7 +38,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 ones here: on recent GPUs, and CPUs that have instructions."""
+    """Whether networks run in bfloat16: on GPUs where PyTorch supports it, and on CPUs with bfloat16 instructions."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return _processor_multiplies_bfloat16()
@@ -43,7 +46,7 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 @cache
 def _processor_multiplies_bfloat16() -> bool:
-    """Whether the processor has AMX, AVX512-BF16 or Arm's bf16, as far as the system tells (Linux)."""
+    """Whether the CPU has AMX, AVX512-BF16 or Arm's bf16 instructions; False where /proc/cpuinfo does not exist."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text(errors="replace").split())
     except OSError:
@@ -52,18 +55,18 @@ def _processor_multiplies_bfloat16() -> bool:
 
 
 def precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Autocast to bfloat16 where that is faster, else nothing."""
+    """A context manager: autocast to bfloat16 if :func:`fast_bfloat16` holds for the device, else no change."""
     if fast_bfloat16(device):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def noise(shape: tuple[int, ...], *key: int) -> torch.Tensor:
-    """Standard normal float32 numbers that depend on ``key`` alone, drawn on the CPU."""
+    """A float32 tensor of standard normal numbers that depend on ``key`` alone, drawn on the CPU."""
     return torch.randn(shape, generator=generator(*key))
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU random stream that depends on ``key`` alone."""
+    """A random generator on the CPU whose seed depends on ``key`` alone."""
     state = np.random.SeedSequence(list(key)).generate_state(2)
     return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]))

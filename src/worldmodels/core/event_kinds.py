@@ -1,4 +1,4 @@
-"""What happens during work: the kinds of events (``events.py`` tells them to whoever listens)."""
+"""The kinds of progress events, which ``events.py`` sends to listeners."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Message:
-    """One line for people."""
+    """A line of text for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Started:
-    """Work of ``total`` units has begun, of which ``done`` were finished by an earlier process."""
+    """Work has started. what: its name; total: its units; done: units that an earlier process finished."""
 
     what: str
     total: int
@@ -23,7 +23,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Advanced:
-    """Work has come to ``done`` of ``total`` units. rate: units per second; seconds_left: an estimate."""
+    """``done`` of ``total`` units are finished. rate: units per second; numbers: current values to show, by name."""
 
     what: str
     done: int
@@ -36,7 +36,7 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Ended:
-    """Work has stopped; ``completed`` says whether without an error. seconds: those of this process."""
+    """Work has stopped. completed: whether it ended without an error; seconds: time spent in this process."""
 
     what: str
     done: int
@@ -48,7 +48,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Measured:
-    """Numbers of one step of a stage, as they are kept in its ``metrics.csv``; ``stage``: the name of its folder."""
+    """A row that was added to a ``metrics.csv``; stage: the name of the folder that holds the file."""
 
     stage: str
     step: int

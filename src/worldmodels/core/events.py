@@ -1,7 +1,7 @@
-"""What happens during work, for whoever wants to follow it: the terminal, TensorBoard, a table, a page.
+"""Progress events and their listeners.
 
-Work says what it does by :func:`emit`; listeners are functions of one event. Without any other, what is for people goes
-to the terminal.
+Work reports its progress with :func:`emit`. A listener is a function that takes one event, such as the terminal or a
+web page. Events go to the terminal if no other listener is registered.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _listeners: list[Listener] = []
 
 
 def emit(event: Event) -> None:
-    """Tell every listener, or the terminal if there is none."""
+    """Send an event to every listener, or to the terminal if there is none."""
     if not _listeners:
         terminal(event)
     for listener in list(_listeners):
@@ -38,7 +38,7 @@ def emit(event: Event) -> None:
 
 @contextlib.contextmanager
 def listening(*listeners: Listener) -> Iterator[None]:
-    """Inside, these listeners are told of every event, instead of the terminal (which may be one of them)."""
+    """Inside the block, send every event to these listeners instead of the terminal (which may be one of them)."""
     _listeners.extend(listeners)
     try:
         yield
@@ -48,5 +48,5 @@ def listening(*listeners: Listener) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """One line for people."""
+    """Show the user a line of text."""
     emit(Message(text))

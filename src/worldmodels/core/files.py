@@ -1,7 +1,7 @@
-"""Files that are either whole or absent, and that notice when a bit has flipped.
+"""Atomic files with checksums: a file is either complete or absent, and damage is detected when it is read.
 
-Everything is written to a temporary name beside its target, flushed to the disk and renamed. Tensors are safetensors
-with a digest of their bytes in the metadata; JSON files that matter carry a digest of their content. No pickle.
+Everything is written under a temporary name beside its target, flushed to the disk and renamed. Tensors are stored as
+safetensors with a digest in the metadata; JSON files may carry a checksum of their content. Nothing is pickled.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _REPAIR = "delete it and run the same command again, or restore it from a copy"
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says while ``path`` is written into a :class:`UserError`."""
+    """Turn an OSError that is raised while ``path`` is written into a :class:`UserError`."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file, or the names in a directory, to the disk."""
+    """Flush a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -44,7 +44,10 @@ def _sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that after a crash the old or the new content is there, never a part."""
+    """Write ``data`` to ``path`` atomically: after a crash, the file holds either the old or the new content.
+
+    Creates missing parent directories. Raises :class:`UserError` if the system cannot write the file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:
@@ -61,12 +64,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what killed processes left half written; only for the one process that may write there."""
-    for litter in list(directory.rglob(".*.tmp")):
-        if litter.is_dir() and not litter.is_symlink():
-            shutil.rmtree(litter, ignore_errors=True)
+    """Remove temporary files of killed processes. Only the one process that may write to ``directory`` may do this."""
+    for leftover in list(directory.rglob(".*.tmp")):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            litter.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
 
 
 def _digest(data: bytes) -> str:
@@ -74,7 +77,7 @@ def _digest(data: bytes) -> str:
 
 
 def write_json(path: Path, content: Any, checksum: bool = False) -> None:
-    """Write strict JSON (no NaN) atomically; with ``checksum`` a digest of the content is stored in it."""
+    """Write strict JSON (no NaN or infinity) atomically; ``checksum`` adds a checksum to the content, a dictionary."""
     if checksum:
         content = {**content, "checksum": _digest(_canonical(content))}
     try:
@@ -89,9 +92,10 @@ def _canonical(content: Any) -> bytes:
 
 
 def read_json(path: Path, checksum: bool = False, repair: str = _REPAIR) -> Any:
-    """Read JSON; a missing, unreadable or altered file is a :class:`UserError` that ends with ``repair``.
+    """Read a JSON file. Raises :class:`UserError` if it is missing, too large, not valid JSON or altered.
 
-    With ``checksum`` the content is a dictionary that :func:`write_json` gave one.
+    checksum: verify and remove the checksum that :func:`write_json` added; repair: what the error about a damaged file
+    tells the user to do.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; expected a JSON file written by worldmodels")
@@ -111,37 +115,40 @@ def read_json(path: Path, checksum: bool = False, repair: str = _REPAIR) -> Any:
 
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    """SHA-256 of the names, dtypes, shapes and bytes of all tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        if tensor.numel():  # an empty one cannot be seen as bytes
+        if tensor.numel():  # an empty tensor cannot be viewed as bytes
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
-    """Save tensors and JSON-able ``meta`` as one safetensors file, atomically and with a digest of both."""
-    ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    """Save tensors and JSON-serialisable ``meta`` as one safetensors file, atomically and with a digest of both."""
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(dict(meta), sort_keys=True)
-    digest = _digest((tensors_digest(ready) + text).encode())
-    write_bytes(path, _serialised(ready, {"meta": text, "digest": digest}))
+    digest = _digest((tensors_digest(copies) + text).encode())
+    write_bytes(path, _serialised(copies, {"meta": text, "digest": digest}))
 
 
 def _serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """As safetensors; equal content gives equal bytes, which the library alone, with its random order, does not."""
+    """The bytes of a safetensors file. The metadata are sorted, so that equal content always gives equal bytes."""
     data = save(tensors, metadata=metadata)
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"] = dict(sorted(metadata.items()))
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the data stays aligned
+    text += b" " * (-len(text) % 8)  # keep the tensor data aligned to 8 bytes
     return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[8 + size :]])
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Load what :func:`save_tensors` wrote and verify it; anything else is a :class:`UserError`."""
+    """Load and verify the tensors and ``meta`` of a file that :func:`save_tensors` wrote.
+
+    Raises :class:`UserError` if the file is missing, damaged or of another format.
+    """
     if not path.is_file():
         raise UserError(f"{path} does not exist; expected a safetensors file written by worldmodels")
     try:
@@ -152,21 +159,21 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = json.loads(file.read(header_size)).get("__metadata__", {})
         tensors = load_file(path)
         text = metadata["meta"]
-        good = metadata["digest"] == _digest((tensors_digest(tensors) + text).encode())
+        intact = metadata["digest"] == _digest((tensors_digest(tensors) + text).encode())
         meta = json.loads(text)
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(
             f"{path} is not a safetensors file of worldmodels or is damaged (pickled .pt and .npz files are "
             f"never loaded); {_REPAIR}"
         ) from None
-    if not good or not isinstance(meta, dict):
+    if not intact or not isinstance(meta, dict):
         raise UserError(f"{path} is damaged: its digest does not match; {_REPAIR}")
     return tensors, meta
 
 
 @contextlib.contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """Fill a temporary directory that becomes ``target`` only when the block ends well."""
+    """A temporary directory for the block to fill; it becomes ``target`` at the end, or is removed after an error."""
     temporary = target.with_name(f".{target.name}.tmp")
     with disk_errors(target):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -183,5 +190,5 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor as a NumPy array (no copy on the CPU)."""
+    """The tensor as a NumPy array, which shares memory with a CPU tensor."""
     return tensor.detach().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The one training loop, for V and M: resumable to the bit, because what a step sees depends on its number alone."""
+"""The training loop of V and M. A resumed training is bit-identical, since a step's data depend on its number alone."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ from worldmodels.core.progress import Progress
 Batch = TypeVar("Batch")
 
 Loss = tuple[Tensor, dict[str, Tensor]]
-"""A total to minimise, and its parts by name."""
+"""The total to minimise, and its parts by name."""
 
 CHECKPOINT = "checkpoint.safetensors"
 """The checkpoint's file name."""
@@ -31,9 +31,9 @@ _LOG_STEPS = 20
 
 @dataclass(frozen=True)
 class LearningRate:
-    """Adam's learning rate: a cosine from ``highest`` down to ``final_fraction`` of it.
+    """Adam's learning rate: cosine decay from ``highest`` to ``final_fraction`` of it, with a linear warm-up.
 
-    Over the first ``warmup`` steps it is multiplied by a factor that rises to 1.
+    Over the first ``warmup`` steps, the rate is multiplied by a factor that rises linearly to 1.
     """
 
     highest: float
@@ -41,7 +41,7 @@ class LearningRate:
     warmup: int = 20
 
     def at(self, step: int, steps: int) -> float:
-        """Learning rate of step ``step`` (from 0) of ``steps``."""
+        """The learning rate at step ``step``, counted from 0, of ``steps``."""
         warm = min(1.0, (step + 1) / self.warmup)
         low = self.final_fraction
         return self.highest * warm * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -49,7 +49,7 @@ class LearningRate:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train: number of steps, and seconds after which a checkpoint is saved."""
+    """How long to train: the number of steps, and the seconds between two checkpoints."""
 
     steps: int
     checkpoint_seconds: float = 60.0
@@ -57,10 +57,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Objective(Generic[Batch]):
-    """A loss, and the module that it trains with an Adam of its own. No weight outside that module is changed.
+    """A loss and the module that it trains, with its own Adam optimizer. Weights outside the module do not change.
 
-    loss(batch, step): what to minimise, drawing any noise from a generator seeded by the step; parts: names of the
-    loss's parts; clip: largest absolute value of a gradient's elements (None: no limit); betas: Adam's.
+    loss(batch, step): the loss of a batch, whose random numbers must come from a generator seeded by the step; parts:
+    names of the loss's parts; clip: elements of the gradient are clipped to [-clip, clip] (None: no clipping); betas:
+    those of Adam.
     """
 
     name: str
@@ -81,42 +82,45 @@ def fit(
     items_per_step: int,
     identity: str,
 ) -> None:
-    """Train the modules of ``objectives`` in place: in every step one after the other, on the same batch.
+    """Train the modules of ``objectives`` in place; every step trains them in order, on the same batch.
 
-    batches(step): iterator that begins with the batch of that step. A checkpoint in ``directory`` is continued if there
-    is one; it must have been saved with the same ``identity``, a text that says what is being trained on what. A loss
-    that is not finite stops the training before its module is touched, and weights that are not finite are never saved.
-    The metrics are the parts of all losses, the sum of the losses, the first objective's learning rate, and the speed.
+    batches(step): an iterator that starts with the batch of that step; items_per_step: items per batch, for progress
+    and speed; identity: a text that says what is being trained on which data. Training continues from the checkpoint in
+    ``directory``, if there is one.
+
+    Raises :class:`UserError` for a checkpoint with another identity, for a loss that is not finite (before its module
+    is changed), and for weights that are not finite (which are never saved). The metrics are the parts of all losses,
+    the sum of the losses, the learning rate of the first objective, and the speed.
     """
     learners = [_Learner(objective) for objective in objectives]
     checkpoint = directory / CHECKPOINT
     start = _restore(checkpoint, learners, identity) if checkpoint.exists() else 0
     parts = [part for objective in objectives for part in objective.parts]
-    assert len(set(parts)) == len(parts) and len({one.name for one in objectives}) == len(objectives)
+    assert len(set(parts)) == len(parts) and len({objective.name for objective in objectives}) == len(objectives)
     log = MetricsLog(directory, (*parts, "loss", "lr", f"{name}_per_s"), start)
     saved = time.monotonic()
     bar = Progress(schedule.steps * items_per_step, name, "frames", start * items_per_step)
     with bar, contextlib.closing(log):
         source = batches(start)
         for step in range(start, schedule.steps):
-            batch, value = next(source), 0.0
-            found: dict[str, Tensor] = {}
+            batch, loss_sum = next(source), 0.0
+            loss_parts: dict[str, Tensor] = {}
             for learner in learners:
-                total, its_parts = learner.loss(batch, step)
-                one = total.item()
-                if not math.isfinite(one):
-                    which = f"{learner.name} loss" if len(learners) > 1 else "loss"
-                    raise UserError(f"{name}: the {which} became {one} at step {step}; {_advice(name, directory)}")
+                total, named_parts = learner.loss(batch, step)
+                loss = total.item()
+                if not math.isfinite(loss):
+                    label = f"{learner.name} loss" if len(learners) > 1 else "loss"
+                    raise UserError(f"{name}: the {label} became {loss} at step {step}; {_advice(name, directory)}")
                 learner.learn(total, step, schedule.steps)
-                value += one
-                found |= its_parts
+                loss_sum += loss
+                loss_parts |= named_parts
             done = step + 1
-            bar.advance(items_per_step, loss=value)
+            bar.advance(items_per_step, loss=loss_sum)
             if done % _LOG_STEPS == 0 or done == schedule.steps:
-                numbers = {key: part.item() for key, part in found.items()}
+                numbers = {key: part.item() for key, part in loss_parts.items()}
                 lr = learners[0].rate(step, schedule.steps)
-                log.log(done, loss=value, lr=lr, **numbers, **{f"{name}_per_s": bar.rate})
-            stopping = interrupt.requested()  # asked once: a signal between saving and stopping would cost the work
+                log.log(done, loss=loss_sum, lr=lr, **numbers, **{f"{name}_per_s": bar.rate})
+            stopping = interrupt.requested()  # read once: a signal that comes later stops the next step, after saving
             if stopping or done == schedule.steps or time.monotonic() - saved > schedule.checkpoint_seconds:
                 if not all(learner.is_finite() for learner in learners):
                     raise UserError(f"{name}: step {step} made weights that are not finite; {_advice(name, directory)}")
@@ -134,22 +138,23 @@ def _advice(name: str, directory: Path) -> str:
 
 
 class _Learner(Generic[Batch]):
-    """One objective and its optimizer."""
+    """An objective and its optimizer."""
 
     def __init__(self, objective: Objective[Batch]) -> None:
         self.name, self.loss, self.rate = objective.name, objective.loss, objective.lr.at
         self._module, self._clip = objective.module, objective.clip
-        self._parameters = {key: one for key, one in objective.module.named_parameters() if one.requires_grad}
+        parameters = objective.module.named_parameters()
+        self._parameters = {key: parameter for key, parameter in parameters if parameter.requires_grad}
         self._optimizer = torch.optim.Adam(
             self._parameters.values(), lr=objective.lr.highest, betas=objective.betas, fused=True
         )
 
     def learn(self, loss: Tensor, step: int, steps: int) -> None:
-        """Change the module by one step of Adam."""
+        """Take one step of Adam on the loss."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate(step, steps)
         self._optimizer.zero_grad(set_to_none=True)
-        # Only the module's own weights: a loss may lead through another objective's module, which must not be moved.
+        # Only the module's own weights: the loss may also depend on another objective's module, which must not change.
         loss.backward(inputs=list(self._parameters.values()))  # type: ignore[no-untyped-call]
         if self._clip is not None:
             nn.utils.clip_grad_value_(self._parameters.values(), self._clip)
@@ -163,19 +168,19 @@ class _Learner(Generic[Batch]):
         """Weights, buffers and the state of Adam, by name."""
         tensors = {f"{self.name}/weights/{key}": value for key, value in self._module.state_dict().items()}
         for key, parameter in self._parameters.items():
-            state = self._optimizer.state.get(parameter)  # None for a weight that the loss has never led to
+            state = self._optimizer.state.get(parameter)  # None for a weight that never had a gradient
             if state is not None:
                 tensors |= {f"{self.name}/adam/{part}/{key}": state[part] for part in _ADAM}
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`tensors` gave; KeyError or RuntimeError for those of something else."""
+        """Continue from what :meth:`tensors` returned; KeyError or RuntimeError for the tensors of another module."""
         weights = {key: tensors[f"{self.name}/weights/{key}"] for key in self._module.state_dict()}
         self._module.load_state_dict(weights)
         for key, parameter in self._parameters.items():
             names = {part: f"{self.name}/adam/{part}/{key}" for part in _ADAM}
             if any(name in tensors for name in names.values()):
-                # Also the number of steps: fused Adam keeps it beside the weights.
+                # The step count moves as well: fused Adam keeps it on the device of the weights.
                 state = {part: tensors[name].to(parameter.device) for part, name in names.items()}
                 self._optimizer.state[parameter] = state
 
@@ -186,7 +191,7 @@ def _save(path: Path, learners: Sequence[_Learner[Batch]], identity: str, step: 
 
 
 def _restore(path: Path, learners: Sequence[_Learner[Batch]], identity: str) -> int:
-    """Continue from a checkpoint; the number of steps that were done."""
+    """Restore the learners from a checkpoint and return the number of steps that it has finished."""
     tensors, meta = load_tensors(path)
     try:
         if meta["identity"] != identity:

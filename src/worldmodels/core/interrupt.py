@@ -1,4 +1,4 @@
-"""Ctrl-C and termination: the running step is finished and saved; a second signal ends the process at once."""
+"""SIGINT (Ctrl-C) and SIGTERM: the current step is finished and saved; a second signal ends the process at once."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def graceful() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM only ask: the work stops at its next :func:`check`."""
+    """While the block runs, SIGINT and SIGTERM only request a stop: the work stops at its next :func:`check`."""
     global _received
     _received = None
     previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -39,11 +39,11 @@ def graceful() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether a signal has asked to stop."""
+    """Whether a signal has requested a stop."""
     return _received is not None
 
 
 def check() -> None:
-    """Raise :class:`Interrupted` if a signal has asked to stop."""
+    """Raise :class:`Interrupted` if a signal has requested a stop."""
     if _received is not None:
         raise Interrupted(_received)

@@ -1,4 +1,4 @@
-"""Numbers over time of one stage, consistent after a resume: a table, TensorBoard, and events for who listens."""
+"""Metrics of a stage by step, consistent after a resume: as a CSV table, in TensorBoard, and as events."""
 
 import csv
 import io
@@ -19,8 +19,8 @@ from worldmodels.core.files import disk_errors, write_bytes
 class MetricsLog:
     """Rows of numbers by step: in ``metrics.csv``, for TensorBoard in ``tensorboard/``, and as events.
 
-    A resumed stage opens it with the step it resumes at: later rows of the killed process are dropped, so that the
-    files equal those of an uninterrupted run.
+    resume_step: the step from which a resumed stage continues. Later rows of the killed process are dropped, so that
+    the table and the curves are those of an uninterrupted run.
     """
 
     def __init__(self, directory: Path, columns: tuple[str, ...], resume_step: int = 0) -> None:
@@ -29,11 +29,11 @@ class MetricsLog:
         self._curves = _TensorBoard(directory / "tensorboard", resume_step)
 
     def has(self, step: int) -> bool:
-        """Whether there is a row of this step."""
+        """Whether the table has a row for ``step``."""
         return self._table.has(step)
 
     def log(self, step: int, **numbers: float) -> None:
-        """Add one row; columns that are not given stay empty."""
+        """Add a row; columns for which no number is given stay empty."""
         values = {name: float(value) for name, value in numbers.items()}
         for sink in (self._table, self._curves):
             sink.write(step, values)
@@ -45,7 +45,7 @@ class MetricsLog:
 
 
 class _Table:
-    """A CSV file, complete on the disk after every row."""
+    """A CSV file, to which every row is written at once."""
 
     def __init__(self, path: Path, columns: tuple[str, ...], resume_step: int) -> None:
         self._path, self._columns = path, columns
@@ -68,7 +68,7 @@ class _Table:
 
 
 class _TensorBoard:
-    """A file of events per process; made with the first row, since importing TensorBoard takes a while."""
+    """TensorBoard's event files, one per process. Created with the first row, because importing TensorBoard is slow."""
 
     def __init__(self, directory: Path, resume_step: int) -> None:
         self._directory, self._resume_step = directory, resume_step
@@ -86,10 +86,10 @@ class _TensorBoard:
 
 
 class _Events:
-    """One file of TensorBoard's, on the disk after every row.
+    """One event file of TensorBoard, to which every row is written at once.
 
-    TensorBoard's own writer holds rows back for minutes, which a killed process loses, and meets a full disk in a
-    thread where nobody can catch it.
+    TensorBoard's own writer buffers rows for minutes, and they are lost if the process is killed. It also writes from a
+    background thread, where the error of a full disk cannot be caught.
     """
 
     def __init__(self, directory: Path, first_step: int) -> None:
@@ -101,7 +101,7 @@ class _Events:
         self._file = open(directory / name, "ab", buffering=0)  # noqa: SIM115
         self._writer: Any = RecordWriter(self._file)
         self._add(Event(wall_time=time.time(), step=first_step, file_version="brain.Event:2"))
-        # Tells TensorBoard to forget what an earlier process wrote from this step on.
+        # Tells TensorBoard to discard what an earlier process wrote from this step on.
         self._add(Event(wall_time=time.time(), step=first_step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -119,15 +119,15 @@ class _Events:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a table that has these columns; of another one, none."""
+    """The rows of a table; none if its columns are not ``columns``."""
     names, rows = _cells(path)
     return [dict(zip(names, row, strict=True)) for row in rows] if tuple(names) == columns else []
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """The columns (R,) float64 of a ``metrics.csv``, NaN where a cell is empty.
+    """The columns of a ``metrics.csv`` by name, each (R,) float64 with NaN for empty cells.
 
-    A file without rows gives none, an absent one too; an unfinished last line is left out.
+    The result is empty if the file is absent or has no rows. An incomplete last line is ignored.
     """
     names, rows = _cells(path)
     numbers = np.array([[_value(cell) for cell in row] for row in rows])
@@ -135,11 +135,11 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 
 def _cells(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the rows that are rows: with a step, as many cells, and a line to the end."""
+    """The names of the columns, and the complete rows: those with a step, a cell per column and a line end."""
     if not path.is_file():
         return [], []
     text = path.read_bytes().decode(errors="replace")
-    # A line that a process has left unfinished, or is about to finish, is not a row.
+    # A last line without a line end was left by a killed process, or is still being written.
     whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
     try:
         names, *rows = list(csv.reader(whole)) or [[]]

@@ -1,4 +1,4 @@
-"""Progress of long work, told to whoever listens (see ``events.py``)."""
+"""Progress of long work, sent to listeners as events (see ``events.py``)."""
 
 import time
 from types import TracebackType
@@ -8,9 +8,10 @@ from worldmodels.core.events import Advanced, Ended, Started, emit
 
 
 class Progress:
-    """``with Progress(total, "vision", "steps", done) as bar: bar.advance(1, loss=3.2)``.
+    """Reports progress: ``with Progress(total, "vision", "steps", done) as bar: bar.advance(1, loss=3.2)``.
 
-    total: amount of work; done: what an earlier process finished (it does not count for the rate).
+    total: units of work in all; what: name of the work; unit: name of its units; done: units that an earlier process
+    finished, which do not count for the rate.
     """
 
     def __init__(self, total: int, what: str, unit: str, done: int = 0) -> None:
@@ -24,7 +25,7 @@ class Progress:
         return self
 
     def advance(self, amount: int = 1, **numbers: float) -> None:
-        """Count ``amount`` more units; ``numbers`` are shown beside the rate."""
+        """Report ``amount`` more units as finished; ``numbers`` are shown beside the rate."""
         self.done += amount
         self._numbers.update(numbers)
         rate = self.rate
@@ -33,7 +34,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second of this process."""
+        """Units per second in this process."""
         return (self.done - self._before) / max(time.monotonic() - self._started, 1e-9)
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""Seeds: they belong to the work and not to a process, and training never meets those of evaluation."""
+"""Seeds of episodes and random streams: they depend on the work alone, and training never uses those of evaluation."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -22,7 +22,7 @@ _EVALUATION_FLOOR = 1 << 30
 
 
 class Stream(IntEnum):
-    """Every use of random numbers that are not the environments': two uses of one seed never share their numbers."""
+    """A number for each use of random numbers outside the environments, so that no two uses share a random stream."""
 
     FRAME_WINDOWS = 11
     FRAME_ORDER = 12
@@ -40,10 +40,10 @@ class Stream(IntEnum):
 
 
 def episode_seeds(purpose: str, seed: int, count: int, *key: int) -> list[int]:
-    """``count`` environment seeds of 31 bits for one piece of work.
+    """``count`` environment seeds of 31 bits for ``purpose``, which follow from ``seed`` and ``key``.
 
-    Those of evaluation have their highest bit set and all others have not, so that no score is ever taken on a track
-    that training or selection has seen.
+    Seeds for "evaluation" have their highest bit (2**30) set and all others do not, so that no agent is scored on an
+    episode that was used for training or selection.
     """
     sequence = np.random.SeedSequence([seed, _PURPOSES[purpose], *key])
     words = sequence.generate_state(count, np.uint32) & (_EVALUATION_FLOOR - 1)
@@ -52,11 +52,15 @@ def episode_seeds(purpose: str, seed: int, count: int, *key: int) -> list[int]:
 
 
 def row_seeds(seed: int | Sequence[int | None] | None, count: int) -> list[int]:
-    """One 31-bit seed per row of a vector environment, from what ``reset`` was given."""
+    """One seed per row of a vector environment, from the ``seed`` argument of its ``reset``.
+
+    A sequence must hold one seed per row, or it is a :class:`UserError`; 31-bit seeds are derived from an integer, and
+    drawn at random for None.
+    """
     if seed is None or isinstance(seed, int | np.integer):
         sequence = np.random.SeedSequence(None if seed is None else int(seed))
         return [int(word) >> 1 for word in sequence.generate_state(count)]
-    seeds = [int(one) for one in seed if one is not None]
+    seeds = [int(row_seed) for row_seed in seed if row_seed is not None]
     if len(seeds) != count:
         raise UserError(f"expected {count} seeds, one per environment, got {len(seeds)}")
     return seeds

@@ -1,7 +1,7 @@
-"""Settings: frozen dataclasses whose fields say themselves which values they take.
+"""Settings: frozen dataclasses whose fields declare which values they accept.
 
-One source serves all: the annotation says the type, the field's rule the bounds, the docstring below it the meaning.
-:func:`check` refuses by them, :func:`from_json` reads by them, and the command line makes options and help of them.
+The annotation of a field gives its type, its rule the bounds, and the docstring below it the meaning. :func:`check`,
+:func:`from_json` and the command line, with its options and help, all use these declarations.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ from worldmodels.core.errors import UserError
 T = TypeVar("T")
 _RULE = "rule"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9-]*"
-"""What settings are called that have no class of their own, such as phases."""
+"""Pattern for the names in a table of settings, such as the names of phases."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Which values a field takes: numbers within bounds, texts out of some choices, or sequences of either.
+    """Which values a field accepts: numbers within bounds, strings out of some choices, or sequences of either.
 
-    low, high: least and greatest value; above: every value is greater; choices: every possible value; nonempty: a
-    sequence has at least one element. Bounds of a sequence hold for each of its elements.
+    low, high: inclusive bounds; above: an exclusive lower bound; choices: all valid values; nonempty: a sequence must
+    have at least one element. The other rules of a sequence apply to each of its elements.
     """
 
     low: float | None = None
@@ -36,7 +36,7 @@ class Rule:
     nonempty: bool = False
 
     def text(self) -> str:
-        """The rule for people: "at least 0", "positive", "one of a, b"; empty where everything of the type will do."""
+        """The rule in words: "at least 0", "positive", "one of a, b"; empty if every value of the type is valid."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         bounds = []
@@ -49,7 +49,7 @@ class Rule:
         return " and ".join(bounds)
 
     def admits(self, value: Any) -> bool:
-        """Whether a single value, of the right type, is within the bounds; NaN and infinity never are."""
+        """Whether a single value of the right type satisfies the rule; NaN and infinity never do."""
         if self.choices:
             return value in self.choices
         if isinstance(value, str | Path):
@@ -68,43 +68,46 @@ def number(
     high: float | None = None,
     nonempty: bool = False,
 ) -> Any:
-    """A field for a number, or for a tuple of numbers, within bounds."""
+    """A field for a number or a tuple of numbers; ``low`` and ``high`` are inclusive bounds, ``above`` is exclusive."""
     return dataclasses.field(default=default, metadata={_RULE: Rule(low, above, high, nonempty=nonempty)})
 
 
 def choice(default: str | tuple[str, ...], *choices: str, nonempty: bool = False) -> Any:
-    """A field for one of some texts, or for a tuple of them."""
+    """A field for one of ``choices``, or for a tuple of them."""
     return dataclasses.field(default=default, metadata={_RULE: Rule(choices=choices, nonempty=nonempty)})
 
 
 def text(default: str | tuple[str, ...] | Path | None) -> Any:
-    """A field for a free text, a path or a truth value, or for a tuple of texts, which something else checks."""
+    """A field for a string, a path, a boolean or a tuple of strings, of which only the type is checked."""
     return dataclasses.field(default=default, metadata={_RULE: Rule()})
 
 
 def part(kind: Callable[[], Any]) -> Any:
-    """A field for settings of their own."""
+    """A field that holds further settings; ``kind()`` gives its default."""
     return dataclasses.field(default_factory=kind, metadata={_RULE: Rule()})
 
 
 def rule_of(item: "dataclasses.Field[Any]") -> Rule | None:
-    """The rule of a field, or None for one that was declared without."""
+    """The rule of a field, or None if it was declared without one."""
     return item.metadata.get(_RULE)
 
 
 def option_name(path: str) -> str:
-    """The option of a field, as it is typed: "vision.latent_size" is "--vision.latent-size"."""
+    """The command-line option of a field: "--vision.latent-size" for "vision.latent_size"."""
     return f"--{path}".replace("_", "-")
 
 
 def check(settings: Any, where: str = "") -> None:
-    """Refuse a value of the wrong type or out of its bounds with a :class:`UserError` that names the option."""
+    """Raise a :class:`UserError` that names the option, for a value of the wrong type or out of bounds.
+
+    where: prefix of the options' names, such as "vision.". A field without a rule is a TypeError.
+    """
     hints = get_type_hints(type(settings))
     for item in dataclasses.fields(settings):
         rule = rule_of(item)
         if rule is None:
             raise TypeError(
-                f"{type(settings).__name__}.{item.name} has no rule; declare it by worldmodels.core.settings"
+                f"{type(settings).__name__}.{item.name} has no rule; declare it with worldmodels.core.settings"
             )
         _check_value(getattr(settings, item.name), hints[item.name], rule, f"{where}{item.name}")
 
@@ -114,7 +117,7 @@ def _check_value(value: Any, kind: Any, rule: Rule, path: str) -> None:
     if get_origin(kind) in (Union, UnionType):  # X | None
         if value is None:
             return
-        kind = next(one for one in get_args(kind) if one is not NoneType)
+        kind = next(member for member in get_args(kind) if member is not NoneType)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, kind):  # type: ignore[arg-type]
             raise UserError(f"{name} must be a table of settings, got {value!r}")
@@ -122,10 +125,10 @@ def _check_value(value: Any, kind: Any, rule: Rule, path: str) -> None:
     elif get_origin(kind) is dict:
         if not isinstance(value, dict):
             raise UserError(f"{name} must be a table, got {value!r}")
-        for key, one in value.items():
-            if not re.fullmatch(_NAME, str(key)):  # it becomes an option, and the name of a folder
-                raise UserError(f"names in {name} must be of letters, digits and -, got {key!r}")
-            _check_value(one, get_args(kind)[1], rule, f"{path}.{key}")
+        for key, entry in value.items():
+            if not re.fullmatch(_NAME, str(key)):  # the name becomes part of an option and of a folder's name
+                raise UserError(f"names in {name} must consist of letters, digits and -, got {key!r}")
+            _check_value(entry, get_args(kind)[1], rule, f"{path}.{key}")
     elif get_origin(kind) is tuple:
         _check_sequence(value, get_args(kind)[0], rule, name)
     elif not _fits(value, kind):
@@ -138,7 +141,7 @@ def _check_sequence(value: Any, kind: Any, rule: Rule, name: str) -> None:
     shown = " ".join(map(str, value)) if isinstance(value, tuple) else repr(value)
     each = f" that are {rule.text()}" if rule.text() and not rule.choices else ""
     wanted = f"some of {', '.join(rule.choices)}" if rule.choices else f"{_PLURALS[kind]}{each}"
-    fits = isinstance(value, tuple) and all(_fits(one, kind) and rule.admits(one) for one in value)
+    fits = isinstance(value, tuple) and all(_fits(item, kind) and rule.admits(item) for item in value)
     if not fits or (rule.nonempty and not value):
         raise UserError(f"{name} must be {wanted}, got {shown or 'nothing'}")
     if rule.choices and len(set(value)) < len(value):
@@ -160,20 +163,21 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def to_json(settings: Any) -> dict[str, Any]:
-    """Settings as JSON-able values; tuples are lists."""
+    """Settings as JSON-serialisable values; tuples become lists."""
     return {name: _plain(value) for name, value in dataclasses.asdict(settings).items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return {key: _plain(one) for key, one in value.items()} if isinstance(value, dict) else value
+    return {key: _plain(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def from_json(kind: type[T], content: Any, default: "T | None" = None, where: str = "") -> T:
-    """Settings of a class from what :func:`to_json` wrote, or from some of it, the rest being as in ``default``.
+    """Settings of class ``kind`` from the output of :func:`to_json`.
 
-    A name that does not exist and a value of the wrong type or out of its bounds are a :class:`UserError`.
+    Settings that are missing are those of ``default``, or without it the defaults of the class. Raises
+    :class:`UserError` for a name that does not exist, and for a value of the wrong type or out of bounds.
     """
     built = _built(kind, content, default, where)
     check(built, where)
@@ -203,16 +207,17 @@ def _value(kind: Any, value: Any, before: Any, path: str) -> Any:
         return _built(kind, value, before, f"{path}.")  # type: ignore[arg-type]
     if get_origin(kind) is dict and isinstance(value, Mapping):
         inner, earlier = get_args(kind)[1], dict(before or {})
-        return earlier | {key: _value(inner, one, earlier.get(key), f"{path}.{key}") for key, one in value.items()}
+        entries = {key: _value(inner, entry, earlier.get(key), f"{path}.{key}") for key, entry in value.items()}
+        return earlier | entries
     if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_value(get_args(kind)[0], one, None, path) for one in value)
+        return tuple(_value(get_args(kind)[0], item, None, path) for item in value)
     if kind is float and type(value) is int:
         return _fraction(value)
     return value
 
 
 def _fraction(value: int) -> float:
-    """The same number, so that settings that are equal also look the same."""
+    """The integer as a float, so that equal settings are also written equally; one that is too large is infinite."""
     try:
         return float(value)
     except OverflowError:

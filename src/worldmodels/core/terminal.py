@@ -1,4 +1,4 @@
-"""Events on the terminal: a bar with rate and time left where there is one, plain lines elsewhere. Always on stderr."""
+"""Shows events on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -7,11 +7,11 @@ from typing import Any
 from worldmodels.core.event_kinds import Advanced, Ended, Event, Message, Started
 
 _PLAIN_SECONDS = 15.0
-"""Seconds between plain lines where no terminal is attached."""
+"""Seconds between plain lines if stderr is not a terminal."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42s, 3m10s, 1h05m."""
+    """Seconds in short form: 42s, 3m10s, 1h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -21,14 +21,14 @@ def duration(seconds: float) -> str:
 
 
 class Terminal:
-    """A listener that shows work to a person."""
+    """A listener that shows messages and progress to the user."""
 
     def __init__(self) -> None:
         self._bars: dict[str, tuple[Any, Any]] = {}
         self._printed: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
-        """Show one event; what is only for tables and plots is not shown."""
+        """Show one event; :class:`Measured` is for tables and plots, and is not shown."""
         if isinstance(event, Message):
             self._line(event.text)
         elif isinstance(event, Started):
@@ -73,7 +73,7 @@ class Terminal:
 
 
 def line(event: Advanced) -> str:
-    """Amount, rate, time left and numbers in one line."""
+    """Units finished, rate, time left and numbers in one line."""
     rate = f"{event.rate:,.0f}" if event.rate >= 10 else f"{event.rate:.2f}"
     left = duration(event.seconds_left)
     return f"{event.done:,}/{event.total:,} {event.unit}, {rate}/s, {left} left{_shown(event)}"
@@ -84,4 +84,4 @@ def _shown(event: Advanced | Ended) -> str:
 
 
 terminal = Terminal()
-"""The one that is used where nobody else listens."""
+"""The listener that is used if no other is registered."""

@@ -1,29 +1,29 @@
-"""Colours and letters of the pictures that are drawn for people."""
+"""Colours and text of pictures, videos and windows."""
 
 from functools import cache, lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
 BACKGROUND, PANEL, TEXT, QUIET, ACCENT = "#14171c", "#242a33", "#f2f4f7", "#9aa4b2", "#4aa8ff"
-"""Dark, so that the panels are what one sees; the accent stays visible for colour-blind people."""
+"""A dark theme, so that the panels stand out; the accent colour is visible to colour-blind people."""
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font at ``size`` pixels."""
+    """Pillow's default font at ``size`` pixels."""
     return ImageFont.load_default(size)
 
 
 @lru_cache(2048)
 def text_width(text: str, size: int) -> int:
-    """Width of a line in pixels."""
+    """Width of a line of text in pixels."""
     return round(font(size).getlength(text))
 
 
 def write(image: Image.Image, text: str, place: tuple[int, int], size: int, color: str, align: float = 0.0) -> int:
-    """Write a line with its base line at ``place`` (x, y) and return where it ends, x in pixels.
+    """Write a line of text with its baseline at ``place`` (x, y) in pixels; return the x at which the line ends.
 
-    align: which part of the line is at ``place``: 0 its left end, 0.5 its middle, 1 its right end.
+    align: the part of the line that is at ``place``: 0 its left end, 0.5 its middle, 1 its right end.
     """
     left = place[0] - round(text_width(text, size) * align)
     if text:
@@ -34,9 +34,9 @@ def write(image: Image.Image, text: str, place: tuple[int, int], size: int, colo
 
 @lru_cache(2048)
 def _letters(text: str, size: int) -> tuple[Image.Image, int, int]:
-    """A line as a mask, and where its upper left corner is from the beginning of its base line.
+    """A rendered line as a mask, and the offset (x, y) of its upper left corner from the start of its baseline.
 
-    Windows draw the same few words many times a second, and making the letters takes most of the time.
+    Cached, because windows draw the same few words many times a second and rendering them takes most of the time.
     """
     left, top, right, bottom = (round(edge) for edge in font(size).getbbox(text, anchor="ls"))
     mask = Image.new("L", (max(1, right - left), max(1, bottom - top)))

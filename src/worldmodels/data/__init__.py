@@ -1,1 +1,1 @@
-"""Recorded episodes and the latents made of them: collected, stored, encoded, exchanged."""
+"""Recorded episodes and their latents: collecting, storing, encoding and exchanging them."""

@@ -1,4 +1,4 @@
-"""Filling the episode store: whole episodes, aligned, seeded by their number."""
+"""Recording whole episodes: one per seed, played together."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +14,10 @@ from worldmodels.tasks.base import Observations, PolicyFor
 
 
 class Recorder:
-    """Keeps N episodes: the reset frame, and for every step the action, the reward and the frame after it."""
+    """An observer that records N episodes: the reset frame, and for every step the action, the reward and the next frame.
+
+    count: N; steps: the longest episode. Legend: A numbers that encode an action for M.
+    """
 
     def __init__(self, task: Task, count: int, steps: int) -> None:
         self._task = task
@@ -25,13 +28,13 @@ class Recorder:
         self._terminated = np.zeros(count, dtype=bool)
 
     def start(self, observations: Observations) -> None:
-        """Keep the reset frames."""
+        """Record the reset frames."""
         self._frames[:, 0] = observations.frames
 
     def step(
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
-        """Keep one transition of the rows ``rows``."""
+        """Record one transition of each of the rows ``rows`` (n,)."""
         now = self._length[rows]
         self._actions[rows, now] = self._task.memory_action(actions)
         self._rewards[rows, now] = rewards
@@ -41,16 +44,16 @@ class Recorder:
 
     @property
     def frames(self) -> np.ndarray:
-        """Every frame so far, (N, steps + 1, 64, 64, 3) uint8; not a copy."""
+        """The frames, (N, steps + 1, 64, 64, 3) uint8, zeros where none is recorded yet; not a copy."""
         return self._frames
 
     @property
     def lengths(self) -> np.ndarray:
-        """Steps of every episode so far, (N,) int64; not a copy."""
+        """How many steps of every episode are recorded, (N,) int64; not a copy."""
         return self._length
 
     def episodes(self, seeds: Sequence[int], renderer: str) -> list[Episode]:
-        """What was recorded, one :class:`Episode` per environment."""
+        """The recorded episodes, one per row; ``seeds``: of the rows, ``renderer``: the backend's name."""
         return [
             Episode(
                 self._frames[row, : length + 1],
@@ -67,7 +70,7 @@ class Recorder:
 def record_episodes(
     executor: Executor, task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int
 ) -> list[Episode]:
-    """Play one episode of at most ``steps`` per seed, all together, with ``policy(seeds)``, and return them all."""
+    """Play one episode of at most ``steps`` steps per seed, all together, by ``policy(seeds)``; in the order of seeds."""
 
     (episodes,) = executor.map([partial(_record, task, backend, policy, seeds, steps)])
     return episodes

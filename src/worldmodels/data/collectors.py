@@ -1,4 +1,4 @@
-"""Who plays the episodes that the collect stage records: the choices of ``collect.policy``."""
+"""Collectors play the episodes of the collect stage; ``collect.policy`` chooses one."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -17,30 +17,30 @@ from worldmodels.execution.executor import Executor
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import PolicyFor
 
-_KNOWN = ("exploration", "perturbed", "random")
+_TASK_POLICIES = ("exploration", "perturbed", "random")
 
 
 class Collector(Protocol):
-    """Plays episodes, a shard at a time and in order."""
+    """Plays the episodes of the collect stage, shard by shard and in order."""
 
     def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
-        """The episodes of shard ``index``, one per seed, of at most ``steps``: the same however often it is asked."""
+        """The episodes of shard ``index``, one per seed, of at most ``steps`` steps; the same every time it is called."""
         ...
 
     def finish(self) -> None:
-        """Every shard is stored: remove what only an unfinished collection needs."""
+        """Remove files that only an unfinished collection needs; called when every shard is stored."""
         ...
 
 
 COLLECTORS: Registry[Callable[[Executor, Task, EpisodeStore, int, torch.device, int], Collector]] = Registry(
     "learning policy", {"rainbow": "worldmodels.data.rainbow.collector:RainbowCollector"}, "worldmodels.collectors"
 )
-"""Collectors whose policy learns from its episodes, by the policy's name. They are made of an executor, a task, where
-shards are stored, a seed, a device, and the longest that all episodes together can be, in steps."""
+"""Collectors whose policy learns from the episodes that it plays, by name of the policy. Their arguments: executor, task,
+store of the shards, seed, device, and the most steps that all episodes can have together."""
 
 
 class PolicyCollector:
-    """Plays by a policy that does not learn, so that episodes depend on their seeds alone."""
+    """Plays with a policy that does not learn, so that episodes depend on their seeds alone."""
 
     def __init__(self, executor: Executor, task: Task, policy: PolicyFor) -> None:
         self._executor, self._task, self._policy = executor, task, policy
@@ -50,16 +50,16 @@ class PolicyCollector:
         return record_episodes(self._executor, self._task, backend, self._policy, seeds, steps)
 
     def finish(self) -> None:
-        """Nothing is kept."""
+        """Nothing to do: it keeps no files."""
 
 
 def make_collector(
     executor: Executor, task: Task, policy: str, directory: Path, seed: int, device: torch.device, steps: int
 ) -> Collector:
-    """The collector for the policy called ``policy``; :class:`UserError` as :func:`check_policy`.
+    """The collector for the policy called ``policy``. Raises :class:`UserError` as :func:`check_policy` does.
 
-    directory: of the collect stage, where an agent is copied to and a learner keeps what it has learnt; steps: longest
-    that all episodes of the stage together can be.
+    directory: of the collect stage, to which an agent is copied and in which a learning policy saves its state; steps:
+    the most steps that all episodes of the stage can have together.
     """
     copy = directory / "policy" / AGENT_FILE
     if copy.exists():
@@ -70,27 +70,27 @@ def make_collector(
     if policy in task.rules:
         world, rule = task.rule(policy)
         return PolicyCollector(executor, world, lambda seeds: world.perturbed(rule(seeds), seeds))
-    known: dict[str, PolicyFor] = {
+    policies: dict[str, PolicyFor] = {
         "exploration": task.exploration,
         "perturbed": lambda seeds: task.perturbed(task.exploration(seeds), seeds),
         "random": task.random_policy,
     }
-    if policy in known:
-        return PolicyCollector(executor, task, known[policy])
-    # The run holds everything it was made from, so that it goes on without the original.
+    if policy in policies:
+        return PolicyCollector(executor, task, policies[policy])
+    # The run keeps a copy of the agent, so that it can be resumed without the original.
     load_agent(policy).save(copy.parent)
     return agent_collector(executor, load_agent(copy, device.type))
 
 
 def agent_collector(executor: Executor, agent: Agent) -> Collector:
-    """The agent, with noise on its actions."""
+    """A collector that plays with the agent, with noise on its actions."""
     task = agent.task
     return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds)), seeds))
 
 
 def check_policy(task: Task, policy: str) -> None:
-    """Refuse, in one line, a policy that there is not, that is not for this task, or whose package is missing."""
-    if policy in (*_KNOWN, *task.rules):
+    """Raise :class:`UserError` for a policy that does not exist, is not for this task, or needs a missing package."""
+    if policy in (*_TASK_POLICIES, *task.rules):
         return
     if policy == "rainbow":
         if not isinstance(task.action_space, spaces.Discrete):
@@ -104,9 +104,9 @@ def check_policy(task: Task, policy: str) -> None:
         return
     if policy not in shipped_agents() and not (policy and Path(policy).exists()):
         learner = ("rainbow",) if isinstance(task.action_space, spaces.Discrete) else ()
-        known = ", ".join((*_KNOWN, *task.rules, *learner))
+        names = ", ".join((*_TASK_POLICIES, *task.rules, *learner))
         raise UserError(
-            f"unknown policy {policy!r} for {task.name}; choose {known}, a shipped agent or an agent's path"
+            f"unknown policy {policy!r} for {task.name}; choose {names}, a shipped agent or an agent's path"
         )
     agent = load_agent(policy)
     if agent.task.name != task.name:

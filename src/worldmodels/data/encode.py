@@ -1,4 +1,4 @@
-"""Turning recorded frames into latents, and what dreams start from."""
+"""Encoding recorded frames as latents, and the moments of recorded episodes from which dreams start."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ from worldmodels.vision.base import Vision, encode_frames
 
 _BATCH = 256
 _STARTS = 1000
-"""Moments that an agent keeps to start dreams from (paper's code)."""
+"""How many moments an agent keeps to start dreams from (paper's code)."""
 
 
 def encode_shard(vision: Vision, task: Task, shard: Shard, bar: Progress) -> Latents:
-    """The latents of a shard, a batch of frames at a time."""
+    """Encode the frames of a shard, a batch at a time; ``bar`` advances by one per frame."""
     mu, logvar, masks = [], [], []
     for start in range(0, shard.num_frames, _BATCH):
         interrupt.check()
@@ -36,29 +36,30 @@ def encode_shard(vision: Vision, task: Task, shard: Shard, bar: Progress) -> Lat
 
 @torch.inference_mode()
 def dream_starts(memory: MDNRNN, latents: Latents, start_steps: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """What dreams start from, out of the last episodes.
+    """S moments of the last recorded episodes, from which dreams start.
 
-    start_steps: steps of those episodes at which dreams start. Returns mu and logvar of frames, (S, 2, Z) float16, and
-    h and c of an M that has followed the episode so far, (S, 2, H) float16: zeros for first frames.
+    start_steps: the steps of the episodes at which dreams start. Returns mu and logvar of the frames at these moments,
+    (S, 2, Z) float16, and h and c of M after the steps before them, (S, 2, H) float16, which are zero for step 0.
     """
     device = next(memory.parameters()).device
     quota = max(1, _STARTS // len(start_steps))
-    # The latest episodes that come so far; short trials may have none.
-    rows = {step: (latents.lengths > step).nonzero().squeeze(1)[-quota:] for step in start_steps}
-    rows = {step: some for step, some in rows.items() if len(some)} or {0: torch.arange(len(latents.lengths))[-quota:]}
-    chosen = torch.tensor(sorted({one for some in rows.values() for one in some.tolist()}))
+    # The last episodes that are long enough for each step; in short trial runs there may be none.
+    candidates = {step: (latents.lengths > step).nonzero().squeeze(1)[-quota:] for step in start_steps}
+    episodes = {step: numbers for step, numbers in candidates.items() if len(numbers)}
+    episodes = episodes or {0: torch.arange(len(latents.lengths))[-quota:]}
+    chosen = torch.tensor(sorted({number for numbers in episodes.values() for number in numbers.tolist()}))
     lengths = latents.lengths[chosen]
-    actions = (latents.lengths.cumsum(0) - latents.lengths)[chosen]
-    frames = actions + chosen
+    first_actions = (latents.lengths.cumsum(0) - latents.lengths)[chosen]
+    first_frames = first_actions + chosen
     h, c = memory.initial_state(len(chosen))
     codes, states = [], []
-    for step in range(max(rows) + 1):
-        if step in rows:
-            there = torch.isin(chosen, rows[step])
-            here = frames[there] + step
-            codes.append(torch.stack([latents.mu[here], latents.logvar[here]], dim=1))
-            states.append(torch.stack([h, c], dim=1).cpu()[there])
+    for step in range(max(episodes) + 1):
+        if step in episodes:
+            starting = torch.isin(chosen, episodes[step])
+            frames = first_frames[starting] + step
+            codes.append(torch.stack([latents.mu[frames], latents.logvar[frames]], dim=1))
+            states.append(torch.stack([h, c], dim=1).cpu()[starting])
         now = (lengths - 1).clamp(max=step)
-        z, action = latents.mu[frames + now].float(), latents.actions[actions + now]
+        z, action = latents.mu[first_frames + now].float(), latents.actions[first_actions + now]
         h, c = memory.step(z.to(device), action.to(device), (h, c))
     return torch.cat(codes).half(), torch.cat(states).half()

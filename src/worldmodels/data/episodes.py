@@ -1,8 +1,9 @@
-"""The episode store: zarr v3 groups, one per shard, that never need to fit in memory.
+"""The episode store: zarr v3 groups, one per shard, which never have to fit in memory.
 
-A *shard* holds some whole episodes one after the other. Of an episode of T actions it keeps T+1 frames (the first is
-the reset frame, the last the one after the final action), T actions, T rewards and how it ended. A shard is written
-to a hidden directory and renamed, so that it is visible only when complete; zstd with a checksum guards every chunk.
+A *shard* holds several whole episodes one after the other. Of an episode of T actions it holds T+1 frames (the first
+is the reset frame, the last the one after the final action), T actions, T rewards and whether the world ended it. A
+shard is written to a hidden directory and renamed, so that it is visible only when complete; every chunk is compressed
+with zstd and has a checksum. Legend: E episodes, A numbers that encode an action for M.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.files import new_directory
 
 FRAME_CHUNK = 64
-"""Frames per compressed chunk: small enough for windows, large enough for zstd to see that frames repeat."""
+"""Frames per compressed chunk: few enough to read small parts, enough for zstd to exploit that frames are similar."""
 
 _DTYPES = {
     "frames": "uint8",
@@ -37,7 +38,7 @@ class Episode:
     """One playthrough of T actions.
 
     frames: (T+1, 64, 64, 3) uint8; actions: (T, A) float32, as M sees them; rewards: (T,) float32;
-    terminated: the world ended it (False: a time limit did); seed: of the environment; renderer: the backend's name.
+    terminated: whether the world ended it (False: a time limit did); seed: of the environment; renderer: the backend.
     """
 
     frames: np.ndarray
@@ -49,7 +50,11 @@ class Episode:
 
 
 class Shard:
-    """Some stored episodes, read lazily. ``lengths``: (E,) int64, actions of each episode."""
+    """Stored episodes; frames are read when they are needed, everything else at once.
+
+    lengths: (E,) int64, the actions of each episode; actions (sum of lengths, A) float32; rewards (sum of lengths,)
+    float32; terminated (E,) uint8; seeds (E,) int64. Raises :class:`UserError` for a damaged shard.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,7 +75,7 @@ class Shard:
 
     @property
     def num_frames(self) -> int:
-        """Frames in this shard: one more than the actions of each episode."""
+        """Frames in this shard: for each episode one more than it has actions."""
         return int(self._frames.shape[0])
 
     def frames(self, start: int, stop: int) -> np.ndarray:
@@ -81,11 +86,11 @@ class Shard:
             raise _damaged(self.path, error) from None
 
     def returns(self) -> np.ndarray:
-        """(E,) sum of the rewards of each episode."""
+        """The sum of the rewards of each episode, (E,)."""
         return np.array([part.sum() for part in np.split(self.rewards, np.cumsum(self.lengths)[:-1])])
 
     def episodes(self) -> Iterator[Episode]:
-        """Every episode of the shard, frames loaded one episode at a time."""
+        """Every episode of the shard; frames are loaded one episode at a time."""
         frame, step = 0, 0
         for index, length in enumerate(self.lengths.tolist()):
             yield Episode(
@@ -100,7 +105,7 @@ class Shard:
 
 
 def _checked(array: Any, name: str, dtype: str) -> Any:
-    """``array``, if it holds plain numbers of that type: arrays of objects could hide a pickle."""
+    """``array`` if it has that dtype, else ValueError; an array of objects could contain a pickle."""
     if not isinstance(array, zarr.Array) or array.dtype != np.dtype(dtype):
         raise ValueError(f"{name} is not an array of {dtype}")
     return array
@@ -112,7 +117,7 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 
 def _pieces(episodes: Sequence[Episode]) -> Iterator[tuple[int, np.ndarray]]:
-    """The frames of all episodes, a whole file's worth at a time, each with its place; copies no more than that."""
+    """The frames of all episodes in pieces that fill one file, each with its index; copies one piece at a time."""
     buffer: list[np.ndarray] = []
     held = start = 0
     for episode in episodes:
@@ -135,7 +140,7 @@ class EpisodeStore:
         self.directory = directory
 
     def shard_path(self, index: int) -> Path:
-        """Where shard ``index`` lies, written or not."""
+        """The path of shard ``index``, whether or not it is written."""
         return self.directory / f"shard-{index:05d}.zarr"
 
     def has(self, index: int) -> bool:
@@ -143,7 +148,7 @@ class EpisodeStore:
         return self.shard_path(index).is_dir()
 
     def write(self, index: int, episodes: Sequence[Episode]) -> None:
-        """Write one shard; it appears under its name only when every byte is on the disk."""
+        """Write one shard, which gets its name only when every byte is on the disk. Episodes must have one renderer."""
         frames = sum(len(episode.frames) for episode in episodes)
         codec = ZstdCodec(level=3, checksum=True)
         with new_directory(self.shard_path(index)) as temporary:
@@ -172,11 +177,11 @@ class EpisodeStore:
                 group.create_array(name, data=values, chunks=values.shape, compressors=codec)
 
     def paths(self) -> list[Path]:
-        """The complete shards, in order."""
+        """Paths of the complete shards, in order."""
         return sorted(self.directory.glob("shard-*.zarr"))
 
     def shards(self) -> list[Shard]:
-        """Every complete shard."""
+        """Every complete shard. Raises :class:`UserError` if there is none."""
         paths = self.paths()
         if not paths:
             raise UserError(f"no episodes in {self.directory}; run the collect stage first")

@@ -1,4 +1,4 @@
-"""The latents on disk: one safetensors file per shard of episodes, bound to the V that encoded them."""
+"""Latents on disk: one safetensors file per shard of episodes, with the digest of the V that encoded them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _NAMES = ("mu", "logvar", "actions", "rewards", "terminated", "lengths")
 
 
 def latents_path(directory: Path, index: int) -> Path:
-    """Where the latents of shard ``index`` lie."""
+    """The path of the latents of shard ``index``."""
     return directory / f"latents-{index:05d}.safetensors"
 
 
@@ -26,7 +26,7 @@ def save_latents(directory: Path, index: int, latents: Latents, vision_digest: s
 
 
 def load_part(directory: Path, index: int, vision_digest: str) -> dict[str, Tensor]:
-    """The latents of shard ``index`` by name; those of another V, and other tensors, are refused."""
+    """The tensors of shard ``index`` by name. Raises :class:`UserError` for those of another V and for other tensors."""
     path = latents_path(directory, index)
     tensors, meta = load_tensors(path)
     if meta.get("vision") != vision_digest or set(tensors) - {"action_mask"} != set(_NAMES):
@@ -35,9 +35,9 @@ def load_part(directory: Path, index: int, vision_digest: str) -> dict[str, Tens
 
 
 def load_latents(directory: Path, count: int, vision_digest: str) -> Latents:
-    """Load the latents of ``count`` shards; those of another V are refused."""
+    """Load the latents of ``count`` shards. Raises :class:`UserError` as :func:`load_part` does."""
     loaded = [load_part(directory, index, vision_digest) for index in range(count)]
     names = set(_NAMES).union(*loaded)
     if any(set(part) != names for part in loaded):
-        raise UserError(f"some latents in {directory} have action masks and some have none; delete it")
+        raise UserError(f"only some latents in {directory} have action masks; delete it and run the encode stage again")
     return Latents(**{name: torch.cat([part[name] for part in loaded]) for name in names})

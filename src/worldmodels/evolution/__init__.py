@@ -1,1 +1,1 @@
-"""Evolving C: phases, the loop that runs them, and where fitness comes from."""
+"""Evolving C: phases, the loop of a phase, the search space, and fitness in the real world and in dreams."""

@@ -1,4 +1,4 @@
-"""Settings of evolution: a list of phases, which all have the same settings."""
+"""Settings of evolution and of its phases, which are all of one class."""
 
 from dataclasses import dataclass
 
@@ -7,50 +7,55 @@ from worldmodels.core.settings import choice, number, part, text
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """One phase of an evolution: generations in one world, from the C of the phase before (or of the last round)."""
+    """One phase of an evolution: generations in one world, starting from the C of the previous phase or round."""
 
     world: str = choice("real", "real", "dream")
-    """Where candidates get their fitness: in the real world or in dreams. Validation is always in the real world."""
+    """Where the fitness of candidates is computed: in the real world or in dreams. Validation is always in the real
+    world."""
     generations: int = number(60, low=1)
     """Generations of the phase."""
     population: int = number(16, low=2)
     """Candidates per generation."""
     episodes: int = number(4, low=1)
-    """Episodes that every candidate of the first generation plays; new ones in each generation."""
+    """Episodes per candidate in the first generation. Every generation uses new episodes."""
     episodes_growth: float = number(0.0, low=0)
-    """Episodes added per generation: the closer candidates come to each other, the finer they must be told apart."""
+    """Episodes added per generation, may be a fraction: later candidates differ less and need more episodes to be
+    ranked."""
     hard_episode_fraction: float = number(0.0, low=0, high=1)
-    """Share of a generation's episodes (never all) that are those on which the generation before did worst."""
+    """Fraction of a generation's episodes that repeat those with the lowest returns in the previous generation; at least
+    one episode is new."""
     max_steps: int = number(0, low=0)
     """Longest fitness episode of the first generation, in steps; 0 means the task's limit."""
     max_steps_growth: int = number(0, low=0)
-    """Steps by which it grows per generation, up to the task's limit."""
+    """Steps by which max_steps grows per generation, up to the task's limit."""
     patience: int = number(0, low=0)
     """A fitness episode ends after this many steps without a positive reward; 0 means never. In the real world only."""
     sigma: float = number(0.1, above=0)
     """Initial step size."""
     warm_start_sigma: float = number(0.0, low=0)
-    """Initial step size where the phase starts from an evolved C; 0 means as from zero. Beside weights that have grown,
-    small steps change nothing."""
+    """Initial step size if the phase starts from an evolved C; 0 means sigma. The weights of an evolved C are large, and
+    small steps change little."""
     sigma_decay: float = number(0.98, above=0, high=1)
     """Factor of the step size after every generation, on top of the strategy's own adaptation."""
     sigma_hold: int = number(14, low=0)
-    """Generations before that decay begins."""
+    """Generations before this decay begins."""
     lr: float = number(0.01, above=0)
-    """pepg: Adam's learning rate of the mean."""
+    """pepg only: Adam's learning rate for the mean."""
     weight_decay: float = number(0.005, low=0)
-    """pepg: what a candidate loses of its rank (-0.5 to 0.5) per mean square of its point in the search space."""
+    """pepg only: a candidate's rank (-0.5 to 0.5) is reduced by this times the mean square of its coordinates in the
+    search space."""
     subspace: str = choice("recorded", "recorded", "visited")
-    """Whose inputs the principal components are of: those along recorded episodes, or those that C itself visits."""
+    """Inputs whose principal components span the search space: those along recorded episodes, or those that C itself
+    visits."""
     validate_every: int = number(10, low=1)
     """Generations between validations of the distribution's mean."""
     validation_episodes: int = number(32, low=1)
     """Episodes of a validation, the same ones each time and never used for fitness."""
     reevaluate_top_k: int = number(1, low=1)
-    """How many of the best means are played once more in the end, on other episodes; the best over all episodes counts.
-    1: the best validation counts."""
+    """Number of best means that are evaluated again at the end, on other episodes; the one with the best score over all
+    its episodes is chosen. With 1, the one with the best validation score is chosen."""
     reevaluation_episodes: int = number(200, low=1)
-    """Episodes of that reevaluation."""
+    """Episodes of this reevaluation."""
 
 
 def _phases() -> dict[str, PhaseConfig]:
@@ -62,13 +67,14 @@ class EvolutionConfig:
     """How C is evolved: phases, one after the other."""
 
     strategy: str = text("sep-cma")
-    """What evolves it: cma (the full covariance), sep-cma (a diagonal one) or pepg (parameter-exploring policy
-    gradients)."""
+    """Evolution strategy: cma (CMA-ES with the full covariance matrix), sep-cma (CMA-ES with a diagonal one) or pepg
+    (parameter-exploring policy gradients)."""
     components: int = number(32, low=0)
-    """Principal components of what C sees in which it is evolved; 0 means every one of its weights by itself."""
+    """Number of principal components of C's inputs that span the search space; 0 means one dimension for every weight
+    of C."""
     backend: str = text("")
     """The task's backend for fitness and validation in the real world; empty means its fastest."""
     sequence: tuple[str, ...] = text(("real",))
-    """Names of the phases that are done, in order. Short: --phases."""
+    """Names of the phases to run, in order. Short form: --phases."""
     phases: dict[str, PhaseConfig] = part(_phases)
-    """The phases by name; those that the sequence leaves out are there for ablations and for you."""
+    """The phases by name; those that are not in the sequence serve ablations, or can be chosen with --phases."""

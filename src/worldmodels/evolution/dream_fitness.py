@@ -1,4 +1,4 @@
-"""Fitness from dreams: all candidates dream at once, thousands of times faster than they could play."""
+"""Fitness in dreams: all candidates dream in one batch, which is much faster than playing in the real world."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,22 +16,22 @@ from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 
 _ROWS = 2048
-"""Dreams advanced together on a CPU; their state then stays in its caches."""
+"""Dreams advanced together on a CPU, few enough for their state to stay in its caches."""
 _FULL = 0.75
-"""Rows that have ended are dropped, on a CPU, when fewer than this share goes on."""
+"""On a CPU, ended rows are dropped as soon as fewer than this fraction of the rows are still running."""
 _EVERY = 32
-"""Steps that a GPU dreams before it is asked whether dreams have ended; asking makes it wait."""
+"""Steps that a GPU dreams between two checks whether dreams have ended, because a check makes it wait."""
 _FEW = 4096
-"""Rows below which a GPU takes as long for half of them."""
+"""Number of rows below which a GPU takes as long for half as many."""
 _RECORDED = 12
-"""Batches of different shapes that are held ready for a GPU."""
+"""Maximum number of batches, of different shapes, that are kept with their CUDA graphs."""
 
 
 class DreamFitness:
-    """The returns of controllers in dreams; every controller dreams every seed.
+    """The returns of controllers in dreams; every controller plays the dreams of all seeds.
 
-    Patience has no meaning here, since M's reward is never exactly zero. dream_model, dtype and streams: as in
-    :class:`~worldmodels.dream.dreams.Dreams`.
+    ``patience`` is ignored, because the rewards that M predicts fluctuate around zero. dream_model, dtype and streams:
+    as in :class:`~worldmodels.dream.dreams.Dreams`.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class DreamFitness:
     def __call__(
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
-        """Returns (N, E) and how many steps were dreamt."""
+        """The returns (N, E) float64, and the total number of dream steps."""
         rows = len(controllers) * len(seeds) if self._dreaming.on_device else _ROWS
-        together = max(1, rows // len(seeds))
-        starts = range(0, len(controllers), together)
+        count = max(1, rows // len(seeds))
+        starts = range(0, len(controllers), count)
         chunks = [
-            partial(_dream, self._dreaming, controllers[start : start + together], seeds, steps) for start in starts
+            partial(_dream, self._dreaming, controllers[start : start + count], seeds, steps) for start in starts
         ]
         results = list(self._executor.map(chunks))
         return np.concatenate([returns for returns, _ in results]), sum(dreamt for _, dreamt in results)
@@ -64,12 +64,12 @@ class DreamFitness:
 def _dream(
     dreaming: "_Dreaming", controllers: np.ndarray, seeds: Sequence[int], steps: int, environments: Environments
 ) -> tuple[np.ndarray, int]:
-    """Returns (n, E) of some of the controllers, and steps; no environment is needed."""
+    """The returns (n, E) of some of the controllers, and the number of dream steps; ``environments`` is not used."""
     return dreaming.returns(controllers, seeds, steps)
 
 
 class _Dreaming:
-    """Dreams of many controllers at once, and on a GPU the batches that are held ready for more of them."""
+    """Runs the dreams of many controllers at once; on a GPU, keeps batches and their CUDA graphs for reuse."""
 
     def __init__(self, dreams: Dreams) -> None:
         self._dreams, self._agent = dreams, dreams.agent
@@ -77,12 +77,12 @@ class _Dreaming:
 
     @property
     def on_device(self) -> bool:
-        """Whether random numbers are computed on the device, so that it need not be waited for."""
+        """Whether random numbers are computed on the device, so that steps need no synchronisation."""
         return self._dreams.noise is CounterBasedStreams
 
     @torch.inference_mode()
     def returns(self, controllers: np.ndarray, seeds: Sequence[int], steps: int) -> tuple[np.ndarray, int]:
-        """Returns (n, E) of controllers (n, P) on dreams with the given seeds, and steps."""
+        """The returns (n, E) of controllers (n, P) in dreams with the given seeds, and the number of dream steps."""
         batch = self._started(controllers, seeds)
         returns, lived = torch.zeros_like(batch.rows.returns), torch.zeros_like(batch.rows.lived)
         every = _EVERY if self.on_device else 1
@@ -117,23 +117,23 @@ class _Dreaming:
         return self._settled(Batch(dreams, self._agent.controllers(parameters), streams, rows, whole=True))
 
     def _size(self, left: int, size: int) -> int:
-        """With how many of ``size`` rows to go on when ``left`` have not ended."""
+        """The number of rows with which to continue a batch of ``size`` rows, ``left`` of which have not ended."""
         if not self.on_device:
             return left if left < _FULL * size else size
-        # Few sizes, since every one of them is recorded.
+        # Only a few different sizes, because a CUDA graph is recorded for each.
         while size // 2 >= max(left, _FEW // 2):
             size //= 2
         return size
 
     def _settled(self, batch: Batch) -> Batch:
-        """The batch, on a GPU in the place of an earlier one of the same shapes, whose record then serves it."""
+        """The batch; on a GPU, copied into a kept batch of the same shapes, whose CUDA graph is used again."""
         if not self.on_device:
             return batch
-        known = shapes(batch)
-        if known in self._standing:
-            self._standing[known].fill(batch)
+        key = shapes(batch)
+        if key in self._standing:
+            self._standing[key].fill(batch)
         else:
             if len(self._standing) == _RECORDED:
                 del self._standing[next(iter(self._standing))]
-            self._standing[known] = StandingBatch(batch, _EVERY)
-        return self._standing[known]
+            self._standing[key] = StandingBatch(batch, _EVERY)
+        return self._standing[key]

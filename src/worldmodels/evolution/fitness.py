@@ -1,4 +1,4 @@
-"""Where fitness comes from: episodes in the real world, dreams (``dream_fitness.py``), or several kinds of them."""
+"""Fitness of controllers: in the real world, in dreams (``dream_fitness.py``), or divided between several of these."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,12 +14,12 @@ from worldmodels.rollouts import Rollouts, rollout
 
 
 class Fitness(Protocol):
-    """Returns of controllers. Legend: N controllers, P parameters, E episodes."""
+    """Computes the returns of controllers. Legend: N controllers, P parameters, E episodes."""
 
     def __call__(
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
-        """Returns (N, E) float64 of controllers (N, P) on episodes with the given seeds, and the steps that it took.
+        """The returns (N, E) float64 of controllers (N, P) on episodes with the given seeds, and the steps in total.
 
         steps: longest episode; patience: steps without a positive reward after which an episode ends, None for never.
         """
@@ -27,7 +27,7 @@ class Fitness(Protocol):
 
 
 class WorldFitness:
-    """Every controller plays every episode in the real world, many rows together."""
+    """Fitness in the real world: every controller plays every episode, in batches of environments."""
 
     def __init__(self, executor: Executor, agent: Agent, backend: str) -> None:
         self._executor, self._agent, self._backend = executor, agent, backend
@@ -35,13 +35,13 @@ class WorldFitness:
     def __call__(
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
-        """Returns (N, E) and steps."""
-        everyone, everywhere = np.repeat(controllers, len(seeds), axis=0), list(seeds) * len(controllers)
-        # Parts of one size, since environments are kept only for as many again.
-        size = -(-len(everyone) // -(-len(everyone) // self._agent.task.max_envs))
-        parts = [slice(start, start + size) for start in range(0, len(everyone), size)]
+        """The returns (N, E) and the total number of steps."""
+        row_controllers, row_seeds = np.repeat(controllers, len(seeds), axis=0), list(seeds) * len(controllers)
+        # Parts of equal size, because kept environments can only be used again for as many rows.
+        size = -(-len(row_seeds) // -(-len(row_seeds) // self._agent.task.max_envs))
+        parts = [slice(start, start + size) for start in range(0, len(row_seeds), size)]
         chunks = [
-            partial(_play, self._agent, self._backend, everyone[part], everywhere[part], steps, patience)
+            partial(_play, self._agent, self._backend, row_controllers[part], row_seeds[part], steps, patience)
             for part in parts
         ]
         results = list(self._executor.map(chunks))
@@ -65,7 +65,7 @@ def _play(
 
 
 class SharedFitness:
-    """Every controller plays its share of the episodes in each of several kinds of worlds."""
+    """Divides the episodes between several kinds of fitness; every controller is measured by each of them."""
 
     def __init__(self, kinds: Sequence[Fitness]) -> None:
         self._kinds = kinds
@@ -73,7 +73,7 @@ class SharedFitness:
     def __call__(
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
-        """Returns (N, E) and steps."""
+        """The returns (N, E) and the total number of steps."""
         returns, done = np.zeros((len(controllers), len(seeds))), 0
         for index, fitness in enumerate(self._kinds):
             share = slice(index, None, len(self._kinds))

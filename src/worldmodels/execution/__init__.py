@@ -1,1 +1,1 @@
-"""Where episodes are played: worlds in processes, EnvPool, environments that are kept, and executors."""
+"""Where episodes are played: environments in worker processes or EnvPool, their reuse, and executors."""

@@ -1,4 +1,4 @@
-"""Vector environments of tasks: made by backend, and kept from one round of episodes to the next."""
+"""Makes the vector environments of tasks, by backend, and keeps them for the next episodes."""
 
 import importlib.util
 from typing import Any
@@ -16,8 +16,8 @@ from worldmodels.tasks.base import ArrayWorld, EnvPoolWorld, ProcessWorld, Task,
 def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
     """A vector environment of ``num_envs`` copies of a task. Rows that have ended stay frozen until the next reset.
 
-    Raises :class:`UserError` for a backend that the task does not have, for packages that are missing, and for an
-    environment that would reset rows by itself.
+    Raises :class:`UserError` for fewer than one environment, a backend that the task does not have, packages that are
+    missing, and an environment with autoreset.
     """
     if num_envs < 1:
         raise UserError(f"expected at least 1 environment, got {num_envs}")
@@ -42,10 +42,10 @@ def _without_autoreset(task: Task, env: VectorEnv) -> VectorEnv:
     mode = env.metadata.get("autoreset_mode")
     if mode != AutoresetMode.DISABLED:
         env.close()
-        said = "does not say" if mode is None else f"has {mode}"
+        problem = "its metadata names no autoreset_mode" if mode is None else f"its autoreset_mode is {mode}"
         raise UserError(
-            f"expected a vector environment of {task.name} with autoreset disabled, which fakes no transition, but it "
-            f'{said}; its metadata must hold "autoreset_mode": AutoresetMode.DISABLED'
+            f"expected a vector environment of {task.name} with autoreset disabled, so that every recorded transition "
+            f'is real, but {problem}; its metadata must hold "autoreset_mode": AutoresetMode.DISABLED'
         )
     return env
 
@@ -58,25 +58,25 @@ def _check_packages(task: Task, world: ProcessWorld) -> None:
 
 
 class Environments:
-    """Keeps the environments that were made last; worker processes, and games even more, take seconds to start.
+    """Keeps the vector environment that was made last for reuse, because worker processes take seconds to start.
 
-    They end with :meth:`close`, or when this object is dropped.
+    It ends with :meth:`close`, or when this object is garbage-collected.
     """
 
     def __init__(self) -> None:
-        self._made: tuple[Task, int, str] | None = None
+        self._key: tuple[Task, int, str] | None = None
         self._env: VectorEnv | None = None
 
     def of(self, task: Task, num_envs: int, backend: str) -> VectorEnv:
-        """``num_envs`` environments, which the caller must reset: the same ones as last time, or new ones."""
-        same = self._made is not None and self._made[0] is task and self._made[1:] == (num_envs, backend)
+        """A vector environment, which the caller must reset: the kept one if it was made with the same arguments."""
+        same = self._key is not None and self._key[0] is task and self._key[1:] == (num_envs, backend)
         if self._env is None or not same:
             self.close()
-            self._env, self._made = make_envs(task, num_envs, backend), (task, num_envs, backend)
+            self._env, self._key = make_envs(task, num_envs, backend), (task, num_envs, backend)
         return self._env
 
     def close(self) -> None:
-        """End them."""
+        """Close the kept environment."""
         if self._env is not None:
             self._env.close()
             self._env = None

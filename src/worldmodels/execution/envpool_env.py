@@ -17,8 +17,9 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N environments of one EnvPool id, stepped together by its C++ threads.
 
     A row that has ended is not stepped any more: it keeps its last observation, with reward 0 and both flags False,
-    until the next reset, so that no transition is ever faked and no time is spent on it. ``reset`` needs one seed
-    per environment, or one integer from which they follow; EnvPool fixes seeds when it is built, so reset builds it.
+    until the next reset, so that every recorded transition is real and no time is spent on the row. ``reset`` takes
+    one seed per environment, or one integer from which they are derived; since EnvPool fixes seeds when a pool is
+    built, every reset builds a new pool. Raises :class:`UserError` where EnvPool is not installed.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
@@ -67,19 +68,19 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         truncated = np.zeros(self.num_envs, dtype=bool)
         if len(rows):
             action = np.ascontiguousarray(np.asarray(actions, dtype=np.float32)[rows])
-            seen, reward, end, cut, _ = self._pool.step(action, rows)
+            observations, reward, end, cut, _ = self._pool.step(action, rows)
             if len(rows) == self.num_envs:
-                self._observations = seen  # a new array from EnvPool every time: no need to copy megabytes
+                self._observations = observations  # a new array from EnvPool every time: no need to copy megabytes
             else:
                 if not self._observations.flags.writeable:
                     self._observations = self._observations.copy()
-                self._observations[rows] = seen
+                self._observations[rows] = observations
             rewards[rows], terminated[rows], truncated[rows] = reward, end, cut
             self._alive[rows] = ~(end | cut)
         return self._observations, rewards, terminated, truncated, {}
 
     def retire(self, rows: np.ndarray) -> None:
-        """Freeze rows that nobody needs any more, as if they had ended, until the next reset."""
+        """Freeze the rows ``rows``, which are not needed any more, as if they had ended, until the next reset."""
         self._alive[rows] = False
 
     def close_extras(self, **kwargs: Any) -> None:

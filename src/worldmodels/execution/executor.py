@@ -1,7 +1,7 @@
-"""Who does the work: fitness, episodes and scores are asked of one executor, which a run makes once.
+"""Executors run the work of a run: fitness, recorded episodes and scores. A run makes one executor.
 
-Work comes in chunks. A chunk is a function of the environments that its worker keeps, of fixed shape and with seeds of
-its own: its result is the same whoever does it, and however often.
+Work is divided into chunks. A chunk is a function that gets the environments that a worker keeps. Its shape and its
+seeds are fixed, so that its result depends neither on the worker nor on how often it is repeated.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,33 +13,40 @@ from worldmodels.execution.recover import WorkerDied, retrying
 
 T = TypeVar("T")
 Chunk = Callable[[Environments], T]
-"""A piece of work. It resets the environments that it takes, so that it can be repeated."""
+"""A piece of work. It resets the environments that it uses, so that it can be repeated."""
 
 
 class Executor(Protocol):
-    """Does chunks of work, somewhere."""
+    """Runs chunks of work, in this process or elsewhere."""
 
     def map(self, chunks: Iterable[Chunk[T]]) -> Iterator[T]:
-        """The results of the chunks, in their order. A chunk whose worker dies is repeated, with new environments."""
+        """The results of the chunks, in the order of the chunks.
+
+        A chunk whose worker dies is repeated with new environments.
+        """
+        ...
+
+    def release(self) -> None:
+        """Close the environments that are kept for further chunks; for when no such chunks follow soon."""
         ...
 
     def close(self) -> None:
-        """End what is kept."""
+        """End the workers and their environments; no chunk may follow."""
         ...
 
 
 class LocalExecutor:
-    """Does one chunk after the other in this process; its environments use every core."""
+    """Runs one chunk after another in this process; their environments use all cores."""
 
     def __init__(self) -> None:
         self._environments = Environments()
 
     def map(self, chunks: Iterable[Chunk[T]]) -> Iterator[T]:
-        """The results of the chunks, in their order."""
+        """The results of the chunks, in the order of the chunks."""
         for chunk in chunks:
-            yield self._done(chunk)
+            yield self._result_of(chunk)
 
-    def _done(self, chunk: Chunk[T]) -> T:
+    def _result_of(self, chunk: Chunk[T]) -> T:
         def work() -> T:
             try:
                 return chunk(self._environments)
@@ -49,17 +56,21 @@ class LocalExecutor:
 
         return retrying(work)
 
-    def close(self) -> None:
-        """End the environments."""
+    def release(self) -> None:
+        """Close the environments; new ones are made when a chunk needs them."""
         self._environments.close()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.release()
 
 
 EXECUTORS: Registry[Callable[[], Executor]] = Registry(
     "executor", {"local": "worldmodels.execution.executor:LocalExecutor"}, "worldmodels.executors"
 )
-"""Every executor by name; other packages add theirs by the entry point group "worldmodels.executors"."""
+"""Every executor by name; other packages add theirs through the entry point group "worldmodels.executors"."""
 
 
 def make_executor(name: str = "local") -> Executor:
-    """The executor called ``name``; an unknown name is a :class:`UserError`."""
+    """A new executor of the kind ``name``. Raises :class:`UserError` for an unknown name."""
     return EXECUTORS.get(name)()

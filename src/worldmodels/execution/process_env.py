@@ -1,6 +1,6 @@
-"""Stock Gymnasium environments in worker processes, as one vector environment that never resets by itself.
+"""Gymnasium environments in worker processes, as one vector environment that never resets by itself.
 
-A worker that dies or hangs is noticed; `retrying` repeats the work that was lost.
+When a worker dies or hangs, :class:`WorkerDied` is raised; :func:`retrying` repeats the lost work.
 """
 
 import contextlib
@@ -35,17 +35,19 @@ from worldmodels.execution.recover import WorkerDied, retrying
 __all__ = ["ProcessVectorEnv", "WorkerDied", "retrying"]
 
 _STARTING_SECONDS = 60.0
-"""How long a worker may at least take to start."""
+"""A worker may always take this long to start, even if the timeout is shorter."""
 
 
 class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N copies of ``gymnasium.make(env_id)`` in worker processes, each of which steps its copies in turn.
 
     A row that has ended is not stepped any more: it keeps its last observation, with reward 0 and both flags
-    False, until the next reset. ``reset`` and ``step`` return one and the same array of observations, written
-    in place. Workers start at the first ``reset``. When one dies, raises or makes no progress for ``timeout``
-    seconds, all are ended and WorkerDied is raised; the next ``reset`` starts new ones. ``env_id`` may be
-    ``module:Id-v0``; an unknown one is a UserError. ``when_closed`` is called after the workers have ended.
+    False, until the next reset. ``reset`` and ``step`` return the same array of observations every time and
+    overwrite it. Workers start at the first ``reset``. When a worker dies, raises or makes no progress for
+    ``timeout`` seconds, all workers are ended and WorkerDied is raised; the next ``reset`` starts new ones.
+
+    env_id: also as "module:Id-v0"; an unknown one is a UserError; processes: number of workers (None: one per core,
+    at most one per row); make_options: of ``gymnasium.make``; when_closed: called after the workers have ended.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
@@ -74,20 +76,20 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._env_id, self._timeout = env_id, timeout
         self._options: dict[str, Any] = {"disable_env_checker": True, **(make_options or {})}
         count = min(num_envs, processes or usable_cores())
-        # Interleaved, because neighbouring rows often end at similar times.
+        # Rows are dealt out in turn, because neighbouring rows often end at similar times.
         self._rows = [list(range(worker, num_envs, count)) for worker in range(count)]
         self._layout = layout_of(observation, action, num_envs, count)
         self._fd = anonymous_file(self._layout)
         self._shared = map_arrays(self._fd, self._layout)
         self._alive = np.zeros(num_envs, dtype=bool)
         self._workers: list[Worker] = []
-        # Also runs at the exit of the interpreter and when an environment is dropped without close().
+        # Also runs when the interpreter exits and when an environment is garbage-collected without close().
         self._finalizer = weakref.finalize(self, _dispose, self._workers, self._fd, os.getpid(), when_closed)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """First observations (N, ...) of new episodes, and an empty info; a seed per row, or one for all."""
+        """First observations (N, ...) of new episodes, and an empty info. seed: one per row, or one for all."""
         if not self._finalizer.alive:
             raise UserError("this environment is closed; make a new one")
         seeds = row_seeds(seed, self.num_envs)
@@ -107,14 +109,14 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 self._ask([("step", [row for row in rows if alive[row]]) for rows in self._rows])
         elif not self._workers:
             raise UserError("expected reset before step: no episode is running")
-        # A frozen row's shared numbers are those of its last step.
+        # The shared memory of a frozen row still holds the results of its last step.
         rewards = np.where(alive, shared["rewards"], 0.0)
         terminated, truncated = alive & shared["terminated"], alive & shared["truncated"]
         self._alive &= ~(terminated | truncated)
         return shared["observations"], rewards, terminated, truncated, {}
 
     def retire(self, rows: np.ndarray) -> None:
-        """Freeze rows that nobody needs any more, as if they had ended, until the next reset."""
+        """Freeze the rows ``rows``, which are not needed any more, as if they had ended, until the next reset."""
         self._alive[rows] = False
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -127,7 +129,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._workers.append(Worker(self._fd))
             setup = ("make", (self._env_id, self._options, rows, self._layout, len(self._workers) - 1))
             self._workers[-1].send(setup)
-        # Importing a big simulator on a busy machine takes a while, and gives no sign of life.
+        # Importing a big simulator takes long on a busy machine, and the heartbeat stands still meanwhile.
         self._collect(list(range(len(self._workers))), max(self._timeout, _STARTING_SECONDS))
 
     def _ask(self, commands: list[tuple[str, list[Any]]]) -> None:
@@ -137,9 +139,9 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._collect(asked, self._timeout)
 
     def _collect(self, pending: list[int], timeout: float) -> None:
-        """Wait for the workers ``pending``; a worker is slow, not hung, while its beat goes on."""
+        """Wait for the answers of the workers ``pending``; a worker is slow, not hung, while its heartbeat goes on."""
         beats, workers = self._shared["beats"], self._workers
-        heard = dict.fromkeys(pending, (-1, time.monotonic()))
+        last_beats = dict.fromkeys(pending, (-1, time.monotonic()))
         waiting = {workers[index].connection: index for index in pending}
         while waiting:
             for connection in wait(list(waiting), timeout / 10):
@@ -148,17 +150,17 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             now = time.monotonic()
             for index in waiting.values():
                 beat = int(beats[index])
-                if beat != heard[index][0]:
-                    heard[index] = beat, now
-                elif now - heard[index][1] > timeout:
+                if beat != last_beats[index][0]:
+                    last_beats[index] = beat, now
+                elif now - last_beats[index][1] > timeout:
                     raise WorkerDied(f"{self._name(index)} gave no answer in {timeout:g} s")
 
     def _check(self, index: int, connection: Connection) -> None:
         try:
             verdict, text = connection.recv()
         except (EOFError, OSError):
-            raise WorkerDied(f"{self._name(index)} {self._workers[index].obituary()}") from None
-        if verdict == "unmade":
+            raise WorkerDied(f"{self._name(index)} {self._workers[index].exit_reason()}") from None
+        if verdict == "make failed":
             raise UserError(f"cannot make the environment {self._env_id}: {text}")
         if verdict == "raised":
             raise WorkerDied(f"{self._name(index)} raised {text}")
@@ -170,7 +172,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _ending_workers_on_error(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:  # Ctrl-C too: an answer left in a pipe would be taken for the next command's
+        except BaseException:  # also Ctrl-C: an answer left in a pipe would be taken for that to the next command
             self._alive[:] = False
             end_workers(self._workers, patience=0.0)
             raise

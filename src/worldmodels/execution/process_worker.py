@@ -1,4 +1,4 @@
-"""The worker process of ProcessVectorEnv, seen from both ends, and the memory that both share.
+"""The worker processes of ProcessVectorEnv, the parent's handle on them, and the memory that both share.
 
 Imports no torch, because workers must start quickly.
 """
@@ -23,12 +23,12 @@ import numpy as np
 from gymnasium import spaces
 
 _GARBAGE = 50_000
-"""New objects after which a worker looks for garbage. Drawing makes thousands a step and none in cycles: looking after
-every 700, as Python does, costs CarRacing a tenth of its speed."""
+"""Threshold of Python's garbage collector in a worker, in new objects. Rendering makes thousands of objects per step,
+none of them in reference cycles; with Python's default of 700 the collector costs CarRacing a tenth of its speed."""
 HANDLED_BY_PARENT = (signal.SIGINT, signal.SIGTERM)
-"""Signals that a worker ignores; a terminal sends them to it as well, but its parent decides."""
+"""Signals that a worker ignores, because its parent handles them and ends the worker."""
 _WATCH_SECONDS = 0.2
-"""How often a worker looks whether its parent still lives."""
+"""Seconds between a worker's checks that its parent still lives."""
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -37,15 +37,15 @@ _START = (
 CLOSING_SECONDS = 5.0
 """How long a worker may take to close its environments before it is killed."""
 
-# Shared memory: one anonymous file, whose descriptor the workers inherit. It has no name, so that no death of
-# any process can leave it behind.
+# Shared memory is one anonymous file, whose descriptor the workers inherit. It has no name, so that nothing is left
+# behind, whichever process is killed.
 
 Layout = dict[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of every shared array."""
 
 
 def layout_of(observation: spaces.Box, action: spaces.Box | spaces.Discrete, count: int, workers: int) -> Layout:
-    """What a vector environment with ``count`` rows shares with its workers."""
+    """The arrays that a vector environment with ``count`` rows shares with its workers."""
     return {
         "observations": ((count, *observation.shape), np.dtype(observation.dtype).str),
         "actions": ((count, *(action.shape or ())), np.dtype(action.dtype).str),
@@ -57,7 +57,7 @@ def layout_of(observation: spaces.Box, action: spaces.Box | spaces.Discrete, cou
 
 
 def _places(layout: Layout) -> tuple[dict[str, int], int]:
-    """The offset of every array, on its own cache line, and the size of all."""
+    """The offset of every array, aligned to cache lines of 64 bytes, and the size of all arrays, in bytes."""
     offsets, end = {}, 0
     for name, (shape, dtype) in layout.items():
         offsets[name] = end
@@ -66,7 +66,7 @@ def _places(layout: Layout) -> tuple[dict[str, int], int]:
 
 
 def anonymous_file(layout: Layout) -> int:
-    """The descriptor of new memory for the arrays."""
+    """The file descriptor of new memory for the arrays of a layout."""
     size = _places(layout)[1]
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("worldmodels")
@@ -78,7 +78,7 @@ def anonymous_file(layout: Layout) -> int:
 
 
 def map_arrays(fd: int, layout: Layout) -> dict[str, np.ndarray]:
-    """The arrays; they stay valid when the descriptor is closed."""
+    """The arrays in the memory of ``fd``; they stay valid when the descriptor is closed."""
     offsets, size = _places(layout)
     memory = mmap.mmap(fd, size)
     return {
@@ -89,24 +89,24 @@ def map_arrays(fd: int, layout: Layout) -> dict[str, np.ndarray]:
 class Worker:
     """A process and the connection to it.
 
-    A plain subprocess rather than a multiprocessing one, which would run the caller's main script again, with
-    its import of torch, and would need the ``if __name__ == "__main__"`` guard in it.
+    It is a plain subprocess: a process of multiprocessing would run the caller's main script again, which imports
+    torch, and would require the ``if __name__ == "__main__"`` guard there.
     """
 
     def __init__(self, fd: int) -> None:
         self.connection, theirs = Pipe()
         headless = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
         arguments = [json.dumps(sys.path), str(theirs.fileno()), str(fd), str(os.getpid())]
-        # The child inherits the blocked signals, so that Ctrl-C cannot hit it before it ignores them.
+        # The child inherits the blocked signals, so that Ctrl-C cannot kill it before it ignores them itself.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_BY_PARENT)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # what environments print must not mix with the output of a command
+                stdout=2,  # stderr: what environments print must not mix with the output of a command
                 env=os.environ | headless | {"OMP_NUM_THREADS": "1"},
                 pass_fds=(theirs.fileno(), fd),
-                start_new_session=True,  # so that what the environments start can be ended with the worker
+                start_new_session=True,  # so that processes started by environments can be ended with the worker
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
@@ -114,12 +114,12 @@ class Worker:
         self.pid = self._process.pid
 
     def send(self, message: tuple[str, Any]) -> None:
-        """Send a command; the death of the worker is noticed when its answer is awaited."""
+        """Send a command. If the worker has died, that is noticed while waiting for its answer."""
         with contextlib.suppress(OSError):
             self.connection.send(message)
 
-    def obituary(self) -> str:
-        """How the process, whose connection has closed, ended."""
+    def exit_reason(self) -> str:
+        """How the process, whose connection has closed, ended: "was killed by ..." or "exited with code ..."."""
         try:
             code = self._process.wait(CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -127,13 +127,13 @@ class Worker:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
     def end(self, patience: float) -> None:
-        """Give the process (its connection is closed) ``patience`` seconds to end by itself; then kill it."""
+        """Give the process, whose connection is closed, ``patience`` seconds to end by itself; then kill it."""
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             pass
         finally:
-            # All of its session: a simulator may run as a process of its own, and outlive a worker that was killed.
+            # The whole process group: a simulator may be a separate process that outlives a killed worker.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
@@ -150,15 +150,15 @@ def end_workers(workers: list[Worker], patience: float) -> None:
 
 
 def serve(connection_fd: int, memory_fd: int, parent: int) -> None:
-    """The worker's life: make environments, answer commands, end with the parent."""
+    """The main function of a worker: make environments, answer commands, end when the parent does."""
     for number in HANDLED_BY_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_BY_PARENT)
-    # What an environment starts must not hold the connection open when this process dies.
+    # Processes started by an environment must not hold the connection open when this process dies.
     os.set_inheritable(connection_fd, False)
     os.set_inheritable(memory_fd, False)
     envs: dict[int, gymnasium.Env[Any, Any]] = {}
-    threading.Thread(target=_follow, args=(parent, envs), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent, envs), daemon=True).start()
     connection = Connection(connection_fd)
     shared: dict[str, np.ndarray] = {}
     index = 0
@@ -180,46 +180,46 @@ def serve(connection_fd: int, memory_fd: int, parent: int) -> None:
                         shared["beats"][index] += 1
                 else:
                     for row in rest:
-                        seen, reward, end, cut, _ = envs[row].step(shared["actions"][row].copy())
-                        _write(shared["observations"], row, seen)
+                        observation, reward, end, cut, _ = envs[row].step(shared["actions"][row].copy())
+                        _write(shared["observations"], row, observation)
                         shared["rewards"][row] = reward
                         shared["terminated"][row], shared["truncated"][row] = end, cut
                         shared["beats"][index] += 1
             except Exception as error:
                 text = f"{type(error).__name__}: {one_line(error)}"
-                connection.send(("unmade" if command == "make" else "raised", text))
+                connection.send(("make failed" if command == "make" else "raised", text))
             else:
                 connection.send(("done", ""))
     for env in envs.values():
         env.close()
 
 
-def _write(observations: np.ndarray, row: int, seen: Any) -> None:
-    if np.shape(seen) != observations.shape[1:]:
-        raise ValueError(f"expected observations of shape {observations.shape[1:]}, got {np.shape(seen)}")
-    np.copyto(observations[row], seen, casting="same_kind")
+def _write(observations: np.ndarray, row: int, observation: Any) -> None:
+    if np.shape(observation) != observations.shape[1:]:
+        raise ValueError(f"expected observations of shape {observations.shape[1:]}, got {np.shape(observation)}")
+    np.copyto(observations[row], observation, casting="same_kind")
 
 
-def _follow(parent: int, envs: Mapping[int, "gymnasium.Env[Any, Any]"]) -> None:
-    """End this process, even in the middle of a step that hangs, soon after its parent is gone.
+def _end_with_parent(parent: int, envs: Mapping[int, "gymnasium.Env[Any, Any]"]) -> None:
+    """Kill this process soon after its parent has died, even in the middle of a step that hangs.
 
-    An environment that leaves things behind when it is killed has a method ``when_orphaned``, which is called first.
+    Environments that leave files behind when they are killed have a method ``when_orphaned``, which is called first.
     """
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
-    _end_what_was_started()
+    _kill_others_in_group()
     for env in list(envs.values()):
-        work = getattr(env.unwrapped, "when_orphaned", None)
-        if work is not None:
+        clean_up = getattr(env.unwrapped, "when_orphaned", None)
+        if clean_up is not None:
             with contextlib.suppress(Exception):
-                work()
+                clean_up()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
-def _end_what_was_started() -> None:
-    """Kill the other processes of this one's group, so that they write nothing any more (where /proc lists them)."""
+def _kill_others_in_group() -> None:
+    """Kill the other processes of this process group, so that they write no more files (where /proc lists them)."""
     if os.getpgrp() != os.getpid() or not os.path.isdir("/proc"):
         return
     for name in os.listdir("/proc"):
@@ -230,5 +230,5 @@ def _end_what_was_started() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text without line breaks, or its type where it has none."""
+    """The error's text without line breaks, or its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Work that survives the death of a worker process: what was lost is simply done again."""
+"""Repeating work that was lost because a worker process died."""
 
 import sys
 from collections.abc import Callable
@@ -16,8 +16,8 @@ class WorkerDied(UserError):
 def retrying(work: Callable[[], T], attempts: int = 3) -> T:
     """``work()``, repeated when a worker dies, at most ``attempts`` times in all.
 
-    ``work`` must start from ``reset`` with its own seeds: then a repetition gives what the first try would
-    have. Raises UserError after the last attempt; other exceptions pass through at once.
+    ``work`` must start with ``reset`` and its own seeds, so that a repetition has the same result. Raises
+    :class:`UserError` after the last attempt; exceptions other than :class:`WorkerDied` are not caught.
     """
     for attempt in range(1, attempts):
         try:

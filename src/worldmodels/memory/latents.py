@@ -1,4 +1,4 @@
-"""What M is trained on: recorded episodes, encoded by one V."""
+"""The training data of M: recorded episodes, encoded by one V."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Latents:
-    """E episodes, one after the other; an episode of T actions has T+1 frames and T steps. F frames and S steps in all.
+    """E concatenated episodes, of F frames and S steps in all; an episode of T actions has T+1 frames and T steps.
 
     mu, logvar: (F, Z) float16, mean and log variance of each frame's z; actions: (S, A) float32, as M sees them;
     rewards: (S,) float32; terminated: (E,) uint8, 1 where the world ended the episode and 0 where a time limit did;
-    lengths: (E,) int64, steps of each episode; action_mask: (F, C) uint8, 1 for controls that may be chosen at that
-    frame, or None in worlds where all always may.
+    lengths: (E,) int64, steps of each episode; action_mask: (F, C) uint8, 1 for controls that are valid at that frame,
+    or None for a task without action masks.
     """
 
     mu: Tensor

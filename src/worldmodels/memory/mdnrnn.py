@@ -1,4 +1,4 @@
-"""M: an LSTM that predicts the density of the next latent, and with further heads the reward, end and action mask.
+"""M: an LSTM that predicts the density of the next latent and, with further heads, reward, end and action mask.
 
 (Ha & Schmidhuber 2018, section 2.2.) Legend: B batch, T time, N rollouts, Z latent, A action, C controls, H hidden,
 K mixtures.
@@ -17,7 +17,7 @@ _MASK_HIDDEN = 128
 
 
 class Prediction(NamedTuple):
-    """What M says of the next step: next z, reward (...) or None, logit of the end (...) or None."""
+    """M's prediction of the next step: mixture of the next z; reward (...) and logit of the end (...), or None."""
 
     mixture: Mixture
     reward: Tensor | None
@@ -29,10 +29,14 @@ State = tuple[Tensor, Tensor]
 
 
 class MDNRNN(nn.Module):
-    """p(z', reward, end given z, action, hidden state); 422,368 weights for Z=32, A=3, H=256, K=5 without heads."""
+    """p(z', reward, end given z, action, hidden state).
+
+    reward, end: whether there is such a head; mask_size: controls C of the action mask head, 0 for none. Without these
+    heads, M has 422,368 trained parameters for Z=32, A=3, H=256 and K=5.
+    """
 
     end_weight: Tensor
-    """How many times an end counted in the training loss. The end head's odds of an end are too high by this factor."""
+    """Weight of ends in the training loss, by which the predicted odds of an end are too high."""
 
     def __init__(
         self,
@@ -52,7 +56,7 @@ class MDNRNN(nn.Module):
         self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
-        # It reads z and not h: which controls may be chosen depends on the z that was drawn from the mixture.
+        # The mask head reads z and not h, because the valid controls depend on the z that is sampled from the mixture.
         self.mask_head = (
             nn.Sequential(nn.Linear(latent_size, _MASK_HIDDEN), nn.ReLU(), nn.Linear(_MASK_HIDDEN, mask_size))
             if mask_size
@@ -68,25 +72,25 @@ class MDNRNN(nn.Module):
         second_bias.requires_grad_(False)
 
     def unweighted_end_logit(self, end_logit: Tensor) -> Tensor:
-        """The end head's logit (...) with the weight of ends taken out: its sigmoid is the probability of an end."""
+        """The end head's logit (...) corrected for the weight of ends: its sigmoid is the probability of an end."""
         return end_logit - self.end_weight.log()
 
     @torch.no_grad()
     def scale_reward(self, factor: float) -> None:
-        """Multiply the reward head's output by ``factor``; nothing where there is no such head."""
+        """Multiply the reward head's output by ``factor``; without a reward head, do nothing."""
         if self.reward_head is not None:
             self.reward_head.weight.mul_(factor)
             self.reward_head.bias.mul_(factor)
 
     def mask_logits(self, z: Tensor) -> Tensor:
-        """Logits (..., C) of the controls that may be chosen at z (..., Z); above 0 they probably may."""
+        """Logits (..., C) of the action mask at z (..., Z); the sigmoid is the probability that a control is valid."""
         assert self.mask_head is not None
         logits: Tensor = self.mask_head(z).float()
         return logits
 
     @property
     def _weights(self) -> list[nn.Parameter]:
-        """Weights (4H, Z+A) from the input, (4H, H) from the state, biases (4H,), and torch's second biases, all 0."""
+        """Input weights (4H, Z+A), state weights (4H, H), biases (4H,), and torch's second biases (4H,), all 0."""
         return list(self.lstm.parameters())
 
     def initial_state(self, num: int) -> State:
@@ -95,14 +99,17 @@ class MDNRNN(nn.Module):
         return weight.new_zeros(num, self.hidden_size), weight.new_zeros(num, self.hidden_size)
 
     def forward(self, z: Tensor, actions: Tensor, state: State | None = None) -> Prediction:
-        """Predictions along whole sequences z (B, T, Z), actions (B, T, A), from a state (B, H) or a zero one."""
+        """Predictions (B, T) along sequences z (B, T, Z) and actions (B, T, A), from ``state`` (None: zeros)."""
         begin = None if state is None else (state[0][None], state[1][None])
         hidden, _ = self.lstm(torch.cat([z, actions], dim=-1), begin)
         return self.heads(hidden)
 
     @torch.no_grad()
     def follow(self, z: Tensor, actions: Tensor, lengths: Tensor) -> State:
-        """The state (B, H) after the first ``lengths`` (B,) of z (B, T, Z) and actions (B, T, A); zeros after none."""
+        """The state after the first ``lengths`` (B,) steps of z (B, T, Z) and actions (B, T, A), without gradients.
+
+        A row of length 0 has a zero state.
+        """
         h, c = self.initial_state(len(z))
         rows = lengths.nonzero().squeeze(1)
         if len(rows):
@@ -113,7 +120,7 @@ class MDNRNN(nn.Module):
         return h, c
 
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:
-        """Advance the state (N, H) by z (N, Z) and actions (N, A); the heads are not evaluated."""
+        """The state after z (N, Z) and actions (N, A) from ``state``; the heads are not evaluated."""
         from_inputs, from_state, bias, _ = self._weights
         inputs = torch.cat([z, actions], dim=-1)
         # One fused product each for inputs and state; gates in torch's order i, f, g, o.
@@ -124,7 +131,7 @@ class MDNRNN(nn.Module):
         return torch.sigmoid(o) * torch.tanh(cell), cell
 
     def heads(self, hidden: Tensor) -> Prediction:
-        """Read the prediction off hidden states (..., H)."""
+        """The prediction from hidden states (..., H)."""
         return Prediction(
             mixture_from(self.mixture_head(hidden), self.latent_size),
             self.reward_head(hidden).squeeze(-1).float() if self.reward_head is not None else None,
@@ -133,10 +140,10 @@ class MDNRNN(nn.Module):
 
 
 class Targets(NamedTuple):
-    """What really came next: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}.
+    """The recorded next steps: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}.
 
     mask (B, T): 1 for steps of the episode and 0 for padding after its end; action_mask (B, T, C): 1 for controls that
-    may be chosen at that z, or None where all always may.
+    are valid at that z, or None for a task without action masks.
     """
 
     z: Tensor
@@ -146,18 +153,19 @@ class Targets(NamedTuple):
     action_mask: Tensor | None = None
 
     def to(self, device: torch.device) -> "Targets":
-        """The same on a device."""
-        return Targets(*(None if one is None else one.to(device) for one in self))  # type: ignore[arg-type]
+        """The targets on ``device``."""
+        return Targets(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
 
 
 def memory_loss(
     prediction: Prediction, targets: Targets, end_weight: float = 1.0, mask_logits: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The total loss, which is the sum of its parts, and these by name.
+    """The total loss, which is the sum of its parts, and the parts by name.
 
     "nll" is the negative log likelihood of z in nats per latent dimension, "reward" the squared error, "end" the cross
-    entropy in nats, in which an end counts ``end_weight`` times because it is rare, and "mask" the cross entropy of
-    ``mask_logits`` (B, T, C), M's logits at the target z, in nats per control. All are means over the steps that exist.
+    entropy in nats, in which ends are weighted by ``end_weight`` because they are rare, and "mask" the cross entropy of
+    ``mask_logits`` (B, T, C), M's logits at the target z, in nats per control. All are means over the steps whose
+    ``targets.mask`` is 1.
     """
     exists = targets.mask
     count = exists.sum()
@@ -167,12 +175,12 @@ def memory_loss(
         parts["reward"] = ((prediction.reward - targets.rewards).square() * exists).sum() / count
     if prediction.end_logit is not None:
         weight = torch.tensor(end_weight, device=exists.device)
-        crossed = F.binary_cross_entropy_with_logits(
+        cross_entropy = F.binary_cross_entropy_with_logits(
             prediction.end_logit, targets.ends, pos_weight=weight, reduction="none"
         )
-        parts["end"] = (crossed * exists).sum() / count
+        parts["end"] = (cross_entropy * exists).sum() / count
     if mask_logits is not None:
         assert targets.action_mask is not None
-        crossed = F.binary_cross_entropy_with_logits(mask_logits, targets.action_mask, reduction="none")
-        parts["mask"] = (crossed.mean(-1) * exists).sum() / count
+        cross_entropy = F.binary_cross_entropy_with_logits(mask_logits, targets.action_mask, reduction="none")
+        parts["mask"] = (cross_entropy.mean(-1) * exists).sum() / count
     return torch.stack(list(parts.values())).sum(), parts

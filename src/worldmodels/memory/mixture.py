@@ -1,4 +1,4 @@
-"""M's output: for each latent dimension a mixture of K one-dimensional Gaussians of its own.
+"""M's output: a separate mixture of K one-dimensional Gaussians for each latent dimension.
 
 Legend: Z latent, K mixtures; "..." is any batch. (Ha & Schmidhuber 2018, appendix A.2; Graves 2013, section 4.)
 """
@@ -27,11 +27,11 @@ def mixture_from(outputs: Tensor, latent_size: int) -> Mixture:
 
 
 def log_likelihood(mixture: Mixture, z: Tensor) -> Tensor:
-    """Log density of z (..., Z), for each dimension: (..., Z)."""
+    """Log density (..., Z) of each dimension of z (..., Z)."""
     scaled = (z.unsqueeze(-1) - mixture.means) * torch.exp(-mixture.log_scales)
     return torch.logsumexp(mixture.log_weights - 0.5 * scaled.square() - mixture.log_scales - _HALF_LOG_TWO_PI, dim=-1)
 
 
 def expectation(mixture: Mixture) -> Tensor:
-    """Mean of the mixture, (..., Z)."""
+    """The mean (..., Z) of the mixture."""
     return (mixture.log_weights.exp() * mixture.means).sum(-1)

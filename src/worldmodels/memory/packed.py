@@ -1,4 +1,4 @@
-"""M arranged for dreaming: one product for all gates, one for all heads, and z drawn from given random numbers.
+"""M with packed weights, for fast dreams: one product for all gates, one for all heads, and given random numbers.
 
 Legend: N rows, Z latent, A action, H hidden, K mixtures.
 """
@@ -13,7 +13,7 @@ from worldmodels.memory.mdnrnn import MDNRNN, State
 
 
 class Drawn(NamedTuple):
-    """The next z (N, Z) float32; predicted reward (N,) and logit of the end (N,), or None where M has no such head."""
+    """The sampled z (N, Z) float32; predicted reward (N,) and logit of the end (N,), or None if M has no such head."""
 
     z: Tensor
     reward: Tensor | None
@@ -23,31 +23,31 @@ class Drawn(NamedTuple):
 class PackedMemory:
     """A frozen copy of M's weights in ``dtype``; the cell state stays in float32.
 
-    In bfloat16 the products run several times as fast where the processor has instructions for it, and differ from
-    float32 by less than the noise that a dream draws.
+    On processors with bfloat16 instructions, bfloat16 products run several times as fast as float32 ones; the rounding
+    errors are smaller than the noise that a dream adds.
     """
 
     def __init__(self, memory: MDNRNN, dtype: torch.dtype = torch.float32) -> None:
         z, h, k = memory.latent_size, memory.hidden_size, memory.mixtures
         self.latent_size, self.hidden_size, self.mixtures, self.dtype = z, h, k, dtype
-        from_inputs, from_state, bias, _ = (one.detach().float() for one in memory.lstm.parameters())
-        # torch's gates are i, f, g, o; with g last, one sigmoid serves the three before it.
+        from_inputs, from_state, bias, _ = (weight.detach().float() for weight in memory.lstm.parameters())
+        # torch orders the gates as i, f, g, o; with g last, a single sigmoid covers the other three.
         order = torch.cat([torch.arange(2 * h), torch.arange(3 * h, 4 * h), torch.arange(2 * h, 3 * h)])
         order = order.to(bias.device)
         self._gates = torch.cat([from_inputs, from_state], dim=1)[order].t().to(dtype).contiguous()
         self._gates_bias = bias[order].to(dtype)
-        # From (Z, 3, K) to (3, K, Z): every step of the draw then works on whole rows of Z numbers.
+        # From (Z, 3, K) to (3, K, Z): every operation of the sampling then works on contiguous rows of Z numbers.
         rows = torch.arange(3 * z * k, device=bias.device).reshape(z, 3, k).permute(1, 2, 0).reshape(-1)
         heads = [(memory.mixture_head.weight.detach()[rows], memory.mixture_head.bias.detach()[rows])]
-        for extra in (memory.reward_head, memory.end_head):
-            if extra is not None:
-                heads.append((extra.weight.detach(), extra.bias.detach()))
+        for head in (memory.reward_head, memory.end_head):
+            if head is not None:
+                heads.append((head.weight.detach(), head.bias.detach()))
         self._heads = torch.cat([weight for weight, _ in heads]).float().t().to(dtype).contiguous()
         self._heads_bias = torch.cat([bias for _, bias in heads]).to(dtype)
         self._has_reward, self._has_end = memory.reward_head is not None, memory.end_head is not None
 
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:
-        """Advance the state (h, c), each (N, H) float32, by z (N, Z) and actions (N, A), both float32."""
+        """The state (h, c), each (N, H) float32, after z (N, Z) and actions (N, A), both float32, from ``state``."""
         size = self.hidden_size
         inputs = torch.cat([z.to(self.dtype), actions.to(self.dtype), state[0].to(self.dtype)], dim=1)
         gates = torch.addmm(self._gates_bias, inputs, self._gates).float()
@@ -56,22 +56,23 @@ class PackedMemory:
         return o * torch.tanh(cell), cell
 
     def draw(self, hidden: Tensor, uniform: Tensor, normal: Tensor, temperature: float) -> Drawn:
-        """What comes next, for hidden states (N, H), from uniform (N, Z) in [0, 1) and standard normal (N, Z) numbers.
+        """Sample the next step after hidden states (N, H), with uniform (N, Z) in [0, 1) and normal (N, Z) numbers.
 
-        For each dimension a component is drawn from softmax(logits / temperature). Its mean is then moved by its scale
-        times sqrt(temperature) times the normal number, as in the authors' code (Ha & Schmidhuber 2018, section 4).
+        For each latent dimension a component is drawn from softmax(logits / temperature). z is the component's mean
+        plus its scale times sqrt(temperature) times the normal number, as in the authors' code (Ha & Schmidhuber 2018,
+        section 4).
         """
         count, latent, mixtures = len(hidden), self.latent_size, self.mixtures
         outputs = torch.addmm(self._heads_bias, hidden.to(self.dtype), self._heads).float()
         logits, means, log_scales = outputs[:, : 3 * mixtures * latent].view(count, 3, mixtures, latent).unbind(1)
         weights = ((logits - logits.amax(dim=1, keepdim=True)) / temperature).exp_()
         threshold = uniform * weights.sum(dim=1)
-        mean, log_scale, reached = means[:, 0], log_scales[:, 0], weights[:, 0]
+        mean, log_scale, cumulative = means[:, 0], log_scales[:, 0], weights[:, 0]
         for component in range(1, mixtures):
-            later = threshold >= reached
-            mean = torch.where(later, means[:, component], mean)
-            log_scale = torch.where(later, log_scales[:, component], log_scale)
-            reached = reached + weights[:, component]
+            beyond = threshold >= cumulative
+            mean = torch.where(beyond, means[:, component], mean)
+            log_scale = torch.where(beyond, log_scales[:, component], log_scale)
+            cumulative = cumulative + weights[:, component]
         z = torch.addcmul(mean, log_scale.exp(), normal, value=math.sqrt(temperature))
         reward = outputs[:, 3 * mixtures * latent] if self._has_reward else None
         return Drawn(z, reward, outputs[:, -1] if self._has_end else None)

@@ -19,11 +19,14 @@ from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
 
 _MEASURED_BATCHES = 10
-"""Batches on which M is measured after its training."""
+"""Batches over which M's final loss is averaged."""
 
 
 class Before(NamedTuple):
-    """P transitions before each sequence: z (B, P, Z), actions (B, P, A), of which the first ``lengths`` (B,) count."""
+    """The burn-in: up to P transitions before each sequence, z (B, P, Z) and actions (B, P, A).
+
+    lengths (B,): how many of the P transitions of each row are valid; the others are padding at the end.
+    """
 
     z: Tensor
     actions: Tensor
@@ -31,9 +34,10 @@ class Before(NamedTuple):
 
 
 class SequenceSampler:
-    """Random sequences of ``length`` transitions, with z drawn anew from N(mu, exp(logvar)) every time.
+    """Random sequences of ``length`` transitions, with z sampled anew from N(mu, exp(logvar)) for every batch.
 
-    A batch depends on the seed and the step alone. burn_in: how many transitions :meth:`before` gives at most.
+    A batch depends on the seed and the step alone. burn_in: the most transitions that :meth:`before` returns. Raises
+    :class:`UserError` if the episodes hold no transitions.
     """
 
     def __init__(self, latents: Latents, batch: int, length: int, seed: int, burn_in: int = 0) -> None:
@@ -52,14 +56,14 @@ class SequenceSampler:
         """Episode and first transition of every sequence, each (B,)."""
         rng = np.random.default_rng([self._seed, Stream.SEQUENCES, step])
         episodes = rng.choice(len(self._lengths), self._batch, p=self._chance)
-        # Starts are drawn from before the beginning up to the last transition and then moved inside the episode, so
-        # that its first and last transitions, deaths among them, are drawn as often as those in the middle.
+        # Starts are drawn from before the episode up to its last transition and then clipped to the episode, so that
+        # its first and last transitions, among them deaths, are drawn as often as those in the middle.
         lengths = self._lengths[episodes]
         start = np.floor(rng.random(self._batch) * (lengths + self.length - 1)).astype(np.int64) - (self.length - 1)
         return episodes, np.clip(start, 0, np.maximum(lengths - self.length, 0))
 
     def before(self, step: int) -> Before | None:
-        """What led to the sequences of :meth:`batch`, or None where all begin with their episode."""
+        """The burn-in of the sequences of :meth:`batch`; None if it is empty for all of them."""
         episodes, start = self._chosen(step)
         lengths = np.minimum(start, self._burn_in)
         if not lengths.any():
@@ -94,7 +98,7 @@ class SequenceSampler:
         return mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=generator(self._seed, stream, step))
 
     def batches(self, step: int) -> Iterator["Sequences"]:
-        """Endless batches and what led to them, beginning with that of ``step``."""
+        """Endless batches with their burn-in, starting with the batch of ``step``."""
         while True:
             yield self.batch(step), self.before(step)
             step += 1
@@ -113,11 +117,12 @@ def train_memory(
     reward_scale: float = 1.0,
     identity: str = "",
 ) -> dict[str, float]:
-    """Train ``memory`` in place; return the mean of its loss, by named parts, over some further batches.
+    """Train ``memory`` in place; return the mean of its loss, by named parts, over further batches of the same latents.
 
-    reward_scale: the unit in which rewards are learnt, so that large ones do not outweigh the rest of the loss. An
-    interrupted training goes on from the checkpoint in ``directory`` if it was on as many transitions with the same
-    settings, seed and ``identity``, a text for whatever else it depends on, such as a digest of the latents.
+    reward_scale: rewards are divided by it during training, so that large rewards do not dominate the loss; the trained
+    M predicts rewards in their original unit. identity: a text for everything else that the result depends on, such as
+    a digest of the latents. Training continues from the checkpoint in ``directory``, if there is one; a checkpoint with
+    other settings, another seed, another number of transitions or another identity is a :class:`UserError`.
     """
     memory.to(device)
     memory.scale_reward(1 / reward_scale)
@@ -128,18 +133,18 @@ def train_memory(
     def loss(batch: Sequences, step: int) -> Loss:
         (z, actions, targets), before = batch
         with precision(device):
-            state = None if before is None else memory.follow(*(one.to(device) for one in before))
+            state = None if before is None else memory.follow(*(tensor.to(device) for tensor in before))
             prediction = memory(z.to(device), actions.to(device), state)
-        there = targets.to(device)
-        there = there._replace(rewards=there.rewards / reward_scale)
-        mask_logits = memory.mask_logits(there.z) if memory.mask_head else None
-        return memory_loss(prediction, there, config.end_weight, mask_logits)
+        targets = targets.to(device)
+        targets = targets._replace(rewards=targets.rewards / reward_scale)
+        mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
+        return memory_loss(prediction, targets, config.end_weight, mask_logits)
 
     heads = {"reward": memory.reward_head, "end": memory.end_head, "mask": memory.mask_head}
     parts = ("nll", *(name for name, head in heads.items() if head is not None))
     lr = LearningRate(config.lr, final_fraction=0.01)
     objective = Objective("memory", memory, loss, parts, lr, config.clip)
-    # How many further Ms there are makes no difference to this one.
+    # The number of dream models does not affect the training of this M.
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "dream_models"}
     about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
     items = config.batch * sampler.length

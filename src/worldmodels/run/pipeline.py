@@ -118,6 +118,8 @@ class Pipeline:
             say(f"{name}: {missing[0]} is missing; making it again")
         with stage.begin(inputs) as watch:
             metrics = work(stage.directory, _identity(inputs, free))
+            # Games and workers would take memory while the next stages train.
+            self.executor.release()
             stage.finish(inputs, digests(artifacts.outputs(name)), watch.seconds, metrics)
         result = stage.result(inputs)
         assert result is not None

@@ -1,4 +1,7 @@
-"""Worlds, a folder each: the task, its environment, its explorers and its presets. A new one is a line in ``TASKS``."""
+"""The tasks, one folder each: the task itself, its environment, its exploration policies and its presets.
+
+A new task needs a line in ``TASKS``.
+"""
 
 from worldmodels.core.registry import Registry
 from worldmodels.tasks.base import Task
@@ -18,16 +21,16 @@ TASKS: Registry[type[Task]] = Registry(
     },
     "worldmodels.tasks",
 )
-"""Every world by name; other packages add theirs by the entry point group "worldmodels.tasks"."""
+"""Every task by name; other packages add theirs through the entry point group "worldmodels.tasks"."""
 
 
 def task_names() -> list[str]:
-    """The names that :func:`get_task` knows."""
+    """The names that :func:`get_task` accepts."""
     return TASKS.names()
 
 
 def get_task(name: str) -> Task:
-    """The task called ``name``; an unknown name is a :class:`UserError` that lists the known ones."""
+    """The task called ``name``. Raises :class:`UserError`, with a hint at the known names, for an unknown one."""
     task = TASKS.get(name)()
-    task.name = name  # by which an agent's file finds it again
+    task.name = name  # an agent's file stores this name to find the task again
     return task

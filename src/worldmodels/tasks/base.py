@@ -1,7 +1,7 @@
-"""The seam between a world and everything else: all that the rest may know of a world.
+"""The interface between a task and the rest of the package: everything that other modules may know about a world.
 
 :class:`Task` is what collecting, training, evolving and scoring need. Playing by hand (:class:`Playing`) and probing
-(:class:`TellsState`) are optional parts.
+(:class:`TellsState`) are optional.
 """
 
 from abc import ABC, abstractmethod
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EnvPoolWorld:
-    """A backend: EnvPool's C++ environments called ``env_id``."""
+    """A backend: the C++ environments that EnvPool calls ``env_id``."""
 
     env_id: str
 
 
 @dataclass(frozen=True)
 class ProcessWorld:
-    """A backend: ``gymnasium.make(env_id, **options)``, copies of which are stepped in worker processes.
+    """A backend: copies of ``gymnasium.make(env_id, **options)``, stepped in worker processes.
 
-    env_id: also "module:Id-v0"; requires: modules that it needs, extra: the extra of this package that brings them;
-    cleanup: called before the start and after the workers have ended, where killed simulators leave things behind.
+    env_id: a Gymnasium id, also as "module:Id-v0"; requires: modules that must be installed; extra: the extra of this
+    package that installs them; cleanup: called before the workers start and after they have ended, for simulators that
+    leave files or processes behind when they are killed.
     """
 
     env_id: str
@@ -44,7 +45,7 @@ class ProcessWorld:
 
 @dataclass(frozen=True)
 class ArrayWorld:
-    """A backend: ``make(num_envs)`` gives a vector environment that steps its rows itself, with autoreset disabled."""
+    """A backend: ``make(num_envs)`` returns a vector environment that steps all its rows, with autoreset disabled."""
 
     make: Callable[[int], VectorEnv]
 
@@ -53,9 +54,9 @@ World = EnvPoolWorld | ProcessWorld | ArrayWorld
 
 
 class Observations:
-    """What n rows of a vector environment observe: ``raw`` (n, ...), and as frames, made once, when asked for.
+    """Observations of n rows of a vector environment: ``raw`` (n, ...), and frames, computed once, at first access.
 
-    ``raw`` may be written over by the environment's next step: copy what is kept.
+    The environment's next step may overwrite the arrays: copy what you keep.
     """
 
     def __init__(self, task: "Task", raw: np.ndarray) -> None:
@@ -73,134 +74,137 @@ class Observations:
         return self._frames
 
     def of(self, rows: np.ndarray) -> "Observations":
-        """Those of some rows: their numbers (m,), or a mask (n,) bool."""
-        some = Observations(self._task, self.raw[rows])
-        some._frames = None if self._frames is None else self._frames[rows]
-        return some
+        """The observations of a subset of the rows: their indices (m,), or a mask (n,) bool."""
+        subset = Observations(self._task, self.raw[rows])
+        subset._frames = None if self._frames is None else self._frames[rows]
+        return subset
 
 
 class Policy(Protocol):
-    """Acts for some rows of a vector environment."""
+    """Chooses actions for rows of a vector environment."""
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """Environment actions (n, ...) for what the n environments ``rows`` (n,) observe."""
+        """Environment actions (n, ...) for the observations of the n environments with the indices ``rows`` (n,)."""
         ...
 
 
 PolicyFor = Callable[[Sequence[int]], Policy]
-"""Makes a fresh policy for environments with these seeds, one per row."""
+"""Makes a new policy for environments with the given seeds, one seed per row."""
 
 
 class Board(Protocol):
-    """A world of numbered choices as people see and choose them.
+    """Draws a world of numbered choices for people who play it, and tells where they click.
 
-    Legend: C choices. A state (S,) is what the world's rules see, with which the board is drawn.
+    Legend: C choices. A state (S,) is one observation of the task that :meth:`Task.rule` returns.
     """
 
     size: tuple[int, int]
     """Width and height in pixels."""
 
     def draw(self, state: np.ndarray, action_mask: np.ndarray, pointed: int | None) -> "Image":
-        """The state as a picture; ``action_mask`` (C,) bool: choices that may be made; ``pointed``: one thought of."""
+        """The state as a picture. action_mask: (C,) bool, the allowed choices; pointed: the choice to highlight."""
         ...
 
     def choice_at(self, place: tuple[int, int]) -> int | None:
-        """The choice drawn at ``place`` (x, y)."""
+        """The choice drawn at the pixel ``place`` (x, y), or None."""
         ...
 
     def objection(self, state: np.ndarray, choice: int) -> str:
-        """Why a choice may not be made, in one line."""
+        """One line that says why a choice is not allowed in this state."""
         ...
 
 
 class Playing(ABC):
-    """How people watch and play a world: in one stock Gymnasium environment, which draws itself.
+    """How people watch and play a world: in one Gymnasium environment, the stock environment, that renders itself.
 
-    Legend: A numbers that M sees of an action.
+    Legend: A numbers that encode an action for M.
     """
 
     gymnasium_id: str
-    """The stock environment."""
+    """Id of the stock environment."""
     frames_per_second: int = 50
-    """Speed at which people watch and play."""
+    """Steps per second at which people watch and play."""
     action_names: tuple[str, ...]
-    """What each of the A action numbers does, for captions."""
+    """A label for each of the A action numbers, for captions."""
     action_ranges: tuple[tuple[float, float], ...]
-    """Lowest and highest value of each of the A action numbers, for pictures."""
+    """Lowest and highest value of each of the A action numbers, for drawing them."""
     visible_rows: tuple[float, float] = (0.0, 1.0)
-    """The part of the picture's rows that frames keep, as shares of its height."""
+    """First and last row of the rendered picture that frames keep, as fractions of its height."""
     episode_word: str = "episode"
-    """What people call an episode: "track", "game"."""
+    """What an episode is called in messages to people, for example "track" or "game"."""
 
     @property
     def gymnasium_options(self) -> dict[str, Any]:
-        """Options of ``gymnasium.make`` with which the stock environment gives the task's observations."""
+        """Options of ``gymnasium.make`` with which the stock environment returns the task's observations."""
         return {}
 
     @abstractmethod
     def key_action(self, held: frozenset[str]) -> np.ndarray:
-        """One environment action from the names of the keys a person holds (left, right, up, down)."""
+        """The environment action for the arrow keys that are held ("left", "right", "up", "down")."""
 
     def board(self) -> Board | None:
-        """What people choose on in their own time, beside the first of the task's rules; None where they hold keys."""
+        """The board of a turn-based world, played against the task's first rule; None: people hold arrow keys."""
         return None
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
-        """What a person who plays in the stock environment may want to read beside score and time."""
+        """Named values of the stock environment to show to a person who plays, in addition to score and time."""
         return {}
 
 
 @runtime_checkable
 class TellsState(Protocol):
-    """A task whose worlds tell their state, for probes of what V sees of it."""
+    """A task that reports the true state of its worlds, so that V's latents can be probed for it."""
 
     def state(self, env: VectorEnv) -> Mapping[str, np.ndarray]:
-        """Named variables of the N worlds as they stand, (N,) or (N, K).
+        """Named variables of the current states of N worlds, each (N,) or (N, K).
 
-        float64: a quantity; bool: something that is so or not; int64: one of several kinds.
+        float64: a quantity; bool: a property that holds or does not; int64: a category, always (N,).
         """
         ...
 
 
 class Task(ABC):
-    """A world and how to meet it. Legend: N environments, A action numbers that M sees, C controls."""
+    """A world and everything that agents need to act in it.
+
+    Legend: N environments, A numbers that encode an action for M, C controls (outputs of the controller).
+    """
 
     name: str
     """The name in commands and files."""
     title: str
-    """The name for people."""
+    """The name shown to people."""
     observation_shape: tuple[int, ...]
-    """Shape of one raw observation, uint8."""
+    """Shape of one raw observation, which is uint8."""
     action_size: int
-    """Numbers that M sees of one action."""
+    """A, how many numbers encode one action for M."""
     control_size: int
-    """Outputs of the controller."""
+    """C, how many outputs the controller has."""
     max_steps: int
     """Longest episode, in environment steps."""
     action_space: spaces.Box | spaces.Discrete
-    """What one environment takes."""
+    """The action space of one environment."""
     inputs: tuple[str, ...] = ("z", "h")
-    """What the controller sees of z, h and c."""
+    """Which of z, h and c the controller sees."""
     predicts_reward: bool = True
     """Whether M has a reward head."""
     reward_scale: float = 1.0
-    """The unit in which M learns rewards; where they are large, about their size."""
+    """M learns rewards divided by this number; for large rewards it should be their typical size."""
     predicts_end: bool = True
     """Whether M has an end head."""
     alive_reward: float | None = None
-    """What every step is worth in a dream; None means what M predicts."""
+    """The reward of every step in a dream; None means the reward that M predicts."""
     start_steps: tuple[int, ...] = (0,)
-    """Steps of recorded episodes at which dreams may start, M having followed the episode so far."""
+    """Steps of recorded episodes at which dreams start, with the state that M has after the steps before."""
     num_envs: int = 50
-    """Environments that run together when nothing else is said."""
+    """Environments that run together by default."""
     max_envs: int = 256
-    """Most environments that run together when many controllers are measured; more would only take memory."""
+    """The most environments that run together for many controllers; more would only cost memory."""
     reference_backend: str
-    """The backend on which scores count."""
+    """The backend on which scores are measured."""
     masked: bool = False
-    """Whether :meth:`action_mask` forbids controls; M then learns to tell from z which."""
+    """Whether :meth:`action_mask` can forbid controls; M then learns to predict the mask from z."""
     rules: tuple[str, ...] = ()
-    """Names of policies that need no learning, for comparison."""
+    """Names of the hand-written policies of :meth:`rule`, which serve as baselines."""
 
     @property
     @abstractmethod
@@ -219,51 +223,60 @@ class Task(ABC):
 
     @abstractmethod
     def frames(self, observations: np.ndarray) -> np.ndarray:
-        """Raw observations (N, *observation_shape) uint8 as frames (N, 64, 64, 3) uint8."""
+        """Turn raw observations (N, *observation_shape) uint8 into frames (N, 64, 64, 3) uint8."""
 
     @abstractmethod
     def env_action(self, control: np.ndarray) -> np.ndarray:
-        """Controls (N, C) in [-1, 1] (after tanh) as the environment's actions."""
+        """Turn controls (N, C) into actions of N environments.
+
+        Controls are in [-1, 1] (after tanh), or -inf where :meth:`action_mask` forbids them.
+        """
 
     @abstractmethod
     def memory_action(self, actions: np.ndarray) -> np.ndarray:
-        """Environment actions as the (N, A) float32 numbers that M sees."""
+        """Turn environment actions (N, ...) into the numbers (N, A) float32 that encode them for M."""
 
     def dream_action(self, control: "Tensor") -> "Tensor":
-        """Controls (N, C) in [-1, 1] as the (N, A) numbers that M sees; a task may do it without leaving a GPU."""
+        """:meth:`memory_action` of :meth:`env_action`: numbers (N, A) float32 for controls (N, C).
+
+        A task may override it with operations that stay on the GPU.
+        """
         import torch
 
         return torch.from_numpy(self.memory_action(self.env_action(control.cpu().numpy()))).to(control.device)
 
     def action_mask(self, frames: np.ndarray) -> np.ndarray | None:
-        """Controls that may be chosen, (N, C) bool, read off frames (N, 64, 64, 3); None where all always may."""
+        """The allowed controls (N, C) bool, read off frames (N, 64, 64, 3); None if all are always allowed."""
         return None
 
     @abstractmethod
     def exploration(self, seeds: Sequence[int]) -> Policy:
-        """A policy for collecting the first episodes, one random stream per environment."""
+        """The policy that collects the first episodes, with one random stream per seed."""
 
     @abstractmethod
     def perturbed(self, policy: Policy, seeds: Sequence[int]) -> Policy:
-        """``policy`` with noise on its actions, for collecting the episodes of later rounds."""
+        """``policy`` with noise on its actions, so that the episodes it collects are more varied."""
 
     @abstractmethod
     def random_policy(self, seeds: Sequence[int]) -> Policy:
-        """The random policy that scores are compared with."""
+        """The random policy, a baseline for scores."""
 
     def rule(self, name: str) -> "tuple[Task, PolicyFor]":
-        """The policy called ``name`` of :attr:`rules`, and the task in which it plays."""
+        """The rule called ``name``, as a policy, and the task whose observations it needs.
+
+        Raises :class:`UserError` for a name that is not one of :attr:`rules`.
+        """
         raise UserError(f"{self.name} has no rule {name!r}")
 
 
 def playing_of(task: Task) -> Playing:
-    """How people watch and play a world; :class:`UserError` for one that they cannot."""
+    """The task's :attr:`Task.playing`. Raises :class:`UserError` for a task that people cannot watch or play."""
     if task.playing is None:
         raise UserError(f"{task.name} cannot be watched or played: its task does not say how; see Task.playing")
     return task.playing
 
 
 def check_backend(task: Task, backend: str) -> None:
-    """Refuse a backend that a task does not have."""
+    """Raise :class:`UserError` for a backend that the task does not have."""
     if backend not in task.backends:
         raise UserError(f"unknown backend {backend!r} for {task.name}; choose from {', '.join(task.backends)}")

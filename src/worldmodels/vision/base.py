@@ -1,4 +1,4 @@
-"""What a V is, and V by name: frames into latents and back."""
+"""The interface of a vision model V, the registry of vision models, and conversions between frames and images."""
 
 from abc import ABC, abstractmethod
 
@@ -13,13 +13,13 @@ from worldmodels.vision.config import VisionConfig
 
 
 class Vision(nn.Module, ABC):
-    """A model that encodes images as latents and decodes latents as images. Legend: B batch, Z latent.
+    """A model that encodes images as latents z, and decodes latents to images. Legend: B batch, Z latent.
 
     Images are (B, 3, 64, 64) in [0, 1]. They may be channels-last in memory, and under autocast they may be bfloat16.
     """
 
     name = ""
-    """Its name in the registry, which an agent's metadata keeps."""
+    """Its name in the registry, which is stored in the metadata of agents."""
 
     def __init__(self, latent_size: int) -> None:
         super().__init__()
@@ -31,29 +31,29 @@ class Vision(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """The images (B, 3, 64, 64) of z (B, Z)."""
+        """Images (B, 3, 64, 64) in [0, 1] from z (B, Z)."""
 
     @abstractmethod
     def objectives(self, config: VisionConfig, seed: int) -> list[Objective[Tensor]]:
-        """The losses by which it is trained, on batches of float32 images (B, 3, 64, 64) that lie on its device.
+        """The training objectives, for batches of float32 images (B, 3, 64, 64) on the model's device.
 
-        Random numbers depend on the seed and the step alone. A network that only training needs, such as a
-        discriminator, is made here and belongs to its objective, not to V.
+        Random numbers must depend on the seed and the step alone. A network that only training needs, such as a
+        discriminator, is created here and belongs to its objective, not to V.
         """
 
     @abstractmethod
     def held_out_loss(self, images: Tensor, config: VisionConfig) -> dict[str, Tensor]:
-        """The loss, by named parts, of float32 images that it was not trained on; z is its mean and not drawn."""
+        """The loss of held-out float32 images (B, 3, 64, 64) by named parts; z is the mean, without sampling."""
 
 
 VISIONS: Registry[type[Vision]] = Registry(
     "vision model", {"conv-vae": "worldmodels.vision.conv_vae:ConvVAE"}, "worldmodels.visions"
 )
-"""Every V by its name."""
+"""All vision models by name; other packages add theirs through the entry point group "worldmodels.visions"."""
 
 
 def make_vision(name: str, latent_size: int) -> Vision:
-    """A new, untrained V of the registered kind ``name``."""
+    """A new, untrained V of the kind that is registered as ``name``; an unknown name is a :class:`UserError`."""
     vision = VISIONS.get(name)(latent_size)
     vision.name = name
     return vision
@@ -67,8 +67,8 @@ def images_from_frames(frames: Tensor, dtype: torch.dtype = torch.float32) -> Te
 def rounded_images(frames: Tensor) -> Tensor:
     """Frames (N, 64, 64, 3) uint8 as the images (N, 3, 64, 64) that V is trained on and acts on.
 
-    They are rounded to bfloat16 on every machine, so that all see the same ones. Where bfloat16 is not fast, the
-    rounded numbers come as float32.
+    They are rounded to bfloat16 on every machine, so that V sees the same images everywhere. The result is bfloat16
+    where that is fast, and the rounded numbers as float32 elsewhere.
     """
     images = images_from_frames(frames, torch.bfloat16)
     return images if fast_bfloat16(frames.device) else images.float()
@@ -76,7 +76,7 @@ def rounded_images(frames: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode_frames(vision: Vision, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and log variance of z, each (N, Z) float32, of frames (N, 64, 64, 3) uint8, as agents see them."""
+    """Mean and log variance of z, each (N, Z) float32, for frames (N, 64, 64, 3) uint8, in the agents' precision."""
     device = next(vision.parameters()).device
     with precision(device):
         mu, logvar = vision.encode(rounded_images(torch.from_numpy(frames).to(device)))
@@ -85,7 +85,7 @@ def encode_frames(vision: Vision, frames: np.ndarray) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def decode_frames(vision: Vision, z: Tensor) -> np.ndarray:
-    """The frames (N, 64, 64, 3) uint8 that V imagines for z (N, Z)."""
+    """The frames (N, 64, 64, 3) uint8 that V decodes from z (N, Z)."""
     device = next(vision.parameters()).device
     with precision(device):
         images = vision.decode(z.to(device))

@@ -10,19 +10,19 @@ class VisionConfig:
     """V, which turns frames into latents: by default the paper's convolutional VAE (appendix A.1)."""
 
     model: str = text("conv-vae")
-    """Which V: the name under which it is registered."""
+    """Name of the vision model in the registry."""
     latent_size: int = number(32, low=1)
-    """Numbers in z, the latent of a frame."""
+    """Dimensions of z, the latent of a frame."""
     epochs: float = number(6, above=0)
-    """Passes over the frames; a part of one is allowed."""
+    """Passes over the frames; may be a fraction."""
     batch: int = number(128, low=1)
     """Frames per training step."""
     lr: float = number(4e-4, above=0)
-    """Adam's highest learning rate. It falls to a tenth of it along a cosine."""
+    """Adam's highest learning rate, which decays along a cosine to a tenth of this value."""
     kl_tolerance: float = number(0.5, low=0)
-    """The KL divergence costs nothing below this many nats per latent dimension."""
+    """Free nats per latent dimension: the KL divergence of a frame is not penalised below latent_size times this."""
     foreground_weight: float = number(0.0, low=0)
-    """How much more the error of a pixel counts where a frame differs from the usual one: 1 + foreground_weight times
-    the difference from the batch's mean frame (0 to 1). Above 0 for worlds in which small things matter."""
+    """Extra weight of pixels that differ from the batch's mean frame: a pixel's squared error is multiplied by
+    1 + foreground_weight * difference (0 to 1). 0 is the paper's loss; above 0 if small objects matter."""
     window: int = number(256, low=1)
-    """Blocks of 64 frames that are in memory at a time and shuffled together."""
+    """Size of the shuffle buffer, in blocks of 64 frames: as many are loaded at a time and shuffled together."""

@@ -2,7 +2,7 @@
 
 All convolutions are unpadded with stride 2, as in the authors' code (`hardmaru/WorldModelsExperiments`,
 `carracing/vae/vae.py`). Parameters keep PyTorch's ordinary convolution shapes and layout. Under autocast
-the layers run in its dtype; what leaves the encoder is float32 again.
+the layers run in its dtype, and the outputs of the encoder are float32 again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HIDDEN_SIZE = 1024  # the encoder's flattened 2 x 2 x 256 output, and the decode
 
 
 class VAEOutput(NamedTuple):
-    """What one pass through the autoencoder gives, for a batch of B images and Z latent dimensions."""
+    """The outputs of the autoencoder for a batch of B images, with Z latent dimensions."""
 
     reconstruction: Tensor  # (B, 3, 64, 64) in [0, 1]
     mu: Tensor  # (B, Z)
@@ -66,7 +66,7 @@ class ConvVAE(Vision):
         return _upcast(self.enc_mu(h)), _upcast(self.enc_logvar(h))
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """Return the images (B, 3, 64, 64) of z (B, Z) before the sigmoid."""
+        """Return the logits (B, 3, 64, 64) of the images of z (B, Z): their values before the sigmoid."""
         h = self.dec_fc(z.to(self._dtype(z.device)))
         if not _is_tuned(h):
             h = functional.relu(self.dec_deconv1(h[:, :, None, None]))
@@ -101,7 +101,7 @@ class ConvVAE(Vision):
         return [Objective("vae", self, loss, ("reconstruction", "kl"), LearningRate(config.lr, final_fraction=0.1))]
 
     def held_out_loss(self, images: Tensor, config: VisionConfig) -> dict[str, Tensor]:
-        """The paper's loss by its two terms, for images (B, 3, 64, 64) float32 and z at its mean."""
+        """The two terms of the paper's loss for float32 images (B, 3, 64, 64), with z at its mean."""
         mu, logvar = self.encode(images)
         _, parts = vae_loss(self.decode(mu), images, mu, logvar, config.kl_tolerance, config.foreground_weight)
         return parts
@@ -139,18 +139,18 @@ def vae_loss(
 
     "reconstruction" is the squared error summed over the pixels of (B, 3, 64, 64) images in [0, 1], averaged
     over the batch. "kl" is the divergence of N(mu, exp(logvar)) from N(0, 1) in nats, summed over the Z
-    latent dimensions, raised per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss
-    is their sum. With a `foreground_weight` above 0 (not in the paper) the error of a pixel counts
-    1 + foreground_weight * d times, where d in [0, 1] is the absolute difference between the image and the mean image
-    of the batch there, averaged over colours. It makes small things that come and go count, which are a tiny part of
-    the plain error.
+    latent dimensions, clamped per image to at least `kl_tolerance` * Z, and averaged over the batch. The loss
+    is their sum. With a `foreground_weight` above 0 (not in the paper) the squared error of a pixel is multiplied by
+    1 + foreground_weight * d, where d in [0, 1] is the absolute difference at that pixel between the image and the mean
+    image of the batch, averaged over colours. This gives more weight to small moving objects, which contribute little
+    to the unweighted error.
     """
     reconstruction, mu, logvar = _upcast(reconstruction), _upcast(mu), _upcast(logvar)
     images = images.to(reconstruction.dtype)
     squares = (reconstruction - images).square()
     if foreground_weight > 0:
-        unusual = (images - images.mean(dim=0, keepdim=True)).abs().mean(dim=1, keepdim=True)
-        squares = squares * (1 + foreground_weight * unusual)
+        difference = (images - images.mean(dim=0, keepdim=True)).abs().mean(dim=1, keepdim=True)
+        squares = squares * (1 + foreground_weight * difference)
     error = squares.sum(dim=(1, 2, 3)).mean()
     divergence = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(dim=1)
     kl = divergence.clamp_min(kl_tolerance * mu.shape[1]).mean()

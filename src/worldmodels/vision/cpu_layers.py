@@ -5,11 +5,11 @@ computes, with the same weights, up to rounding; only the order of the work diff
 products of a layer (forward, gradient of its input, gradient of its weight) takes the form that was fastest
 when measured with oneDNN 3.12 on a Zen 4 CPU (AVX-512 with bf16):
 
-- pairs: in channels-last memory two neighbouring columns of C channels are one column of 2C channels. With
-  that view, which copies nothing, a stride of 2 along the width becomes a stride of 1.
-- patches: the windows under the kernel are copied into the rows of a matrix; the layer is a matrix product.
-- phases: a transposed convolution is a convolution that gives the 2 x 2 outputs of a cell as channels.
-- an odd transposed kernel gets a row and a column of zeros: oneDNN is slow on odd kernels at stride 2.
+- pairs: in channels-last memory, two neighbouring columns of C channels can be viewed as one column of 2C
+  channels without a copy. A stride of 2 along the width then becomes a stride of 1.
+- patches: the windows under the kernel are copied into the rows of a matrix, so that the layer is a matrix product.
+- phases: a transposed convolution is computed as a convolution whose output channels are the 2 x 2 pixels of a cell.
+- odd kernels of transposed convolutions are padded with zeros to an even size: oneDNN is slow on odd ones at stride 2.
 - the bias gradient of a transposed convolution is one sum: PyTorch's own is as slow as the weight gradient.
 
 Images are (B, C, height, width) tensors in channels-last memory. Weights have PyTorch's shapes, in any memory
@@ -93,23 +93,25 @@ def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, [0, 0], stride, [1, 1], 1, "relu", [], "")
-    return found
+    output: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, [0, 0], stride, [1, 1], 1, "relu", [], "")
+    return output
 
 
 def _fused_is_available() -> bool:
-    """Say whether PyTorch has oneDNN's convolution that applies the ReLU before it writes its output.
+    """Whether oneDNN's convolution with a fused ReLU exists in this PyTorch and computes the right result.
 
-    It is a private operator, which another version may lack or change: so it is tried, and PyTorch's public ones do
-    the same work without it.
+    The operator is private, and other versions of PyTorch may lack or change it, so it is tested once. Without it, the
+    public operators are used.
     """
     if not fast_bfloat16(torch.device("cpu")) or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return False
-    x, weight, bias = torch.ones(1, 2, 4, 4), torch.ones(3, 2, 2, 2), torch.tensor([-16.5, -15.5, 0.0])
-    wanted = functional.conv2d(x, weight, bias, stride=2).relu_()
+    # On the CPU, whatever the default device is when this module is first imported.
+    x, weight = torch.ones(1, 2, 4, 4, device="cpu"), torch.ones(3, 2, 2, 2, device="cpu")
+    bias = torch.tensor([-16.5, -15.5, 0.0], device="cpu")
+    expected = functional.conv2d(x, weight, bias, stride=2).relu_()
     try:
-        found = _fused(x.bfloat16(), weight.bfloat16(), bias.bfloat16(), (2, 2))
-        return found.shape == wanted.shape and torch.allclose(found.float(), wanted)
+        actual = _fused(x.bfloat16(), weight.bfloat16(), bias.bfloat16(), (2, 2))
+        return actual.shape == expected.shape and torch.allclose(actual.float(), expected)
     except (RuntimeError, TypeError, NotImplementedError):
         return False
 
@@ -222,7 +224,7 @@ class _ImageTransposed(torch.autograd.Function):
         g = _channels_last(gradients[0])
         grad_x = functional.conv2d(g, weight, stride=2)
         _, grad_weight, _ = _convolution_backward(g, x, weight, (False, True, False), transposed=True)
-        # Few channels make short rows, which add up slowly: add up whole image rows first.
+        # Summing many short rows of few channels is slow: sum whole image rows first.
         outputs = g.shape[1]
         image_rows = g.permute(0, 2, 3, 1).reshape(-1, g.shape[3] * outputs)
         grad_bias = image_rows.sum(0, dtype=_sum_dtype(g)).view(-1, outputs).sum(0).to(g.dtype)

@@ -1,4 +1,4 @@
-"""Training V on frames that are streamed from where they are stored."""
+"""Training V on frames that are streamed from storage."""
 
 import dataclasses
 import json
@@ -18,19 +18,19 @@ from worldmodels.vision.base import Vision, images_from_frames, make_vision, rou
 from worldmodels.vision.config import VisionConfig
 
 BLOCK = 64
-"""Frames read together; also the chunk of the store."""
+"""Frames that are read together: the chunk size of the episode store."""
 _HELD_OUT = 20
-"""One block in this many is kept for measuring V on frames that it was not trained on."""
+"""One block in this many is held out, to measure V on frames on which it was not trained."""
 _HELD_OUT_BLOCKS = 64
-"""Most blocks on which it is measured."""
+"""Maximum number of held-out blocks on which V is measured."""
 
 
 class Shard(Protocol):
-    """Some stored frames, read a part at a time."""
+    """Stored frames that can be read in parts."""
 
     @property
     def num_frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         ...
 
     def frames(self, start: int, stop: int) -> np.ndarray:
@@ -47,8 +47,9 @@ class _Block:
 class FrameStream:
     """Shuffled batches of frames from shards that need not fit in memory.
 
-    In every epoch the blocks are permuted; ``window`` blocks at a time are loaded and their frames shuffled among each
-    other. Which frames a step sees depends on the seed and the step alone, so that a resumed run goes on exactly.
+    In every epoch the blocks are permuted; ``window`` blocks at a time are loaded and their frames shuffled together.
+    The frames of a step depend on the seed and the step alone, so that a resumed run continues exactly. Frames after
+    the last whole block of a shard are not used. Raises :class:`UserError` if there are too few frames for a batch.
     """
 
     def __init__(self, shards: Sequence[Shard], batch: int, window: int, seed: int) -> None:
@@ -72,7 +73,7 @@ class FrameStream:
         self.batches_per_epoch = sum(self._batches_per_window)
 
     def batches(self, step: int) -> Iterator[Tensor]:
-        """Endless batches (batch, 64, 64, 3) uint8, beginning with that of ``step``."""
+        """Endless batches (batch, 64, 64, 3) uint8, starting with the batch of ``step``."""
         epoch, skip = divmod(step, self.batches_per_epoch)
         while True:
             order = np.random.default_rng([self._seed, Stream.FRAME_WINDOWS, epoch]).permutation(len(self._blocks))
@@ -99,7 +100,7 @@ class FrameStream:
 
 
 def training_images(frames: Tensor, device: torch.device) -> Tensor:
-    """Frames (B, 64, 64, 3) uint8 as the images that V's objectives take: on its device, float32, rounded."""
+    """Frames (B, 64, 64, 3) uint8 as images (B, 3, 64, 64) for V's objectives: on ``device``, float32, rounded."""
     return rounded_images(frames.to(device)).float()
 
 
@@ -114,8 +115,9 @@ def train_vision(
 ) -> tuple[Vision, dict[str, float]]:
     """Train V (from the weights ``start``, if given) and return it with its loss on held-out frames.
 
-    An interrupted training goes on from the checkpoint in ``directory`` if it was on as many frames with the same
-    settings, seed and ``identity``, a text for whatever else it depends on, such as a digest of the frames.
+    identity: a text for everything else that the result depends on, such as a digest of the frames. Training continues
+    from the checkpoint in ``directory``, if there is one; a checkpoint with other settings, another seed, other numbers
+    of frames or another identity is a :class:`UserError`.
     """
     torch.manual_seed(seed)
     vision = make_vision(config.model, config.latent_size).to(device)
@@ -136,7 +138,7 @@ def train_vision(
 
 @torch.no_grad()
 def _held_out_loss(vision: Vision, stream: FrameStream, config: VisionConfig, device: torch.device) -> dict[str, float]:
-    """Mean loss by named parts; empty if there are too few frames to keep some apart."""
+    """Mean loss by named parts; empty if there are too few frames to hold some out."""
     totals: dict[str, float] = {}
     blocks = stream.held_out[:_HELD_OUT_BLOCKS]
     for block in blocks:

@@ -1,6 +1,7 @@
-"""Evolution strategies by name, behind two calls: ask and tell.
+"""Evolution strategies by name, with two methods: ask and tell.
 
-State is never saved: recorded fitness is told again to a strategy with the same seed, which then stands where it stood.
+The state of a strategy is not saved. To resume, all recorded fitness is told again to a new strategy with the same
+settings, which brings it to the same state.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from worldmodels.core.registry import Registry
 
 @dataclass(frozen=True)
 class StrategySettings:
-    """What every strategy is made of; each uses what it knows.
+    """Settings of a strategy; each strategy uses those that apply to it.
 
-    size: coordinates of the search space; population: candidates per generation; sigma: first step size; sigma_decay:
-    its factor after every generation from ``sigma_hold`` on, on top of the strategy's own adaptation; lr and
-    weight_decay: of strategies that follow a gradient; seed and key: its random stream.
+    size: dimensions of the search space; population: candidates per generation; sigma: initial step size; seed, key:
+    seed of the random stream; sigma_decay: factor of the step size after every generation, on top of the strategy's own
+    adaptation, except after the first ``sigma_hold`` generations; lr, weight_decay: of gradient-based strategies.
     """
 
     size: int
@@ -33,24 +34,27 @@ class StrategySettings:
 
 
 class Strategy(Protocol):
-    """A distribution of candidates that follows their fitness. Its state is its seed and what it was told."""
+    """A search distribution that adapts to the fitness of its candidates, which it maximises.
+
+    Its state depends on its settings and on the fitness that it was told alone.
+    """
 
     def ask(self) -> np.ndarray:
-        """Candidates (population, size) of the next generation; the same ones until told."""
+        """Candidates (population, size) of the next generation; the same ones until :meth:`tell`."""
         ...
 
     def tell(self, fitness: np.ndarray) -> None:
-        """Fitness (population,) of the candidates asked for, higher is better; NaN and infinity count as the worst."""
+        """Adapt to the fitness (population,) of the candidates; higher is better, NaN and infinity are the worst."""
         ...
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of the distribution, (size,)."""
+        """The mean (size,) of the distribution."""
         ...
 
     @property
     def sigma(self) -> float:
-        """Step size."""
+        """The step size."""
         ...
 
 
@@ -63,9 +67,9 @@ STRATEGIES: Registry[Callable[[StrategySettings], Strategy]] = Registry(
     },
     "worldmodels.strategies",
 )
-"""Every strategy by name; other packages add theirs by the entry point group "worldmodels.strategies"."""
+"""All strategies by name; other packages add theirs through the entry point group "worldmodels.strategies"."""
 
 
 def make_strategy(name: str, settings: StrategySettings) -> Strategy:
-    """The strategy called ``name``, around zero; an unknown name is a :class:`UserError`."""
+    """A new strategy called ``name``, whose distribution has mean zero; an unknown name is a :class:`UserError`."""
     return STRATEGIES.get(name)(settings)

@@ -1,6 +1,8 @@
-"""PEPG: the mean and the step sizes of a normal distribution climb its expected fitness (Sehnke et al. 2010).
+"""PEPG, parameter-exploring policy gradients (Sehnke et al. 2010): gradient ascent on the expected fitness of a normal
+distribution, by its mean and its step sizes.
 
-With symmetric samples (equations 18 and 20 there), ranks instead of fitness and Adam for the mean, as in Ha's estool.
+Uses symmetric samples (equations 18 and 20 of the paper) and, as in Ha's estool, ranks instead of fitness and Adam for
+the mean.
 """
 
 import numpy as np
@@ -10,25 +12,26 @@ from worldmodels.controller.strategies import StrategySettings
 from worldmodels.core.seeds import Stream
 
 _SIGMA_RATE = 0.2
-"""How much of its gradient a step size follows."""
+"""Learning rate of the step sizes."""
 _SIGMA_CHANGE = 0.2
-"""Largest change of a step size in a generation, as a share of it."""
+"""Largest change of a step size in a generation, as a fraction of the step size."""
 _SIGMA_LIMIT = 0.02
-"""The decay stops here."""
+"""Step size at which the decay stops."""
 _LR_DECAY, _LR_LIMIT = 0.9999, 0.001
+"""Factor of Adam's learning rate after every generation, and the rate at which this decay stops."""
 
 
 class PEPG:
-    """Maximises; what it asks depends on the seed and the fitness told alone.
+    """PEPG that maximises. Its candidates depend on its settings and on the fitness that it was told alone.
 
-    lr: Adam's step of the mean; weight_decay: what a candidate loses of its rank, which goes from -0.5 to 0.5, per mean
-    square of its parameters; sigma_decay: factor of the step sizes after every generation from ``sigma_hold`` on. An
-    odd population holds the mean itself, as its last candidate and as the baseline.
+    lr: Adam's learning rate for the mean; weight_decay: a candidate's rank (-0.5 to 0.5) is reduced by this times the
+    mean square of its parameters; sigma_decay: factor of the step sizes after every generation except the first
+    ``sigma_hold``. In an odd population, the last candidate is the mean itself, and its rank is the baseline.
     """
 
     def __init__(self, settings: StrategySettings) -> None:
         self.sigmas = np.full(settings.size, float(settings.sigma))
-        """The step size of every coordinate, (size,)."""
+        """The step size (size,) of every dimension."""
         self._settings, self._lr = settings, settings.lr
         self._pairs, self._odd = divmod(settings.population, 2)
         self._stream = np.random.default_rng([settings.seed, Stream.PEPG, *settings.key])
@@ -39,11 +42,11 @@ class PEPG:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of the distribution, (size,)."""
+        """The mean (size,) of the distribution."""
         return self._mean.numpy().copy()
 
     def ask(self) -> np.ndarray:
-        """Candidates (population, size) of the next generation; the same ones until told."""
+        """Candidates (population, size) of the next generation; the same ones until :meth:`tell`."""
         drawn = self._noise()
         return np.asarray(self.mean + np.concatenate([drawn, -drawn, np.zeros((self._odd, len(self.mean)))]))
 
@@ -53,7 +56,7 @@ class PEPG:
         return self._drawn
 
     def tell(self, fitness: np.ndarray) -> None:
-        """Fitness (population,) of the candidates asked for, higher is better; NaN and infinity count as the worst."""
+        """Adapt to the fitness (population,) of the candidates; higher is better, NaN and infinity are the worst."""
         drawn, square = self._noise(), (self.ask() ** 2).mean(axis=1)
         shaped = centred_ranks(fitness) - self._settings.weight_decay * square
         plus, minus = shaped[: self._pairs], shaped[self._pairs : 2 * self._pairs]
@@ -74,14 +77,14 @@ class PEPG:
 
     @property
     def sigma(self) -> float:
-        """Root mean square of the step sizes."""
+        """The root mean square of the step sizes."""
         return float(np.sqrt((self.sigmas**2).mean()))
 
 
 def centred_ranks(fitness: np.ndarray) -> np.ndarray:
-    """Ranks (N,) from -0.5 for the worst to 0.5 for the best; equals share theirs, so that luck of order pulls nowhere.
+    """Ranks (N,) scaled to -0.5 for the worst and 0.5 for the best fitness; NaN and infinity are the worst.
 
-    NaN and infinity are the worst.
+    Equal values share the mean of their ranks, so that their order has no effect.
     """
     values = np.where(np.isfinite(fitness), fitness, -np.inf)
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""Episodes as NumPy archives, one ``.npz`` per episode: what most of the field's scripts read and write."""
+"""Episodes as NumPy archives, one ``.npz`` per episode: the format of most World Models scripts."""
 
 import io
 import zipfile
@@ -16,13 +16,14 @@ _NEEDED = ("obs", "action", "reward", "done")
 
 
 class NpzEpisodes:
-    """Of T actions: obs (T+1, 64, 64, 3) uint8, action (T, A), reward (T,) float32, done (T,) bool, seed, renderer.
+    """One archive per episode of T actions.
 
-    ``done`` is true at the last step where the world ended the episode, and nowhere where a limit did.
+    obs (T+1, 64, 64, 3) uint8; action (T, A) and reward (T,) float32; done (T,) bool, True only at the last step and
+    only if the world ended the episode, not a time limit; seed and renderer, which an archive to read may lack.
     """
 
     def write(self, episodes: Iterable[Episode], directory: Path) -> int:
-        """Write episodes into a directory, new or empty; the number of them."""
+        """Write episodes into a new or empty directory and return how many there were."""
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise UserError(f"{directory} is not an empty folder; choose another one for the episodes")
         count = 0
@@ -43,7 +44,7 @@ class NpzEpisodes:
         return count
 
     def read(self, directory: Path) -> Iterator[Episode]:
-        """The episodes of a directory, in the order of their names; pickled arrays are never loaded."""
+        """The episodes of a directory, in the order of their file names. Raises :class:`UserError`; never unpickles."""
         paths = sorted(directory.glob("*.npz"))
         if not paths:
             raise UserError(f"no .npz episodes in {directory}; expected files with obs, action, reward and done")

@@ -1,4 +1,4 @@
-"""A Rainbow DQN that learns while it plays the episodes that are collected; Tianshou's (extra ``rl``)."""
+"""Collecting with Tianshou's Rainbow DQN, which learns from the episodes that it plays (extra ``rl``)."""
 
 from worldmodels.core.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Shard after shard of episodes whose player learns from them."""
+"""The collector whose policy, a Rainbow DQN, learns from the episodes that it plays."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,10 +16,11 @@ from worldmodels.tasks import Task
 
 
 class RainbowCollector:
-    """Plays one shard after the other; what it has learnt is kept beside them.
+    """Plays one shard after the other and saves the learner's state beside them.
 
-    Every shard begins with what was saved after the one before and with a replay refilled from stored episodes, so that
-    a collection that was killed and one that was not are the same. ``steps``: longest that all episodes can be.
+    Every shard begins with the state that was saved after the shard before and with a replay buffer refilled from
+    stored episodes, so that a collection that was killed and resumed has the same episodes as one that was not.
+    steps: the most steps that all episodes can have together.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class RainbowCollector:
         return episodes
 
     def _learn_again(self, index: int) -> None:
-        """What a stored shard taught, where that is lost: it is played once more."""
+        """Play a stored shard once more, because the state that was saved after it is lost."""
         shard = Shard(self._store.shard_path(index))
         self.record(index, shard.renderer, [int(seed) for seed in shard.seeds], int(shard.lengths.max()))
 
     def finish(self) -> None:
-        """Remove what was learnt."""
+        """Remove the saved states."""
         for path in self._store.directory.glob("rainbow-*.safetensors"):
             path.unlink()
 
@@ -62,12 +63,12 @@ def _play(
     learner_for: Callable[[Task, Recorder, Sequence[int]], Learner],
     seeds: Sequence[int],
     steps: int,
-    learnt: Path,
+    state_file: Path,
     environments: Environments,
 ) -> list[Episode]:
-    """Episodes whose learner leaves in a file what they taught."""
+    """Play the episodes of a shard and save the learner's state after it in ``state_file``."""
     env, recorder = environments.of(task, len(seeds), backend), Recorder(task, len(seeds), steps)
     learner = learner_for(task, recorder, seeds)
     rollout(task, env, learner, seeds, steps, observer=learner)
-    learner.save(learnt)
+    learner.save(state_file)
     return recorder.episodes(seeds, backend)

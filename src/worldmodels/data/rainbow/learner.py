@@ -1,8 +1,9 @@
-"""The learner: plays the environments of one shard together and learns from every step.
+"""The learner, a Rainbow DQN that plays the environments of one shard together and learns meanwhile.
 
-Of Rainbow (Hessel et al. 2018) it has what the published bin packing project's Dopamine has: distributions as values
-(C51), prioritised replay, a target network, and random actions that become rare; and double Q-learning, with which
-Tianshou makes its targets. Actions that the task does not allow are neither chosen nor part of the targets.
+Of Rainbow (Hessel et al. 2018) it has the parts that the published bin packing project uses (see
+``tasks/bin_packing/task.py``): value distributions (C51), prioritised replay, a target network and epsilon-greedy
+exploration; and double Q-learning, by which Tianshou computes its targets. Actions that the task does not allow are
+neither chosen nor part of the targets.
 """
 
 from collections.abc import Sequence
@@ -32,39 +33,39 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class RainbowSettings:
-    """The published project's. A step is one of one environment."""
+    """Hyperparameters of the published bin packing project. A step is one step of one environment."""
 
     hidden: int = 512
     """Units of each of the two hidden layers."""
     atoms: int = 51
-    """Points of a value's distribution."""
+    """Atoms of a value distribution (C51)."""
     highest: float = 255.0
-    """The last of these points, in units of reward; the first is minus that."""
+    """Value of the last atom, in units of reward; the first atom is minus that."""
     gamma: float = 0.99
     """Discount per step."""
     lr: float = 1e-3
     """Adam's learning rate."""
     replay: int = 50_000
-    """Transitions that are remembered."""
+    """Transitions that the replay buffer holds."""
     first: int = 500
-    """Steps before it begins to learn."""
+    """Steps before learning begins."""
     every: int = 4
     """Steps per update."""
     batch: int = 32
     """Transitions per update."""
     target_every: int = 2000
-    """Steps after which the target network follows."""
+    """Steps between updates of the target network."""
     chance: float = 0.01
-    """Share of random actions in the end."""
+    """Final epsilon, the share of random actions."""
     chance_steps: int = 250_000
-    """Steps over which that share falls to it from 1; at most an eighth of all steps, the share that was published."""
+    """Steps over which epsilon falls from 1 to its final value; at most an eighth of all steps, as was published."""
 
 
 SETTINGS = RainbowSettings()
 
 
 class ActionValues(nn.Module):
-    """Frames (B, 64, 64, 3) uint8 -> probabilities (B, actions, atoms) of each action's value."""
+    """Frames (B, 64, 64, 3) uint8 -> the value distribution of each action, probabilities (B, actions, atoms)."""
 
     def __init__(self, actions: int, settings: RainbowSettings) -> None:
         super().__init__()
@@ -78,15 +79,17 @@ class ActionValues(nn.Module):
         )
 
     def forward(self, obs: np.ndarray, state: Any = None, info: Any = None) -> tuple[Tensor, Any]:
-        """The probabilities and ``state``, as Tianshou wants it."""
+        """The probabilities, and ``state`` unchanged, as Tianshou requires."""
         pixels = torch.from_numpy(obs).to(next(self.parameters()).device).flatten(1).float() / 255
         return self.layers(pixels).unflatten(1, (self._actions, -1)).softmax(dim=-1), state
 
 
 class Learner:
-    """Policy and observer of one shard; ``key``: numbers that its random streams depend on, ``steps``: of all shards.
+    """Policy and observer of one shard.
 
-    ``before``: shards that were played earlier, with ``state``, the file in which :meth:`save` left what was learnt.
+    key: numbers that its random streams depend on; steps: the most steps that all shards can have together; before: the
+    shards that were played earlier; state: the file that :meth:`save` wrote after the last of these. Raises
+    :class:`UserError` for a state of something else.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class Learner:
                 raise UserError(f"{state} does not belong to this run; delete it and run the command again") from None
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """The action with the highest mean value, or at times a random one."""
+        """Epsilon-greedy actions (n,): random ones, or those with the highest mean value."""
         with torch.no_grad():
             batch = Batch(obs=batch_of_frames(self._task, observations.frames), info=None)
             best = self._algorithm.policy(batch).act
@@ -139,11 +142,11 @@ class Learner:
     def step(
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
-        """Record, remember and learn."""
+        """Record the transitions, add them to the replay buffer, and learn."""
         self._recorder.step(rows, actions, rewards, ended, after)
         frames = self._start + rows * self._stride + self._recorder.lengths[rows] - 1
-        for one in zip(frames.tolist(), actions.tolist(), rewards.tolist(), ended.tolist(), strict=True):
-            self._replay.keep(*one)
+        for transition in zip(frames.tolist(), actions.tolist(), rewards.tolist(), ended.tolist(), strict=True):
+            self._replay.keep(*transition)
         settings, before = self._settings, max(self._made, self._settings.first)
         self._made += len(rows)
         with policy_within_training_step(self._algorithm.policy):
@@ -151,7 +154,7 @@ class Learner:
                 self._algorithm.update(self._replay, settings.batch)
 
     def save(self, path: Path) -> None:
-        """Keep what was learnt: weights, Adam's moments, and how much each remembered transition matters."""
+        """Save weights, Adam's moments and replay priorities. Raises :class:`UserError` for weights that are not finite."""
         weights = self._weights()
         if not all(value.isfinite().all() for value in weights.values()):
             raise UserError("rainbow learnt weights that are not finite; choose another --policy or another --seed")
@@ -186,7 +189,7 @@ class Learner:
 
 
 def _algorithm(space: spaces.Discrete, key: Sequence[int], device: torch.device) -> Any:
-    """Tianshou's Rainbow with new weights. Without noisy layers it explores by its policy's chance actions alone."""
+    """Tianshou's Rainbow with new weights and without noisy layers: exploration is up to :meth:`Learner.act`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(list(key)).generate_state(1)[0]))
         model = ActionValues(int(space.n), SETTINGS)

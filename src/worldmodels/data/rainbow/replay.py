@@ -1,4 +1,4 @@
-"""Prioritised replay that remembers where a frame lies and not the frame, which is in memory once already."""
+"""Prioritised replay that holds the numbers of frames instead of the frames, which are in memory already."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from worldmodels.tasks import Task
 
 
 class Frames:
-    """Frames of several arrays (n, 64, 64, 3), numbered one after the other."""
+    """Frames of several arrays (n, 64, 64, 3), numbered from 0 across all arrays."""
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         self._parts = list(parts)
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
 
     def start(self, part: int) -> int:
-        """The number of the first frame of an array."""
+        """The number of the first frame of the array with the index ``part``."""
         return int(self._starts[part])
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
         """The frames (n, 64, 64, 3) with these numbers (n,)."""
-        found = np.empty((len(numbers), 64, 64, 3), np.uint8)
-        where = np.searchsorted(self._starts, numbers, side="right") - 1
-        for part in np.unique(where).tolist():
-            chosen = where == part
-            found[chosen] = self._parts[part][numbers[chosen] - self._starts[part]]
-        return found
+        frames = np.empty((len(numbers), 64, 64, 3), np.uint8)
+        parts = np.searchsorted(self._starts, numbers, side="right") - 1
+        for part in np.unique(parts).tolist():
+            chosen = parts == part
+            frames[chosen] = self._parts[part][numbers[chosen] - self._starts[part]]
+        return frames
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """frames (n,): number of the frame before, the next being the one after; actions (n,), rewards (n,), ended (n,)."""
+    """frames (n,): number of the frame before each action, the frame after it being the next; actions, rewards, ended (n,)."""
 
     frames: np.ndarray
     actions: np.ndarray
@@ -44,7 +44,7 @@ class Transitions:
 
 
 def remembered(shards: Sequence[Path], count: int, task: Task) -> tuple[list[np.ndarray], Transitions]:
-    """The last ``count`` transitions of stored shards in the order in which they were played, and their frames."""
+    """The frames of stored shards, and their last ``count`` transitions in the order in which they were played."""
     kept: list[tuple[np.ndarray, Transitions]] = []
     for path in reversed(shards):
         if count > 0:
@@ -53,8 +53,8 @@ def remembered(shards: Sequence[Path], count: int, task: Task) -> tuple[list[np.
             count -= len(kept[0][1].frames)
     parts, starts = [part for part, _ in kept], Frames([part for part, _ in kept])
     columns = [
-        (each.frames + starts.start(part), each.actions, each.rewards, each.ended)
-        for part, (_, each) in enumerate(kept)
+        (transitions.frames + starts.start(part), transitions.actions, transitions.rewards, transitions.ended)
+        for part, (_, transitions) in enumerate(kept)
     ]
     return parts, Transitions(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
@@ -63,29 +63,29 @@ def _last(shard: Shard, count: int, task: Task) -> Transitions:
     lengths = shard.lengths
     rows = np.repeat(np.arange(len(lengths)), lengths)
     times = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    # Environments ran together: all their first steps, then all their second ones.
+    # The environments were stepped together: the first steps of all come before the second steps of all.
     played = np.lexsort((rows, times))[-count:]
     codes = task.memory_action(np.arange(task.action_space.n))  # type: ignore[union-attr]
-    away = [np.abs(shard.actions[played] - code).sum(axis=1) for code in codes]
+    distances = [np.abs(shard.actions[played] - code).sum(axis=1) for code in codes]
     ended = (shard.terminated[rows] > 0) & (times == lengths[rows] - 1)
     # Every episode has one frame more than transitions.
     numbers = (np.arange(len(rows)) + rows)[played]
-    return Transitions(numbers, np.argmin(away, axis=0), shard.rewards[played], ended[played])
+    return Transitions(numbers, np.argmin(distances, axis=0), shard.rewards[played], ended[played])
 
 
 class FrameReplay(PrioritizedReplayBuffer):
-    """Tianshou's, with the published exponents; samples come from a stream of its own."""
+    """Tianshou's prioritised replay buffer with the published exponents and its own random stream."""
 
     def __init__(self, size: int, task: Task, frames: Frames, random: np.random.Generator) -> None:
         super().__init__(size, alpha=0.5, beta=0.5)
         self._task, self._frames, self._random = task, frames, random
 
     def keep(self, frame: int, action: int, reward: float, ended: bool) -> None:
-        """Remember one transition, and forget the oldest when there is no room."""
+        """Add one transition, which replaces the oldest one when the buffer is full."""
         self.add(Batch(obs=frame, act=action, rew=reward, terminated=ended, truncated=False, obs_next=frame + 1))
 
     def refill(self, old: Transitions, priorities: np.ndarray, bounds: tuple[float, float]) -> None:
-        """Remember transitions, oldest first, with what :meth:`priorities` and :attr:`bounds` said of them."""
+        """Add transitions, oldest first, with their :meth:`priorities` and the :attr:`bounds` at the time."""
         never = np.zeros(len(old.frames), bool)
         self.update(
             ReplayBuffer.from_data(old.frames, old.actions, old.rewards, old.ended, never, old.ended, old.frames + 1)
@@ -94,7 +94,7 @@ class FrameReplay(PrioritizedReplayBuffer):
         self._min_prio, self._max_prio = bounds
 
     def priorities(self) -> np.ndarray:
-        """Of every transition, oldest first, (n,) float64."""
+        """The priority of every transition, oldest first, (n,) float64."""
         return np.asarray(self.weight[super().sample_indices(0)])
 
     @property
@@ -103,11 +103,11 @@ class FrameReplay(PrioritizedReplayBuffer):
         return float(self._min_prio), float(self._max_prio)
 
     def sample_indices(self, batch_size: int | None) -> np.ndarray:
-        """Transitions by their priorities, (batch_size,)."""
+        """Indices of transitions drawn by priority, (batch_size,); 0 or None: of all of them."""
         if not batch_size:
             return np.asarray(super().sample_indices(batch_size))
-        found = self.weight.get_prefix_sum_idx(self._random.random(batch_size) * self.weight.reduce())
-        return np.asarray(np.minimum(found, len(self) - 1))  # sums are rounded
+        indices = self.weight.get_prefix_sum_idx(self._random.random(batch_size) * self.weight.reduce())
+        return np.asarray(np.minimum(indices, len(self) - 1))  # rounded sums may lead past the last transition
 
     def __getitem__(self, index: Any) -> Any:
         batch = super().__getitem__(index)
@@ -117,6 +117,6 @@ class FrameReplay(PrioritizedReplayBuffer):
 
 
 def batch_of_frames(task: Task, frames: np.ndarray) -> Batch:
-    """Frames (n, 64, 64, 3) as Tianshou wants them, with the mask of actions that may be chosen."""
+    """Frames (n, 64, 64, 3) as a Tianshou batch, with the action mask where the task has one."""
     mask = task.action_mask(frames)
     return Batch(obs=frames) if mask is None else Batch(obs=frames, mask=mask.astype(np.int8))

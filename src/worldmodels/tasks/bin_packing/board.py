@@ -1,4 +1,4 @@
-"""Bin packing for people who play it: a bin of every level side by side, and the item that waits.
+"""The board on which people play bin packing: a bin of every level side by side, and the current item.
 
 Legend: B levels (the capacity).
 """
@@ -11,14 +11,14 @@ from worldmodels.core.theme import ACCENT, BACKGROUND, PANEL, QUIET, TEXT, write
 _LEFT, _RIGHT = 190, 1180
 _TOP, _BOTTOM = 158, 460
 _CLOSED, _ABSENT, _POINTED = "#465a8c", "#39424f", "#1d222a"
-"""Content of bins that the item does not fit into, as in the agent's picture; numbers of levels that no bin has;
-background of the level that the mouse or the typed number points to."""
+"""Colours of bins that have no room for the item (as in the agent's picture), of the numbers of levels without a bin,
+and of the background of the level that the mouse or the typed number points to."""
 _PIP, _MOST_PIPS = 7, 12
-"""Height of one of the marks that count bins, and how many are drawn at most."""
+"""Height in pixels of the marks that count bins, and the largest number of marks that are drawn."""
 
 
 class BinsBoard:
-    """One column per level 0 to B-1: a bin filled to that level, how many there are, and where the item would reach."""
+    """One column per level 0 to B-1: a bin filled to that level, how many there are, and the item's outline in it."""
 
     size = (1200, 520)
 
@@ -29,20 +29,20 @@ class BinsBoard:
         self._width = min(64, round(self._column * 0.7))
 
     def choice_at(self, place: tuple[int, int]) -> int | None:
-        """The level whose column is at ``place``."""
+        """The level whose column is at the pixel ``place`` (x, y), or None."""
         across, down = place
         inside = _LEFT <= across < _RIGHT and 0 <= down < self.size[1]
         return int((across - _LEFT) / self._column) if inside else None
 
     def objection(self, state: np.ndarray, choice: int) -> str:
-        """No such bin, or no room in it."""
+        """One line that says that there is no bin of this level or no room in it."""
         item = int(state[-1])
         if choice + item > self._capacity:
             return f"an item of size {item} does not fit into level {choice}: a bin holds {self._capacity}"
         return f"no open bin has level {choice}; choose a blue one, or 0 for a new bin"
 
     def draw(self, state: np.ndarray, action_mask: np.ndarray, pointed: int | None) -> Image.Image:
-        """Bins that take the item are blue, with the item's outline on top of what they hold."""
+        """The state as a picture: bins with room for the item are blue, with its outline on top of their content."""
         image = Image.new("RGB", self.size, BACKGROUND)
         item = int(state[-1])
         write(image, f"bins hold {self._capacity}", (24, 40), 17, QUIET)

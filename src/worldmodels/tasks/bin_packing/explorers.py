@@ -1,4 +1,4 @@
-"""Who packs the first episodes: by chance, more or less carefully, by a rule, and with errors."""
+"""Policies that collect bin packing's episodes: rules, random packers, and policies with errors."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from worldmodels.tasks.bin_packing.rules import Rule
 
 
 class RulePolicy:
-    """A rule with one random stream for all its rows."""
+    """A rule as a policy, with one random stream for all rows."""
 
     def __init__(self, rule: Rule, seeds: Sequence[int]) -> None:
         self._rule, self._random = rule, np.random.default_rng(list(seeds))
@@ -20,29 +20,33 @@ class RulePolicy:
 
 
 class Packer:
-    """Chooses allowed levels by chance, one random stream per environment."""
+    """Random allowed levels, with one random stream per environment.
+
+    careful: every environment has its own preference for fuller or emptier bins and its own rate of uniform choices;
+    otherwise all choices are uniform.
+    """
 
     def __init__(self, seeds: Sequence[int], task: Task, careful: bool = False) -> None:
         self._streams, self._task = [np.random.default_rng(seed) for seed in seeds], task
         draw = np.array([stream.random(2) for stream in self._streams])
-        # How much likelier the fullest level is than the emptiest, as an exponent: 0 is uniform.
-        self._taste = np.where(careful, 12 * draw[:, 0] - 2, 0.0)
+        # Log-odds of the fullest level against the emptiest one; 0 is uniform.
+        self._preference = np.where(careful, 12 * draw[:, 0] - 2, 0.0)
         self._errs = np.where(careful, 0.3 * draw[:, 1] ** 2, 0.0)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """Levels (n,), drawn among those that take the item."""
+        """Levels (n,) int64, drawn among the allowed ones."""
         allowed = self._task.action_mask(observations.frames)
         assert allowed is not None
         place = np.linspace(0, 1, allowed.shape[1])
         chances = np.stack([self._streams[row].random(allowed.shape[1] + 1) for row in rows.tolist()])
-        taste = np.where(chances[:, -1] < self._errs[rows], 0.0, self._taste[rows])
-        # The largest of log-chance plus Gumbel noise is a draw from the softmax.
+        preference = np.where(chances[:, -1] < self._errs[rows], 0.0, self._preference[rows])
+        # Gumbel-max trick: the argmax of logits plus Gumbel noise is a draw from their softmax.
         gumbel = -np.log(-np.log(np.clip(chances[:, :-1], 1e-12, 1 - 1e-12)))
-        return np.asarray(np.where(allowed, taste[:, None] * place + gumbel, -np.inf).argmax(axis=1))
+        return np.asarray(np.where(allowed, preference[:, None] * place + gumbel, -np.inf).argmax(axis=1))
 
 
 class Erring:
-    """A policy of whose choices some are replaced."""
+    """A policy some of whose choices are replaced by another policy's, at a rate that differs between environments."""
 
     def __init__(self, policy: Policy, other: Policy, seeds: Sequence[int]) -> None:
         self._policy, self._other = policy, other
@@ -50,7 +54,7 @@ class Erring:
         self._chance = np.array([0.2 * stream.random() ** 2 for stream in self._streams])
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """The policy's levels (n,), some of them replaced."""
+        """The policy's levels (n,) int64, some of them replaced."""
         chosen, other = self._policy.act(observations, rows), self._other.act(observations, rows)
         errs = np.array([self._streams[row].random() for row in rows.tolist()]) < self._chance[rows]
         return np.where(errs, other, chosen)

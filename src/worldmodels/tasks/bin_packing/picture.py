@@ -1,4 +1,6 @@
-"""Bin packing as pictures of 64x64 pixels: the published encoding, and one from which every count can be read.
+"""Bin packing as pictures of 64x64 pixels: the published encoding, and one in which the bins can be counted.
+
+The module docstring of task.py says what "published" refers to.
 
 Legend: N instances, B levels (the capacity).
 """
@@ -7,9 +9,9 @@ import numpy as np
 
 _SIDE = 64
 ENCODINGS = ("published", "counted")
-"""published: bars whose hue is a remainder, as the published project draws them; counted: bars that can be counted."""
+"""published: a level's number of bins is the length and the colour of a bar; counted: every bin of a bar is visible."""
 
-# ColorBrewer's Blues, of which the published palette has 30 samples between its ends.
+# ColorBrewer's Blues; the published palette samples 30 colours between the two ends.
 _BLUES = np.array(
     [
         (247, 251, 255), (222, 235, 247), (198, 219, 239), (158, 202, 225), (107, 174, 214),
@@ -17,26 +19,26 @@ _BLUES = np.array(
     ]
 )  # fmt: skip
 _WHOLE, _REST = 29, 15
-"""A chunk of the last colour is drawn for 29 or more bins, and stands for 15 of them."""
+"""While 29 or more bins are left to draw, a block of the last colour is drawn, which stands for 15 of them."""
 _ITEM_WIDTH = 6
-"""Columns of the item in the published picture; it stands as many times as far to the right as it is large."""
+"""Columns of the item in the published picture; an item of size s starts at column 6 s."""
 _WIDTHS = (14, 6, 3)
-"""Columns of the first bins of a level, gap included; every further one has a single column. Whoever packs well has
-none or one of most levels, and V keeps what covers many pixels."""
+"""Columns of the first three bins of a level, gap included; every further bin has one column. The first bins are wide
+because good packers have at most one bin of most levels, and V encodes best what covers many pixels."""
 _ITEM_COLUMNS, _MARGIN = 7, 1
 """Columns of the item at the right edge, and of the gap before it."""
 _FITS, _DOES_NOT, _FRAME = (80, 200, 120), (70, 90, 140), (235, 235, 235)
 
 
 def palette() -> np.ndarray:
-    """The published 30 blues, (30, 3) uint8, darkest first."""
+    """The published palette of 30 blues, (30, 3) uint8, darkest first."""
     at = (1 - (np.arange(30) + 1) / 31) * 8
     channels = [np.interp(at, np.arange(9), _BLUES[:, channel] / 255) for channel in range(3)]
     return (np.stack(channels, axis=1) * 255).astype(np.uint8)
 
 
 class PublishedPicture:
-    """The picture of the published project, for capacity 30 and items of 1 to 9."""
+    """The published picture, for capacity 30 and items of size 1 to 9; ``most``: the most bins of a level."""
 
     def __init__(self, most: int) -> None:
         blues = palette()
@@ -55,7 +57,7 @@ class PublishedPicture:
     def __call__(self, counts: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Pictures (N, 64, 64, 3) uint8 of counts (N, 30) and items (N,)."""
         pictures = np.zeros((len(counts), _SIDE, _SIDE, 3), np.uint8)
-        # Level h has rows 59-2h and 60-2h; row 60 belongs to the item, and level 29 has row 0 as well.
+        # Level h is drawn in rows 59-2h and 60-2h, level 29 in row 0 as well; rows 60 to 63 show the item.
         bars = self._bars[counts[:, :0:-1]]
         pictures[:, 1:59:2] = bars
         pictures[:, 2:60:2] = bars
@@ -65,9 +67,10 @@ class PublishedPicture:
 
 
 class CountedPicture:
-    """A picture from which the state can be read: a bar per level, in another colour where the item fits.
+    """A picture from which the state can be read: a bar per level, in another colour if there is room for the item.
 
-    Bars show up to 36 bins. The item is a block at the right edge, the higher the larger it is.
+    A bar shows up to 36 bins. The item is a block at the right edge; the larger it is, the higher the block.
+    capacity: B; most: the most bins of a level; largest: the largest item.
     """
 
     def __init__(self, capacity: int, most: int, largest: int) -> None:
@@ -78,7 +81,7 @@ class CountedPicture:
             for count in range(1, most + 1):
                 further = int(ends[-1]) + max(0, count - len(ends))
                 bars[fits, count, : further if count > len(ends) else ends[count - 1]] = colour
-                # The gap after each bin lets them be counted.
+                # A black column after each of the first bins separates it from the next one.
                 bars[fits, count, ends[:count] - 1] = 0
         self._bars = bars.reshape(2 * (most + 1), _SIDE * 3)
         self._most = most
@@ -98,7 +101,7 @@ class CountedPicture:
 
 
 def picture_of(encoding: str, capacity: int, most: int, largest: int) -> PublishedPicture | CountedPicture:
-    """The picture called ``encoding``; most: bins of a level, largest: item that it must be able to show."""
+    """The picture called ``encoding``, for at most ``most`` bins of a level and items of at most ``largest``."""
     return PublishedPicture(most) if encoding == "published" else CountedPicture(capacity, most, largest)
 
 
@@ -109,7 +112,10 @@ def _level_of_rows(capacity: int) -> np.ndarray:
 
 
 def fitting_levels(pictures: np.ndarray, capacity: int, encoding: str = "counted") -> np.ndarray:
-    """Levels (N, B) bool that take the item, read off pictures of that encoding; a new bin (0) always does."""
+    """The levels (N, B) bool that have room for the item, read off pictures (N, 64, 64, 3) of that encoding.
+
+    Level 0, a new bin, always has.
+    """
     if encoding == "published":
         fits = _fitting_published(pictures, capacity)
     else:
@@ -119,7 +125,7 @@ def fitting_levels(pictures: np.ndarray, capacity: int, encoding: str = "counted
 
 
 def _fitting_published(pictures: np.ndarray, capacity: int) -> np.ndarray:
-    """A level is open where its bar begins, and the item is as large as it stands far to the right."""
+    """A level has open bins if its bar has a first pixel; the item's size follows from its column."""
     levels = np.arange(1, capacity)
     is_open = pictures[:, 59 - 2 * levels, 0].any(axis=-1)
     items = pictures[:, _SIDE - 1].any(axis=-1).argmax(axis=1) // _ITEM_WIDTH

@@ -11,7 +11,7 @@ from worldmodels.tasks.bin_packing.world import ENVIRONMENT, BinPackingEnv
 
 
 class BinPackingPlaying(Playing):
-    """The stock environment, and a board with open bins side by side."""
+    """Playing on a board that shows the open bins side by side."""
 
     gymnasium_id = f"worldmodels.tasks.bin_packing.world:{ENVIRONMENT}"
     frames_per_second = 5
@@ -23,20 +23,20 @@ class BinPackingPlaying(Playing):
 
     @property
     def gymnasium_options(self) -> dict[str, Any]:
-        """Pictures of this variant."""
+        """The options of this variant, with pictures as observations."""
         return {**self._options, "observation": "picture"}
 
     def key_action(self, held: frozenset[str]) -> np.ndarray:
-        """Arrow keys say too little here, the board is for people: a new bin."""
+        """Always a new bin (0): arrow keys cannot choose a level, and people choose on the board instead."""
         return np.array(0, np.int64)
 
     def board(self) -> Board:
-        """Open bins side by side."""
+        """The board that shows the open bins side by side."""
         from worldmodels.tasks.bin_packing.board import BinsBoard
 
         return BinsBoard(self._capacity)
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
-        """Bins that are open and bins that were filled and have left."""
+        """The numbers of open bins and of full bins, which are removed from the board."""
         instances = cast(BinPackingEnv, env.unwrapped).instances
         return {"open bins": int(instances.state()[0, :-1].sum()), "full bins": int(instances.full_bins[0])}

@@ -1,6 +1,6 @@
-"""What needs no learning in bin packing: rules that choose a level from the state, and a bound on any rule.
+"""Hand-written rules for bin packing, which serve as baselines, and an upper bound for the return of any rule.
 
-Every rule takes states (N, B+1), as :meth:`BinPackingVectorEnv.state` gives them, and returns levels (N,) int64.
+Rules take states (N, B+1) of :meth:`BinPackingVectorEnv.state` and a random stream, and return levels (N,) int64.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Rule = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def _fitting(states: np.ndarray) -> np.ndarray:
-    """Open levels (N, B) bool that the item fits into; a new bin is not among them."""
+    """Open levels (N, B) bool that have room for the item; level 0, a new bin, is not among them."""
     capacity = states.shape[1] - 1
     levels = np.arange(capacity)
     fits: np.ndarray = (states[:, :-1] > 0) & (levels + states[:, -1:] <= capacity)
@@ -20,17 +20,18 @@ def _fitting(states: np.ndarray) -> np.ndarray:
 
 
 def best_fit(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The fullest bin that holds the item, else a new one."""
+    """The fullest open bin that has room for the item; a new bin if there is none."""
     fits = _fitting(states)
     fullest = fits.shape[1] - 1 - fits[:, ::-1].argmax(axis=1)
     return np.where(fits.any(axis=1), fullest, 0)
 
 
 def sum_of_squares(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As in AWS Labs' code: a new bin only where no open one fits.
+    """Sum of squares as in AWS Labs' code, which opens a new bin only if no open bin has room for the item.
 
-    Levels are looked at in ascending order; one that becomes full is taken at once if its score -n is below the best so
-    far, others score n[a + s] - n[a] and must be better than the best so far, which begins at B.
+    With s the item's size and n[a] the open bins of level a, levels are visited in ascending order. Level a scores
+    n[a + s] - n[a], or -n[a] if the item fills the bin. A level is chosen if its score is below the best one so far,
+    which starts at B; the first one chosen that fills the bin is final.
     """
     capacity = states.shape[1] - 1
     fits, counts, items = _fitting(states), states[:, :-1], states[:, -1]
@@ -48,17 +49,17 @@ def sum_of_squares(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def sum_of_squares_textbook(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Csirik et al. (2006): the placement, a new bin among them, after which the sum of n[h]^2 is least.
+    """Sum of squares as in Csirik et al. (2006): the placement after which the sum of n[h]^2 over levels h is lowest.
 
-    Of equals, an open bin rather than a new one, and the fullest.
+    A new bin is one of the placements. Ties go to the fullest bin, so that a new bin loses every tie.
     """
     capacity = states.shape[1] - 1
     counts, items = states[:, :-1].astype(np.int64), states[:, -1]
     levels = np.arange(capacity)
     after = levels + items[:, None]
-    there = np.take_along_axis(counts, np.minimum(after, capacity - 1), axis=1)
+    target = np.take_along_axis(counts, np.minimum(after, capacity - 1), axis=1)
     # n[a] -> n[a] - 1 and n[a + s] -> n[a + s] + 1 change the sum by 2 (n[a + s] - n[a] + 1).
-    gained = np.where(after == capacity, 0, 2 * there + 1)
+    gained = np.where(after == capacity, 0, 2 * target + 1)
     change = gained - np.where(levels == 0, 0, 2 * counts - 1)
     allowed = _fitting(states)
     allowed[:, 0] = True
@@ -67,14 +68,14 @@ def sum_of_squares_textbook(states: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def uniform_valid(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Any level that is allowed, a new bin among them, with the same chance."""
+    """A uniformly random allowed level, where a new bin is always allowed."""
     allowed = _fitting(states)
     allowed[:, 0] = True
     return np.asarray((rng.random(allowed.shape) * allowed).argmax(axis=1))
 
 
 def uniform_existing(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Any open level that fits with the same chance, a new bin only if none does: what needs no eyes."""
+    """A uniformly random open level that has room for the item; a new bin only if there is none."""
     fits = _fitting(states)
     return np.where(fits.any(axis=1), (rng.random(fits.shape) * fits).argmax(axis=1), 0)
 
@@ -86,12 +87,12 @@ RULES: dict[str, Rule] = {
     "uniform-valid": uniform_valid,
     "uniform-existing": uniform_existing,
 }
-"""By name."""
+"""Every rule by its name; the first one is the opponent of people who play."""
 
 
 def best_possible(sizes: np.ndarray, capacity: int) -> np.ndarray:
-    """No rule, even one that knows the items (N, T), returns more than this, (N,).
+    """Upper bound (N,) for the return of any rule, even one that knows all item sizes (N, T) in advance.
 
-    All items need at least ceil(sum / B) bins, and what these hold beyond the items is free.
+    The items need at least ceil(sum / B) bins, and the part of their capacity that the items leave over is free space.
     """
     return -np.asarray((-sizes.sum(axis=1)) % capacity, dtype=np.float64)

@@ -1,9 +1,12 @@
-"""Online bin packing from pictures: items of random sizes arrive, each goes into an open bin or a new one.
+"""Online bin packing from pictures: items of random sizes arrive one by one and go into an open bin or a new one.
 
-Action: the level of the bin that takes the item; 0 is a new bin. Reward: the size of an item that goes into an open
-bin, minus the space left in a new one; so the return is minus the free space of all bins still open. An episode has
-1,000 items. What the agent sees is the counted picture, from which every bin and the item can be read, or the published
-one.
+Action: the level (fill height) of the bin that takes the item; level 0 is a new bin. Reward: the size of the item if
+it goes into an open bin, or minus the space left in the bin if it goes into a new one; so the return is minus the free
+space of all bins still open. An episode has 1,000 items. The agent sees one of two pictures: the counted one, from
+which the number of bins of every level and the item can be read, or the published one. "Published" refers to an
+earlier World Models project on bin packing, whose picture and settings this package reproduces for comparison.
+
+Legend: N environments, B levels (the capacity of a bin).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +28,7 @@ from worldmodels.tasks.bin_packing.world import BinPackingVectorEnv, probabiliti
 
 
 class BinPacking(Task):
-    """Bins of one capacity and items of one distribution; by default 30 and perfect packing, as published."""
+    """Bins of one capacity and items of one distribution; by default 30 and "perfect-packing", as published."""
 
     name = "bin-packing"
     title = "Bin packing"
@@ -40,7 +43,7 @@ class BinPacking(Task):
     capacity = 30
     distribution = "perfect-packing"
     encoding = "counted"
-    """The picture, one of ENCODINGS."""
+    """How the state is drawn: one of the ENCODINGS of picture.py."""
 
     def __init__(self) -> None:
         self.action_size = self.control_size = self.capacity
@@ -49,12 +52,12 @@ class BinPacking(Task):
 
     @property
     def worlds(self) -> Mapping[str, World]:
-        """One array program."""
+        """One backend: an array program that steps all instances at once."""
         return {"native": ArrayWorld(self._observing_pictures)}
 
     @property
     def playing(self) -> Playing:
-        """With numbers and clicks."""
+        """Played by typing numbers and by clicking."""
         return BinPackingPlaying(self.capacity, self._options)
 
     def _observing_pictures(self, num_envs: int) -> VectorEnv:
@@ -69,15 +72,15 @@ class BinPacking(Task):
         return {**chosen, "encoding": self.encoding}
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
-        """Observations are frames."""
+        """The observations, which are frames already."""
         return observations
 
     def action_mask(self, frames: np.ndarray) -> np.ndarray:
-        """Levels that take the item, (N, B) bool, read off the picture; a new bin always is one."""
+        """The levels that have room for the item, (N, B) bool, read off the picture; level 0, a new bin, always has."""
         return fitting_levels(frames, self.capacity, self.encoding)
 
     def state(self, env: VectorEnv) -> Mapping[str, np.ndarray]:
-        """Open bins of every level, the item as a number and as a kind, and the levels it may go to."""
+        """Open bins of every level, the item's size as a quantity and as a category, and the levels it may go to."""
         world = cast(BinPackingVectorEnv, env)
         state = world.state()
         return {
@@ -92,35 +95,38 @@ class BinPacking(Task):
         return np.asarray(control.argmax(axis=1))
 
     def memory_action(self, actions: np.ndarray) -> np.ndarray:
-        """One-hot, (N, B) float32."""
+        """The level as a one-hot vector, (N, B) float32."""
         hot: np.ndarray = np.eye(self.capacity, dtype=np.float32)[np.asarray(actions)]
         return hot
 
     def dream_action(self, control: Tensor) -> Tensor:
-        """As M sees what :meth:`env_action` chooses, without leaving the device."""
+        """The level of :meth:`env_action` as a one-hot vector, (N, B) float32, without leaving the device."""
         return torch.nn.functional.one_hot(control.argmax(dim=1), self.capacity).float()
 
     def exploration(self, seeds: Sequence[int]) -> Policy:
-        """Packers from careless to careful: each likes fuller or emptier bins to its own degree, and errs at times."""
+        """Random packers whose preference for fuller or emptier bins and rate of errors differ between episodes."""
         return Packer(seeds, self, careful=True)
 
     def perturbed(self, policy: Policy, seeds: Sequence[int]) -> Policy:
-        """The policy, in some steps replaced by a random allowed level; how often differs between episodes."""
+        """The policy, with random allowed levels in place of its own at a rate that differs between episodes."""
         return Erring(policy, Packer(seeds, self), seeds)
 
     def random_policy(self, seeds: Sequence[int]) -> Policy:
-        """Uniform over the allowed levels."""
+        """Uniformly random allowed levels."""
         return Packer(seeds, self)
 
     def rule(self, name: str) -> "tuple[Task, PolicyFor]":
-        """The rule called ``name`` as a policy, and the world as it sees it: by its state."""
+        """The rule called ``name`` as a policy, and the task that gives it what it needs: states as observations.
+
+        Raises :class:`UserError` for an unknown name.
+        """
         if name not in RULES:
             raise UserError(f"unknown rule {name!r}; choose from {', '.join(RULES)}")
         return _ByState(self), lambda seeds: RulePolicy(RULES[name], seeds)
 
 
 class _ByState(BinPacking):
-    """The same world with the state vector as observation, for rules; its frames are drawn from the states."""
+    """The same world with states (N, B+1) int32 as observations, for rules; its frames are drawn from the states."""
 
     def __init__(self, task: BinPacking) -> None:
         self.name, self.title, self.max_steps = task.name, task.title, task.max_steps
@@ -132,16 +138,16 @@ class _ByState(BinPacking):
 
     @property
     def worlds(self) -> Mapping[str, World]:
-        """The same array program, which says its state."""
+        """The same backend, with states as observations."""
         return {"native": ArrayWorld(lambda num_envs: self._world(num_envs, "state"))}
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
-        """The pictures of states (N, B+1)."""
+        """The frames (N, 64, 64, 3) uint8 that show states (N, B+1)."""
         return self._picture(observations[:, :-1], observations[:, -1])
 
 
 def variant(capacity: int, distribution: str) -> type[BinPacking]:
-    """The task with another capacity and distribution."""
+    """A class of the task with another capacity and distribution of item sizes."""
     values = {
         "name": f"bin-packing-{capacity}-{distribution}",
         "title": f"Bin packing, capacity {capacity}, {distribution.replace('-', ' ')}",
@@ -152,7 +158,7 @@ def variant(capacity: int, distribution: str) -> type[BinPacking]:
 
 
 class Published(BinPacking):
-    """The world as the published project draws it."""
+    """The task with the published picture."""
 
     name = "bin-packing-published"
     title = "Bin packing, published picture"

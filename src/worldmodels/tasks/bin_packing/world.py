@@ -1,8 +1,8 @@
-"""Online stochastic bin packing as Gymnasium environments, thousands of instances in one array program.
+"""Online stochastic bin packing as Gymnasium environments; one array program steps thousands of instances at once.
 
-Items of random sizes arrive one by one; each goes into an open bin of a chosen level, or into a new bin (level 0). A
-full bin leaves. Rules: AWS Labs' or-rl-benchmarks; the return is minus the free space left in open bins.
-Legend: N instances, B capacity.
+Items of random sizes arrive one by one; each goes into an open bin of a chosen level (fill height), or into a new bin
+(level 0). A full bin is removed. The return is minus the free space of the open bins. The environment is that of AWS
+Labs' or-rl-benchmarks. Legend: N instances, B capacity.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ from worldmodels.core.seeds import row_seeds
 from worldmodels.tasks.bin_packing.picture import ENCODINGS, picture_of
 
 ENVIRONMENT = "worldmodels/BinPacking-v0"
-"""Its name for ``gymnasium.make`` and ``make_vec``."""
+"""The id for ``gymnasium.make`` and ``gymnasium.make_vec``."""
 INVALID = ("end", "continue", "nearest")
-"""After an action that does not fit: the episode ends, the item is lost, or the nearest level that fits is taken."""
+"""What happens if the chosen level has no room for the item: the episode ends, it continues without the item, or the
+item goes to the nearest level that has room."""
 _PENALTY = 100.0
 _LARGE = {
     "linear-waste": (0, 0, 0, 1 / 3, 0, 0, 0, 0, 2 / 3),
@@ -34,35 +35,42 @@ _SMALL = {
     "bounded-waste": (0, 0.5, 0.5),
 }
 DISTRIBUTIONS = tuple(_LARGE)
-"""Named by how the waste of the best policy grows (Gupta and Radovanovic's theory, in AWS Labs' numbers)."""
+"""Distributions of item sizes, with AWS Labs' probabilities; named by how the best policy's waste grows in theory."""
 
 
 def probabilities_of(distribution: str | Sequence[float], capacity: int) -> np.ndarray:
-    """Chances of item sizes 1, 2, ... (S,): of a named distribution at this capacity, or checked as they are given."""
+    """Probabilities (S,) of the item sizes 1 to S: of a named distribution at this capacity, or as they are given.
+
+    Raises :class:`UserError` for an unknown name, for numbers that are no probabilities, and for items that are larger
+    than the capacity.
+    """
     if isinstance(distribution, str):
         if distribution not in DISTRIBUTIONS:
             raise UserError(f"unknown distribution {distribution!r}; choose from {', '.join(DISTRIBUTIONS)}")
-        chances = np.array((_SMALL if capacity < 30 else _LARGE)[distribution], np.float64)
+        probabilities = np.array((_SMALL if capacity < 30 else _LARGE)[distribution], np.float64)
     else:
-        chances = np.array(distribution, np.float64)
-        if chances.ndim != 1 or not len(chances) or not np.isfinite(chances).all() or (chances < 0).any():
-            raise UserError("expected the chances of item sizes 1, 2, ... as numbers of at least 0")
-        if abs(chances.sum() - 1) > 1e-6:
-            raise UserError(f"expected chances of item sizes that sum to 1, they sum to {chances.sum():g}")
-    largest = int(np.flatnonzero(chances)[-1]) + 1
+        probabilities = np.array(distribution, np.float64)
+        usable = probabilities.ndim == 1 and len(probabilities) > 0 and np.isfinite(probabilities).all()
+        if not usable or (probabilities < 0).any():
+            raise UserError("expected the probabilities of item sizes 1, 2, ... as numbers of at least 0")
+        total = probabilities.sum()
+        if abs(total - 1) > 1e-6:
+            raise UserError(f"expected probabilities of item sizes that sum to 1, they sum to {total:g}")
+    largest = int(np.flatnonzero(probabilities)[-1]) + 1
     if largest > capacity:
         raise UserError(f"expected items of at most the capacity {capacity}, some have size {largest}")
-    return chances
+    return probabilities
 
 
 class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """N instances stepped at once; a row that has ended stays as it is, with reward 0, until it is reset.
 
-    capacity: of every bin; distribution: a name or the chances of sizes 1, 2, ...; items: length of an episode;
-    invalid: what an action that does not fit does; observation: "state" (N, B+1) int32, counts of open bins per level
-    and the item's size, or "picture" (N, 64, 64, 3) uint8 in the given encoding; mask: the observation is a dict of
-    action_mask (N, B) int8 and real_obs; continuous: actions are numbers in [0, 1], of which the level is
-    int(a * (B - 1)). ``info["action_mask"]`` (N, B) bool is always there.
+    capacity: of every bin; distribution: a name or the probabilities of sizes 1, 2, ...; items: length of an episode;
+    invalid: one of INVALID, which applies when the chosen level has no room for the item; observation: "state", (N,
+    B+1) int32, the open bins of every level and the item's size, or "picture", (N, 64, 64, 3) uint8 in the given
+    encoding; mask: the observation is a dict of action_mask (N, B) int8 and real_obs; continuous: actions (N, 1) are
+    numbers a in [0, 1] that stand for the level int(a * (B - 1)); autoreset_mode: DISABLED or SAME_STEP.
+    ``info["action_mask"]``, (N, B) bool, is always given. Raises :class:`UserError` for a value that is not possible.
     """
 
     def __init__(
@@ -80,27 +88,27 @@ class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         _check(num_envs, capacity, items, invalid, observation, encoding, autoreset_mode)
-        chances = probabilities_of(distribution, capacity)
+        probabilities = probabilities_of(distribution, capacity)
         self.num_envs, self.capacity, self.items, self.render_mode = num_envs, capacity, items, render_mode
         self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 5}
         self._mode, self._invalid, self._continuous, self._mask = autoreset_mode, invalid, continuous, mask
-        self._edges, self._largest = np.cumsum(chances)[:-1], len(chances)
+        self._edges, self._largest = np.cumsum(probabilities)[:-1], len(probabilities)
         if encoding == "published" and (capacity != 30 or self._largest > 9):
             raise UserError(f"the published picture is for capacity 30 and items up to 9, not {capacity}; use counted")
         self._picture = picture_of(encoding, capacity, items, self._largest)
         self._pictures = observation == "picture"
         if self._pictures:
-            seen: spaces.Space[Any] = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+            space: spaces.Space[Any] = spaces.Box(0, 255, (64, 64, 3), np.uint8)
         else:
             high = np.append(np.full(capacity, items), self._largest).astype(np.int32)
-            seen = spaces.Box(np.zeros_like(high), high, dtype=np.int32)
+            space = spaces.Box(np.zeros_like(high), high, dtype=np.int32)
         if mask:
-            seen = spaces.Dict({"action_mask": spaces.Box(0, 1, (capacity,), np.int8), "real_obs": seen})
-        self.single_observation_space = seen
+            space = spaces.Dict({"action_mask": spaces.Box(0, 1, (capacity,), np.int8), "real_obs": space})
+        self.single_observation_space = space
         self.single_action_space = spaces.Box(0, 1, (1,), np.float32) if continuous else spaces.Discrete(capacity)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        # Column B counts the bins that are full and have left; so a placement needs no distinction of cases.
+        # Column B counts the full bins, which are removed, so that a placement that fills a bin is no special case.
         self._counts = np.zeros((num_envs, capacity + 1), np.int32)
         self._base = np.arange(num_envs) * (capacity + 1)
         self._levels = np.arange(capacity)
@@ -115,14 +123,17 @@ class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Empty instances with new items; a seed per row, or one for all; ``options={"reset_mask": mask}`` for some."""
-        chosen = (options or {}).get("reset_mask")
-        rows = np.arange(self.num_envs) if chosen is None or not self._begun else np.flatnonzero(chosen)
+        """Start episodes with empty bins and new items; observations, and info with the action mask.
+
+        seed: one per row, or one for all; ``options={"reset_mask": mask}`` resets only the rows of ``mask`` (N,) bool.
+        """
+        reset_mask = (options or {}).get("reset_mask")
+        rows = np.arange(self.num_envs) if reset_mask is None or not self._begun else np.flatnonzero(reset_mask)
         if seed is None:
             seeds = [int(word) for word in self._seeds.spawn(1)[0].generate_state(max(1, len(rows)))]
         else:
-            every = row_seeds(seed, self.num_envs)
-            self._seeds, seeds = np.random.SeedSequence(every), [every[row] for row in rows.tolist()]
+            all_seeds = row_seeds(seed, self.num_envs)
+            self._seeds, seeds = np.random.SeedSequence(all_seeds), [all_seeds[row] for row in rows.tolist()]
         self._begin(rows, seeds)
         self._begun = True
         return self._observe(), {"action_mask": self.action_mask()}
@@ -136,10 +147,13 @@ class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self._alive[rows] = True
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Place the item of every row in a bin of level ``actions`` (N,)."""
+        """Place the item of every row in a bin of level ``actions`` (N,).
+
+        Raises :class:`UserError` before the first reset and for actions that are no levels.
+        """
         if not self._begun:
             raise UserError("expected reset before step: no episode has begun")
-        level, alive, item = self._chosen(actions), self._alive, self._item
+        level, alive, item = self._levels_of(actions), self._alive, self._item
         flat = self._counts.reshape(-1)
         fits = (level == 0) | ((flat[self._base + level] > 0) & (level + item <= self.capacity))
         if self._invalid == "nearest" and not fits.all():
@@ -168,7 +182,7 @@ class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         info["action_mask"] = self.action_mask()
         return self._observe(), rewards, terminated, truncated, info
 
-    def _chosen(self, actions: np.ndarray) -> np.ndarray:
+    def _levels_of(self, actions: np.ndarray) -> np.ndarray:
         actions = np.asarray(actions)
         if self._continuous:
             actions = actions.reshape(self.num_envs, -1)[:, 0].astype(np.float64)
@@ -183,20 +197,20 @@ class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return actions.astype(np.int64)
 
     def _nearest(self, level: np.ndarray) -> np.ndarray:
-        """The open level that fits and is nearest to ``level``, the lower one of two; 0 where there is none."""
+        """The open level nearest to ``level`` (N,) that has room for the item, of two the lower; 0 if there is none."""
         distance = np.abs(self._levels - level[:, None]) * 2.0 + (self._levels > level[:, None])
         distance = np.where(self.action_mask() & (self._levels > 0), distance, np.inf)
         return np.where(np.isfinite(distance.min(axis=1)), distance.argmin(axis=1), 0)
 
     def _last(self, over: np.ndarray) -> np.ndarray:
         final = np.full(self.num_envs, None, dtype=object)
-        seen = self._observe()
+        last = self._observe()
         for row in np.flatnonzero(over).tolist():
-            final[row] = {name: part[row] for name, part in seen.items()} if self._mask else seen[row]
+            final[row] = {name: part[row] for name, part in last.items()} if self._mask else last[row]
         return final
 
     def action_mask(self) -> np.ndarray:
-        """Levels that the item may go to, (N, B) bool; a new bin (0) always is one."""
+        """The levels that have room for the item, (N, B) bool; level 0, a new bin, always has."""
         valid: np.ndarray = (self._counts[:, : self.capacity] > 0) & (
             self._levels <= (self.capacity - self._item)[:, None]
         )
@@ -204,33 +218,33 @@ class BinPackingVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return valid
 
     def state(self) -> np.ndarray:
-        """Open bins per level and the size of the item, (N, B+1) int32."""
+        """Open bins of every level, and the item's size, (N, B+1) int32."""
         state = self._counts.copy()
         state[:, self.capacity] = self._item
         return state
 
     def _observe(self) -> Any:
-        seen = self.frames() if self._pictures else self.state()
+        observation = self.frames() if self._pictures else self.state()
         if not self._mask:
-            return seen
-        return {"action_mask": self.action_mask().astype(np.int8), "real_obs": seen}
+            return observation
+        return {"action_mask": self.action_mask().astype(np.int8), "real_obs": observation}
 
     def frames(self) -> np.ndarray:
         """Pictures of the instances, (N, 64, 64, 3) uint8."""
         return self._picture(self._counts[:, : self.capacity], self._item)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The pictures, where the render_mode is rgb_array."""
+        """N pictures (64, 64, 3) uint8 if the render_mode is "rgb_array", else None."""
         return tuple(self.frames()) if self.render_mode == "rgb_array" else None
 
     @property
     def full_bins(self) -> np.ndarray:
-        """Bins that were filled to the brim and have left, (N,)."""
+        """How many bins were filled completely and removed, (N,) int32."""
         return np.array(self._counts[:, self.capacity])
 
 
 class BinPackingEnv(gymnasium.Env[Any, Any]):
-    """One instance; options as in :class:`BinPackingVectorEnv`."""
+    """A single instance; the options are those of :class:`BinPackingVectorEnv`."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
 
@@ -243,15 +257,15 @@ class BinPackingEnv(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """The first observation of a new episode; info holds action_mask (B,) bool."""
         super().reset(seed=seed)
-        chosen = int(self.np_random.integers(1 << 31)) if seed is None else seed
-        observations, info = self.instances.reset(seed=[chosen])
+        episode_seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
+        observations, info = self.instances.reset(seed=[episode_seed])
         return self._first(observations), {"action_mask": info["action_mask"][0]}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Place the item."""
+        """Place the item in a bin of level ``action``."""
         observations, rewards, terminated, truncated, info = self.instances.step(np.asarray(action)[None])
-        first, mask = self._first(observations), {"action_mask": info["action_mask"][0]}
-        return first, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), mask
+        observation, mask = self._first(observations), {"action_mask": info["action_mask"][0]}
+        return observation, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), mask
 
     def _first(self, observations: Any) -> Any:
         if isinstance(observations, dict):
@@ -259,7 +273,7 @@ class BinPackingEnv(gymnasium.Env[Any, Any]):
         return observations[0]
 
     def render(self) -> Any:
-        """The picture (64, 64, 3) uint8, where the render_mode is rgb_array."""
+        """The picture (64, 64, 3) uint8 if the render_mode is "rgb_array", else None."""
         pictures = self.instances.render()
         return None if pictures is None else pictures[0]
 
@@ -276,13 +290,13 @@ def _check(
     for name, value, least in (("num_envs", num_envs, 1), ("capacity", capacity, 2), ("items", items, 1)):
         if value < least:
             raise UserError(f"expected {name} of at least {least}, got {value}")
-    for name, chosen, known in (
+    for name, chosen, choices in (
         ("invalid", invalid, INVALID),
         ("observation", observation, ("state", "picture")),
         ("encoding", encoding, ENCODINGS),
     ):
-        if chosen not in known:
-            raise UserError(f"unknown {name} {chosen!r}; choose from {', '.join(known)}")
+        if chosen not in choices:
+            raise UserError(f"unknown {name} {chosen!r}; choose from {', '.join(choices)}")
     if autoreset_mode not in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP):
         raise UserError(f"expected autoreset_mode DISABLED or SAME_STEP, got {autoreset_mode}")
 

@@ -1,4 +1,4 @@
-"""Who drives the first episodes of CarRacing: noise, drivers that follow the road crudely, and shaking hands."""
+"""Policies that collect CarRacing's episodes: random actions, noisy road followers, and policies with noise added."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ def _clip(actions: np.ndarray) -> np.ndarray:
 
 
 _LAPSES, _LONGEST_LAPSE = 0.02, 50
-"""Most frequent lapses of a perturbed driver, per step, and the longest, in steps."""
+"""Highest probability of a lapse per step, and the longest lapse in steps (one second)."""
 
 
 class Uniform:
-    """Actions drawn uniformly, anew at every step, one random stream per environment."""
+    """Uniformly random actions, drawn anew at every step, with one random stream per environment."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
@@ -44,10 +44,10 @@ class _Noise:
 
 
 class Perturbed:
-    """A driver with shaking hands who now and then holds some other action for up to a second.
+    """A policy with Ornstein-Uhlenbeck noise on its actions and with lapses, in which it holds a random action.
 
-    Where drivers always follow the road, M cannot tell whether the car turns because they steer or because the road
-    does, and dreams of a car that follows the road by itself.
+    A lapse lasts 5 to 50 steps. Without such errors the recorded cars always follow the road: M cannot learn whether a
+    car turns because of its steering or because of the road, and dreams of cars that follow the road by themselves.
     """
 
     def __init__(self, policy: Policy, seeds: Sequence[int]) -> None:
@@ -59,7 +59,7 @@ class Perturbed:
         self._left = np.zeros(len(seeds), np.int64)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """The driver's actions (n, 3) with noise, or what is held during a lapse."""
+        """The policy's actions (n, 3) with noise, or during a lapse the action that is held."""
         actions = self._policy.act(observations, rows) + self._noise.draw(rows) * self._scale[rows, None]
         for row in rows[self._left[rows] == 0].tolist():
             stream = self._streams[row]
@@ -74,11 +74,11 @@ class Perturbed:
 
 
 class Explorer:
-    """Ornstein-Uhlenbeck noise on every control, around either a random bias or a crude sense of where the road is.
+    """Ornstein-Uhlenbeck noise on every control, around either a random bias or a crude road follower.
 
-    Random driving leaves the road within seconds and then shows V and M nothing but grass: it never sees a corner at
-    speed. A quarter of the episodes here wander like that, with a steering bias and a mean gas of their own. The others
-    steer towards grey pixels ahead, at a speed of their own, so that every track is seen to its end; the noise
+    Random driving leaves the road within seconds; V and M would then learn from little but grass and never from a
+    corner at speed. So only a quarter of the episodes drive at random, each with its own steering bias and mean gas.
+    The others steer towards grey pixels ahead, each with its own target speed, and record the whole track; the noise
     makes them skid, leave the road and return to it.
     """
 
@@ -98,7 +98,7 @@ class Explorer:
         noise = self._noise.draw(rows) * self._scale[rows, None]
         offset, speed = _road_offset(observations.raw), _speed(observations.raw)
         follows, pace = self._follows[rows], self._pace[rows]
-        # Slow down for what is far to the side, so that corners are taken at all sorts of speeds.
+        # Slow down in corners, where the road lies far to the side; the pace, and so the speed in corners, varies.
         target = pace * (1 - 0.6 * np.minimum(1.0, np.abs(offset)))
         steer = self._bias[rows] + np.where(follows, self._gain[rows] * offset, 0.0) + 0.5 * noise[:, 0]
         gas = np.where(follows, np.clip(0.05 * (target - speed), 0, 0.8), self._gas[rows]) + 0.3 * noise[:, 1]
@@ -107,10 +107,10 @@ class Explorer:
 
 
 def _road_offset(observations: np.ndarray) -> np.ndarray:
-    """Where the road ahead lies, (N,): -1 far left, 0 ahead, 1 far right; 0 when no road is seen."""
+    """Where the road ahead lies, (N,): about -1 far left, 0 straight ahead or not visible, about 1 far right."""
     ahead = observations[:, 36:62, :, :].astype(np.int16)
     grey = (np.abs(ahead[..., 0] - ahead[..., 1]) < 12) & (np.abs(ahead[..., 1] - ahead[..., 2]) < 12)
-    # The car stands at column 48; pixels near the car's line of travel tell more than a far branch of the track.
+    # The car is at column 48; pixels near its line of travel matter more than a distant part of the track.
     columns = np.arange(96) - 47.5
     weight = grey * np.exp(-np.abs(columns) / 30)
     total = weight.sum(axis=(1, 2))
@@ -119,6 +119,6 @@ def _road_offset(observations: np.ndarray) -> np.ndarray:
 
 
 def _speed(observations: np.ndarray) -> np.ndarray:
-    """The car's speed, (N,) in the world's units per second, read off the white bar under the picture."""
+    """The car's speed (N,), in the simulator's units per second, read off the white bar at the bottom of the screen."""
     bar = observations[:, 84:96, 12:15, :].min(axis=-1) > 150
     return np.asarray(bar.sum(axis=(1, 2)) / 3 * 10.0)

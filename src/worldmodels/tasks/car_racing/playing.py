@@ -9,7 +9,7 @@ from worldmodels.tasks.base import Playing
 
 
 class CarRacingPlaying(Playing):
-    """The stock environment, with the original's keys."""
+    """Playing the stock environment with the arrow keys."""
 
     gymnasium_id = "CarRacing-v3"
     action_names = ("steer", "gas", "brake")
@@ -18,11 +18,11 @@ class CarRacingPlaying(Playing):
     episode_word = "track"
 
     def key_action(self, held: frozenset[str]) -> np.ndarray:
-        """Arrow keys: left/right steer fully, up is full gas, down brakes at 0.8 (the original's keys)."""
+        """Left and right steer fully, up is full gas, down brakes at 0.8, as in the simulator's own demo."""
         steer = float("right" in held) - float("left" in held)
         return np.array([steer, float("up" in held), 0.8 * float("down" in held)], dtype=np.float32)
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
-        """The car's speed in the world's units per second."""
+        """The car's speed in the simulator's units per second."""
         hull = env.unwrapped.car.hull  # type: ignore[attr-defined]
         return {"speed": float(np.hypot(*hull.linearVelocity))}

@@ -1,8 +1,8 @@
 """CarRacing-v3: steer a car over a new random track in every episode (Ha & Schmidhuber 2018, section 3).
 
 Action: steer in [-1, 1], gas in [0, 1], brake in [0, 1]. Reward: 1000/N for each of the track's N tiles when first
-visited, -0.1 for every frame, -100 for leaving the playfield. An episode ends after a lap, off the playfield, or at
-1000 steps.
+visited, -0.1 for every frame, -100 for leaving the playfield. An episode ends after a lap, when the car leaves the
+playfield, or after 1000 steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from worldmodels.tasks.car_racing.explorers import Explorer, Perturbed, Uniform
 from worldmodels.tasks.car_racing.playing import CarRacingPlaying
 
 _BAR_ROWS = 12
-"""Rows of the indicator bar at the bottom, cut away as in the paper's code."""
+"""Rows of the indicator bar at the bottom, cropped as in the paper's code."""
 
 
 class CarRacing(Task):
@@ -30,7 +30,7 @@ class CarRacing(Task):
     action_size = 3
     control_size = 3
     max_steps = 1000
-    # The view zooms in for a second; in the first frames the road is a hair, and M cannot know where it leads.
+    # The camera zooms in for a second; before that the road is too thin for M to tell where it leads.
     start_steps = (60, 75, 90, 105)
     action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     reference_backend = "gymnasium"
@@ -43,14 +43,14 @@ class CarRacing(Task):
 
     @property
     def playing(self) -> Playing:
-        """With the arrow keys."""
+        """Played with the arrow keys."""
         return CarRacingPlaying()
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
-        """Cut the bar away and shrink 84x96 to 64x64 with an antialiased bilinear filter.
+        """Crop the indicator bar and resize 84x96 to 64x64 pixels with an antialiased bilinear filter.
 
-        Antialiasing matters twice: V sees thin kerbs without flicker, and the two renderers, one with hard edges and
-        one with smoothed ones, look more alike.
+        Antialiasing helps twice: thin kerbs do not flicker for V, and the two renderers, one with hard edges and one
+        with smooth ones, look more alike.
         """
         images = torch.from_numpy(observations)[:, :-_BAR_ROWS].permute(0, 3, 1, 2)
         small = F.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
@@ -62,22 +62,22 @@ class CarRacing(Task):
         return np.stack([steer, gas, brake], axis=1).astype(np.float32)
 
     def memory_action(self, actions: np.ndarray) -> np.ndarray:
-        """M sees the action as it is."""
+        """The actions themselves, (N, 3) float32."""
         return np.asarray(actions, dtype=np.float32)
 
     def dream_action(self, control: Tensor) -> Tensor:
-        """As :meth:`env_action`, without leaving the device."""
+        """The same as :meth:`env_action`, without leaving the device."""
         steer, gas, brake = control[:, 0], (control[:, 1] + 1) / 2, control[:, 2].clamp(0, 1)
         return torch.stack([steer, gas, brake], dim=1)
 
     def exploration(self, seeds: Sequence[int]) -> Policy:
-        """Noisy drivers: some wander, most follow the road at a random pace."""
+        """Noisy drivers: a quarter drive at random, the others follow the road at a random pace."""
         return Explorer(seeds)
 
     def perturbed(self, policy: Policy, seeds: Sequence[int]) -> Policy:
-        """The policy with Ornstein-Uhlenbeck noise and lapses, of a strength and frequency that differ."""
+        """The policy with Ornstein-Uhlenbeck noise and lapses, whose strength and frequency differ between episodes."""
         return Perturbed(policy, seeds)
 
     def random_policy(self, seeds: Sequence[int]) -> Policy:
-        """Uniform actions, redrawn at every step."""
+        """Uniformly random actions, drawn anew at every step."""
         return Uniform(seeds)

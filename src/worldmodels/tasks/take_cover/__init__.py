@@ -1,1 +1,1 @@
-"""Doom TakeCover: live as long as you can under fireballs."""
+"""Doom TakeCover: dodge fireballs and survive for as long as possible."""

@@ -1,4 +1,4 @@
-"""Who plays the first games of Doom TakeCover: keys held for random times, and policies that are interrupted."""
+"""Policies that collect Doom TakeCover's episodes: keys held for random times, and interrupted policies."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ import numpy as np
 from worldmodels.tasks.base import Observations, Policy
 
 _LONGEST_HOLD = 10
-"""An action of the random policy is held for 1 to so many tics (paper's code)."""
+"""The random policy holds an action for 1 to this many tics (paper's code)."""
 _HOLDS = (4, 300)
-"""Longest holds of exploring episodes, the shortest and the longest of them; short ones are as common as long ones."""
+"""Bounds of an exploring episode's longest hold, in tics; it is drawn from a log-uniform distribution."""
 
 
 class HeldKeys:
-    """Keys that are redrawn after 1 to 10 tics, one random stream per environment.
+    """Random actions, each held for 1 to 10 tics, with one random stream per environment.
 
-    diverse: every environment has its own longest hold, up to a whole game, and its own chances of keys.
+    diverse: every environment has its own longest hold (4 to 300 tics) and its own probabilities of the three actions.
     """
 
     def __init__(self, seeds: Sequence[int], diverse: bool = False) -> None:
@@ -29,7 +29,7 @@ class HeldKeys:
         self._left = np.zeros(len(seeds), np.int64)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """The keys that are held, (n,)."""
+        """The actions that are held, (n,) int64."""
         for row in rows[self._left[rows] == 0].tolist():
             self._actions[row] = self._streams[row].choice(3, p=self._chances[row])
             self._left[row] = self._streams[row].integers(1, self._longest[row] + 1)
@@ -38,7 +38,7 @@ class HeldKeys:
 
 
 class Interrupted:
-    """A policy whose actions are now and then replaced by a random one for some tics."""
+    """A policy that is interrupted from time to time: random actions replace its own for 1 to 10 tics."""
 
     def __init__(self, policy: Policy, seeds: Sequence[int]) -> None:
         self._policy, self._random = policy, HeldKeys(seeds)
@@ -47,7 +47,7 @@ class Interrupted:
         self._left = np.zeros(len(seeds), np.int64)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """The policy's keys (n,), some of them replaced."""
+        """The policy's actions (n,) int64, or random ones where it is interrupted."""
         chosen = np.array(self._policy.act(observations, rows))
         for row in rows[self._left[rows] == 0].tolist():
             if self._streams[row].random() < self._chance[row]:

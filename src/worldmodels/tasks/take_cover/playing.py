@@ -5,13 +5,13 @@ import numpy as np
 from worldmodels.tasks.base import Playing
 
 ENVIRONMENT = "worldmodels.tasks.take_cover.world:worldmodels/TakeCover-v0"
-"""Its name for ``gymnasium.make``."""
+"""The id for ``gymnasium.make``."""
 TOP, BOTTOM = 72, 168
-"""Rows of the screen that frames keep, so that far fireballs are more than a pixel: the rest is floor and ceiling."""
+"""Rows of the screen that frames keep. Without floor and ceiling, distant fireballs cover more than one pixel."""
 
 
 class TakeCoverPlaying(Playing):
-    """The stock game, with the arrow keys."""
+    """Playing the stock game with the arrow keys."""
 
     gymnasium_id = ENVIRONMENT
     frames_per_second = 35
@@ -21,5 +21,5 @@ class TakeCoverPlaying(Playing):
     episode_word = "game"
 
     def key_action(self, held: frozenset[str]) -> np.ndarray:
-        """Arrow keys."""
+        """1 while the right key is held, 2 while only the left one is, else 0."""
         return np.array(int("right" in held) if "right" in held or "left" not in held else 2, np.int64)

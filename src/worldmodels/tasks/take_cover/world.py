@@ -1,8 +1,7 @@
-"""ViZDoom's stock TakeCover as worker processes use it: the screen alone, a limit, and nothing left behind.
+"""ViZDoom's TakeCover for worker processes: it observes the screen alone, has a step limit, and cleans up after itself.
 
-Imports no torch, because workers must start quickly. ViZDoom runs the game as a process of its own that shares memory
-with this one; both are gone when the environment is closed, but a killed process cannot close anything. What it leaves
-is removed by :func:`sweep`.
+Imports no torch, because workers must start quickly. ViZDoom runs each game in a separate process that shares memory
+with this one. Closing the environment removes both; what a killed process leaves behind is removed by :func:`sweep`.
 """
 
 import contextlib
@@ -26,11 +25,11 @@ _KINDS = ("ViZDoomSM", "ViZDoomMQCtr", "ViZDoomMQDoom")
 _FOLDER = "worldmodels-doom-"
 _STARTING_SECONDS = 10.0
 _EPISODES_PER_GAME = 200
-"""The game is started anew after so many episodes, since its memory grows and it crashes after some thousands."""
+"""Episodes after which the game is restarted, because its memory grows and it crashes after a few thousand."""
 
 
 class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
-    """The stock environment's screen (240, 320, 3) uint8; actions 0 nothing, 1 right, 2 left; reward 1 per tic."""
+    """Observations: the screen (240, 320, 3) uint8. Actions: 0 nothing, 1 right, 2 left. Reward: 1 per tic."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 35}  # noqa: RUF012
 
@@ -52,15 +51,16 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
         super().reset(seed=seed)
         if self._game is not None and self._episodes >= _EPISODES_PER_GAME:
             self.close()
-        # The engine writes its settings and saves where it is started.
-        with self._started_elsewhere():
-            seen, _ = self._game.reset(seed=seed)
+        # The engine writes settings and saved games into the current directory, so it is started in a temporary one.
+        with self._in_temporary_folder():
+            observation, _ = self._game.reset(seed=seed)
         self._episodes += 1
-        self._screen = seen["screen"]
+        self._screen = observation["screen"]
         return self._screen, {}
 
     @contextlib.contextmanager
-    def _started_elsewhere(self) -> Any:
+    def _in_temporary_folder(self) -> Any:
+        """If no game runs, make one and change to a temporary folder for the block, in which it starts."""
         if self._game is not None:
             yield
             return
@@ -73,17 +73,17 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
             yield
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One tic. The screen after the last one is black, as in the stock environment."""
-        seen, reward, terminated, truncated, _ = self._game.step(int(action))
-        self._screen = seen["screen"]
+        """Advance by one tic. The observation after the last tic is black, as in the stock environment."""
+        observation, reward, terminated, truncated, _ = self._game.step(int(action))
+        self._screen = observation["screen"]
         return self._screen, float(reward), bool(terminated), bool(truncated), {}
 
     def render(self) -> Any:
-        """The screen, where the render_mode is rgb_array."""
+        """The screen (240, 320, 3) uint8 if the render_mode is "rgb_array", else None."""
         return self._screen if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """End the game and remove what it wrote."""
+        """End the game and remove its files."""
         if self._game is not None:
             self._game.close()
             self._game = None
@@ -92,9 +92,9 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
             self._folder = None
 
     def when_orphaned(self) -> None:
-        """Remove what the game would leave; it is about to be killed with this process, whose parent has died."""
+        """Remove the game's shared memory and files, since this process will be killed: its parent has died."""
         if self._game is not None:
-            with contextlib.suppress(Exception):  # a game that crashed may not know its name any more
+            with contextlib.suppress(Exception):  # a crashed game may not tell its instance id any more
                 _unlink(self._game.game.get_instance_id())
         if self._folder is not None:
             self._folder.cleanup()
@@ -106,9 +106,10 @@ def _unlink(instance: str) -> None:
 
 
 def sweep() -> None:
-    """Remove shared memory and folders of games that no longer run (Linux; elsewhere the system does not show it).
+    """Remove shared memory and folders of games that no longer run. Does nothing without /dev/shm and /proc (Linux).
 
-    A game goes on when the process that played it was killed, unless that was a worker of ours; it is ended first.
+    A game outlives the process that played it if that process was killed and was not a worker of this package; such
+    games are killed first.
     """
     if not _SHARED.is_dir() or not Path("/proc/self/cmdline").exists():
         return
@@ -143,7 +144,7 @@ def _home(process: Path) -> Path | None:
 
 
 def _owned(folder: Path | None) -> bool:
-    """Whether the process that a game's folder is named after still runs."""
+    """Whether the process whose id is in the name of a game's folder still runs; True if there is no such id."""
     owner = folder.name.removeprefix(_FOLDER).split("-")[0] if folder is not None else ""
     return not owner.isdigit() or Path("/proc", owner).exists()
 
@@ -156,12 +157,12 @@ def _command_line(folder: Path) -> bytes:
 
 
 def _stale(path: Path) -> bool:
-    """Ours, and older than a game that is just starting, which has its memory before its process."""
+    """Whether a file is this user's and older than 10 s: a game that starts makes its memory before its process."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return False
-    return found.st_uid == os.getuid() and time.time() - found.st_mtime > _STARTING_SECONDS
+    return status.st_uid == os.getuid() and time.time() - status.st_mtime > _STARTING_SECONDS
 
 
 gymnasium.register(
