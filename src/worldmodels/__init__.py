@@ -1,4 +1,4 @@
-"""World Models: learn a model of a world from pixels, act in its dreams, act in the world (Ha & Schmidhuber 2018)."""
+"""World Models (Ha & Schmidhuber 2018): learn a model of a world from pixels, act in its dreams and in the world."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when an agent is asked for, so that `import worldmodels` and `--help` stay quick."""
+    """Import torch only when an agent is asked for, so that ``import worldmodels`` and ``--help`` are fast."""
     if name == "load_agent":
         from worldmodels.agent import load_agent
 

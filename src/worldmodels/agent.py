@@ -1,4 +1,4 @@
-"""An agent: V + M + C with its task, acting on batches of frames; saved as safetensors and JSON."""
+"""An agent: V + M + C with its task, acting on batches of frames; saved as safetensors with JSON metadata."""
 
 import contextlib
 import hashlib
@@ -25,16 +25,16 @@ from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frame
 AGENT_FILE = "agent.safetensors"
 _FORMAT = 2
 _FEW_ROWS = 4
-"""Environments up to which an agent acts with one thread: more would wait for each other."""
+"""Maximum number of environments in which an agent acts with one thread, because more would wait for each other."""
 
 
 class Agent:
     """V, M and C of one task.
 
-    ``controller`` holds the flat parameters of C, (P,) float32; ``inputs`` says what C sees of z, h and c (None: what
-    the task says; empty: nothing, so that C is its biases).
-    ``info`` is free JSON-able text about where the agent comes from; ``starts`` (S, 2, Z) float16 holds mu and logvar
-    of recorded frames with which dreams begin, ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros).
+    ``controller`` holds the flat parameters of C, (P,) float32; ``inputs`` names the inputs of C, any of z, h and c
+    (None: the task's default; empty: C has only its biases). ``info`` holds JSON-serialisable notes on the agent's
+    origin. ``starts`` (S, 2, Z) float16 holds mu and logvar of the recorded frames at which dreams start, and
+    ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Agent:
         )
 
     def controllers(self, parameters: Tensor) -> LinearControllers:
-        """Controllers for this agent's V and M with the flat parameters (N, P)."""
+        """Controllers with the flat parameters (N, P), for the inputs of this agent."""
         return LinearControllers(parameters.float().to(self.device), self.inputs.size, self.task.control_size)
 
     def policy(self, num_envs: int, controllers: Tensor | None = None) -> "AgentPolicy":
@@ -73,7 +73,7 @@ class Agent:
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
 
     def digest(self) -> str:
-        """SHA-256 of all weights, by which results of another agent are told apart."""
+        """SHA-256 of all weights, which identifies the agent."""
         total = hashlib.sha256()
         for part in (self.vision.state_dict(), self.memory.state_dict(), {"controller": self.controller}):
             for name, value in sorted(part.items()):
@@ -86,11 +86,11 @@ class Agent:
         return encode_frames(self.vision, frames)
 
     def decode(self, z: Tensor) -> np.ndarray:
-        """Frames (N, 64, 64, 3) uint8 that V imagines for z (N, Z)."""
+        """The frames (N, 64, 64, 3) uint8 that V decodes from z (N, Z)."""
         return decode_frames(self.vision, z)
 
     def save(self, directory: Path | str) -> None:
-        """Write ``agent.safetensors`` (float16, a few MB) into ``directory``."""
+        """Write ``agent.safetensors`` into ``directory``, with V and M in float16 (a few MB)."""
         tensors = {f"vision.{name}": value.half() for name, value in self.vision.state_dict().items()}
         tensors |= {f"memory.{name}": value.half() for name, value in self.memory.state_dict().items()}
         tensors["controller"] = self.controller
@@ -117,10 +117,10 @@ class Agent:
 
 
 class AgentPolicy:
-    """Acts for N environments at once, each with a hidden state (and perhaps a controller) of its own.
+    """Acts in N environments at once, each with its own hidden state, and its own controller if there are several.
 
-    Order of a step, as in the paper: z from the observation, action from [z, h] (h has not seen z yet), then h advances
-    by (z, action). M's mixture is not evaluated. A C that sees nothing needs neither V nor M, which then stand still.
+    Order of a step, as in the paper: z is encoded from the observation, C acts on [z, h] (h does not depend on this z
+    yet), then M advances h by (z, action). M's heads are not evaluated. For a C without inputs, V and M are not run.
     """
 
     def __init__(self, agent: Agent, num_envs: int, controllers: Tensor) -> None:
@@ -129,16 +129,17 @@ class AgentPolicy:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: zero hidden states."""
+        """Set all hidden states to zero."""
         self._h, self._c = self.agent.memory.initial_state(self.num_envs)
         self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
         self.inputs = torch.zeros(0, self.agent.inputs.size, device=self.agent.device)
-        """What C saw at the last :meth:`act`, (n, F) of the n environments that acted."""
+        """The inputs (n, F) of C at the last :meth:`act`, for the n environments that acted."""
 
     def act(self, observations: np.ndarray | Observations, rows: np.ndarray | None = None) -> np.ndarray:
-        """Actions for the environment from its raw observations, (n, ...) uint8, of the environments ``rows`` (n,).
+        """Environment actions for the raw observations (n, ...) uint8 of the environments ``rows`` (n,).
 
-        Without ``rows`` there must be one observation for each of the N environments.
+        Without ``rows``, there must be one observation for each of the N environments. Raises :class:`UserError` for
+        arrays of another shape or type.
         """
         if isinstance(observations, np.ndarray):
             observations = self._checked(observations, rows)
@@ -175,7 +176,7 @@ class AgentPolicy:
         return action
 
     def _choose(self, inputs: Tensor, index: Tensor | None, observations: Observations) -> np.ndarray:
-        """Actions by what C sees (n, F), of the rows ``index``, among those that the task's mask admits."""
+        """Actions from the inputs (n, F) of C for the rows ``index`` (None: all), valid by the task's action mask."""
         task = self.agent.task
         control = self._controllers(inputs, index).cpu().numpy()
         mask = task.action_mask(observations.frames) if task.masked else None
@@ -190,14 +191,14 @@ class AgentPolicy:
 
     @torch.inference_mode()
     def expected_latents(self) -> Tensor:
-        """What M expects to see next, (N, Z): the mean of its mixture after the last :meth:`act`."""
+        """The next z (N, Z) that M expects: the mean of its mixture after the last :meth:`act`."""
         return expectation(self.agent.memory.heads(self._h).mixture)
 
 
 def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
-    """The shipped agent of a task ("car-racing"), or the one in a directory, file or run.
+    """Load a shipped agent by its name ("car-racing"), or the agent in a file, a directory or a run.
 
-    Raises :class:`UserError` when there is none, when the file is damaged, or when it is not an agent of this package.
+    Raises :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
     """
     chosen = choose_device(device)
     path = _agent_path(name_or_path)
@@ -208,11 +209,11 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
             raise ValueError(f"its format is {meta['format']}, this version reads {_FORMAT}; {older}")
         task, sizes = get_task(meta["task"]), meta["memory"]
         latent, hidden, mixtures = (
-            int(one) for one in (meta["vision"]["latent_size"], sizes["hidden_size"], sizes["mixtures"])
+            int(size) for size in (meta["vision"]["latent_size"], sizes["hidden_size"], sizes["mixtures"])
         )
-        # Imported before, since what its module makes for itself must not be on the meta device.
+        # Imported first, because tensors that its module creates must not be on the meta device.
         VISIONS.get(meta["vision"]["name"])
-        # Without memory at first, so that sizes in the file cannot ask for more than its tensors fill.
+        # Built without allocating memory, so that wrong sizes in the file cannot use more memory than its tensors.
         with torch.device("meta"):
             vision = make_vision(meta["vision"]["name"], latent)
             heads = bool(sizes["reward"]), bool(sizes["end"]), task.control_size if sizes["mask"] else 0
@@ -246,7 +247,7 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
         if shape != shapes.get(name, "nothing"):
             raise ValueError(f"expected {shapes.get(name, 'nothing')} as {prefix}{name}, got {shape}")
         _check_finite(prefix + name, given[name])
-    # Assigned: to give the module memory of its own first, PyTorch would import SymPy, which takes half a second.
+    # assign=True, because allocating the module's memory first makes PyTorch import SymPy, which takes half a second.
     module.load_state_dict({name: value.to(wanted[name].dtype) for name, value in given.items()}, assign=True)
 
 
@@ -256,7 +257,7 @@ def _check_finite(name: str, values: Tensor) -> None:
 
 
 def shipped_agents() -> list[str]:
-    """Names of the agents that come with the package: "car-racing" for a task's own, "car-racing-dream" for another."""
+    """Names of the shipped agents: the task's name for its main agent, or longer ("car-racing", "car-racing-dream")."""
     folder = Path(str(resources.files("worldmodels") / "agents"))
     return sorted(path.parent.name for path in folder.glob(f"*/{AGENT_FILE}"))
 
@@ -280,7 +281,7 @@ def _agent_path(name_or_path: str | Path) -> Path:
 
 
 def untrained_agent(task: Task, vision: Vision, memory: MDNRNN, inputs: Sequence[str] | None = None) -> Agent:
-    """V and M with a C whose parameters are all zero."""
+    """An agent of the given V and M, with all parameters of C at zero."""
     names = task.inputs if inputs is None else inputs
     size = PolicyInputs(names, vision.latent_size, memory.hidden_size).size
     return Agent(task, vision, memory, torch.zeros(parameter_count(size, task.control_size)), names)

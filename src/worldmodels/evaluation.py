@@ -1,4 +1,4 @@
-"""Scores: fresh episodes on the reference backend, with mean, sd, median and a 95% interval."""
+"""Scores of policies on fresh episodes: mean, standard deviation, median and a 95% confidence interval."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from worldmodels.tasks.base import PolicyFor
 
 
 def agent_policy(agent: Agent) -> PolicyFor:
-    """Every episode driven by the agent."""
+    """The agent as the policy of every episode, for :func:`evaluate`."""
     return lambda seeds: agent.policy(len(seeds))
 
 
@@ -33,18 +33,19 @@ def evaluate(
     partial_file: Path | None = None,
     identity: str = "",
 ) -> np.ndarray:
-    """Returns (len(seeds),) of one episode per seed, of at most ``steps`` (0: the task's limit), ``num_envs`` together.
+    """The returns (len(seeds),) of one episode per seed.
 
-    ``partial_file``: a JSON file that keeps finished episodes, so that a killed evaluation goes on; what another policy
-    than ``identity`` left there is not used.
+    num_envs: episodes that are played together; steps: longest episode (0: the task's limit); partial_file: a JSON file
+    that keeps the finished episodes, so that a killed evaluation can continue; identity: a text for the policy and
+    everything else that the returns depend on. A partial file with another identity is not used.
     """
     returns = _finished(partial_file, seeds, identity)
     rest = seeds[len(returns) :]
     parts = [list(rest[start : start + num_envs]) for start in range(0, len(rest), num_envs)]
     chunks = [partial(_play, task, backend, policy, part, steps or task.max_steps) for part in parts]
     with Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar:
-        for part, found in zip(parts, executor.map(chunks), strict=True):
-            returns += found.tolist()
+        for part, part_returns in zip(parts, executor.map(chunks), strict=True):
+            returns += part_returns.tolist()
             if partial_file is not None:
                 content = {"identity": identity, "seeds": list(seeds), "returns": returns}
                 write_json(partial_file, content, checksum=True)
@@ -70,7 +71,7 @@ def _finished(path: Path | None, seeds: Sequence[int], identity: str) -> list[fl
 
 
 def statistics(returns: np.ndarray) -> dict[str, Any]:
-    """mean, sd, median and ci95 (normal interval of the mean) of returns (N,)."""
+    """mean, sd (of the sample; 0 for one episode), median and ci95 (normal interval of the mean) of returns (N,)."""
     sd = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
     half = 1.96 * sd / np.sqrt(len(returns))
     mean = float(returns.mean())
@@ -78,7 +79,7 @@ def statistics(returns: np.ndarray) -> dict[str, Any]:
 
 
 def report(task: str, agent: str, backend: str, seeds: Sequence[int], returns: np.ndarray) -> dict[str, Any]:
-    """What ``--json`` writes: task, agent, backend, seeds, returns, mean, sd, median, ci95."""
+    """The content of ``--json``: task, agent, backend, seeds, returns, mean, sd, median, ci95."""
     content = {
         "task": task,
         "agent": agent,
@@ -90,12 +91,12 @@ def report(task: str, agent: str, backend: str, seeds: Sequence[int], returns: n
 
 
 def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """A table of results as :func:`report` makes them, by name."""
+    """Print a table of results of :func:`report`, by the name of the policy."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
-    # A long path is folded before any number is.
+    # Long paths are wrapped, so that numbers are not.
     table.add_column("agent", overflow="fold")
     for column in ("mean", "sd", "median", "95% interval", "episodes"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""The one loop in which policies meet vector environments: collect, evolve, evaluate and record all use it."""
+"""The loop that runs policies in vector environments, to collect, evolve, evaluate and record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,26 @@ from worldmodels.tasks.base import Observations, Policy, Task
 
 
 class Observer(Protocol):
-    """Is told of every transition, in order. Observations may be overwritten by the next step: copy what is kept."""
+    """Receives every transition, in order. The next step may overwrite the observations: copy those to keep."""
 
     def start(self, observations: Observations) -> None:
-        """What all N rows observe after the reset."""
+        """Receive the observations of all N rows after the reset."""
         ...
 
     def step(
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
-        """What the rows ``rows`` (n,) did, got (n,), whether the world ended (n,), and what they observe then."""
+        """Receive a transition of ``rows`` (n,): rewards and whether the world ended the episode are (n,) each."""
         ...
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """returns (N,) float64, lengths (N,) int64 steps, terminated (N,) bool: ended by the world, not by a limit."""
+    """The results of N episodes.
+
+    returns (N,) float64; lengths (N,) int64, in steps; terminated (N,) bool: whether the world ended the episode, and
+    not a limit.
+    """
 
     returns: np.ndarray
     lengths: np.ndarray
@@ -35,7 +39,7 @@ class Rollouts:
 
     @property
     def steps(self) -> int:
-        """Environment steps altogether."""
+        """Total number of environment steps."""
         return int(self.lengths.sum())
 
 
@@ -50,9 +54,9 @@ def rollout(
 ) -> Rollouts:
     """Play one episode per environment, all rows stepping together; stop when every row is done.
 
-    Rows that ended are neither stepped nor encoded. ``patience`` ends a row that has had no positive reward for that
-    many steps, which saves most of the time of early evolution; an environment that can ``retire`` rows then stops
-    simulating them.
+    Rows that ended are neither simulated nor encoded. ``patience`` ends a row that has had no positive reward for that
+    many steps, which saves most of the time of early evolution; an environment with a method ``retire`` then stops
+    simulating the row. The observer is told which rows the world ended, but not which ones a limit ended.
     """
     raw, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]
     observations = Observations(task, raw)

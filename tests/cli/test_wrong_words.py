@@ -52,7 +52,7 @@ UNKNOWN = {
     ),
     "world of another agent": (
         ["evaluate", "take-cover", "--agent", "car-racing"],
-        ["car-racing is an agent for car-racing, not for take-cover; give that task"],
+        ["car-racing is an agent for car-racing, not for take-cover; use the task car-racing"],
     ),
     "option": (["train", "car-racing", "--vision.epoch", "3"], ["--vision.epoch", "did you mean --vision.epochs?"]),
     "word": (["train", "car-racing", "now"], ["now", "see worldmodels train --help"]),

@@ -137,7 +137,7 @@ def test_a_finished_evolution_measures_nothing_again(tmp_path: Path) -> None:
 
 def test_fewer_generations_than_were_evolved_are_refused(tmp_path: Path) -> None:
     evolve(toy_agent(), toy_phase(Toy(), generations=2), tmp_path)
-    with pytest.raises(UserError, match="seen 2 generations; expected at least as many, got 1"):
+    with pytest.raises(UserError, match="holds 2 generations; expected a setting of at least 2, got 1"):
         evolve(toy_agent(), toy_phase(Toy(), generations=1), tmp_path)
 
 

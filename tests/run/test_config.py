@@ -130,9 +130,9 @@ def test_a_preset_extends_another_and_a_phase_is_like_another_but_for_what_it_sa
         ("[standard]\nvision = { epoch = 1.0 }", "there is no setting vision.epoch; did you mean 'epochs'?"),
         ("[standard]\nvision = { epochs = 0 }", "--vision.epochs must be positive, got 0"),
         ("[standard]\nextends = 'basic'", "unknown preset 'basic'"),
-        ("[standard]\nextends = 'standard'", "the preset 'standard' leads back to itself by 'extends'"),
+        ("[standard]\nextends = 'standard'", "the preset 'standard' refers back to itself through 'extends'"),
         ("[standard.evolution.phases.real]\nlike = 'unreal'", "unknown phase 'unreal'"),
-        ("[standard.evolution.phases.real]\nlike = 'real'", "the phase 'real' leads back to itself by 'like'"),
+        ("[standard.evolution.phases.real]\nlike = 'real'", "the phase 'real' refers back to itself through 'like'"),
     ],
 )
 def test_a_file_of_presets_that_is_wrong_is_refused_in_one_line(

@@ -1,1 +1,1 @@
-"""What was measured, as tables and plots: training curves, the fidelity of dreams, probes of V."""
+"""Tables and plots of measurements: training curves, the fidelity of dreams, and linear probes of V."""

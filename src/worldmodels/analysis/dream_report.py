@@ -1,6 +1,6 @@
-"""The report on an agent's dreams: how long they stay true, what M predicts, and what scores in dreams are worth.
+"""The report on an agent's dreams: how fast they deviate from reality, and whether their scores predict real scores.
 
-Every part is a CSV and a picture in one folder; a part that is there is not measured again.
+Every part is written to one folder, as a CSV and a plot; a finished part is not measured again.
 """
 
 import copy
@@ -49,15 +49,15 @@ from worldmodels.tasks.base import Policy
 __all__ = ["DreamReport", "print_report"]
 
 _PHASE = "dream"
-"""The phase whose settings the evolutions at several temperatures have."""
+"""The phase whose settings the evolutions at several temperatures use."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DreamReport:
-    """Measures an agent's dreams, part by part, into ``directory``.
+    """Measures an agent's dreams and writes the results, part by part, to ``directory``.
 
-    evolution, dream: how the C of such an agent is evolved in dreams; evolutions here have the settings of the phase
-    called "dream", with generations and temperature as ``config`` says.
+    evolution, dream: settings with which the C of such an agent is evolved in dreams. The report evolves controllers
+    with those of the phase called "dream", but with the generations and temperatures of ``config``.
     """
 
     agent: Agent
@@ -69,10 +69,13 @@ class DreamReport:
     executor: Executor
 
     def run(self) -> dict[str, Any]:
-        """All parts; returns and writes ``report.json``."""
+        """Measure all parts; returns the report, which is also written to ``report.json``.
+
+        Raises :class:`UserError` if controllers are to be evolved and there is no phase called "dream".
+        """
         if self.config.generations and _PHASE not in self.evolution.phases:
-            known = ", ".join(self.evolution.phases) or "none"
-            raise UserError(f"controllers are evolved by a phase called {_PHASE}; these settings have {known}")
+            names = ", ".join(self.evolution.phases) or "none"
+            raise UserError(f"expected settings with a phase called {_PHASE}, to evolve controllers; they have {names}")
         report: dict[str, Any] = {
             "task": self.agent.task.name,
             "prediction": self._part("prediction", self._prediction),
@@ -80,7 +83,8 @@ class DreamReport:
         }
         if self.config.generations:
             report["temperatures"] = [
-                self._part(f"temperature-{one:g}", partial(self._temperature, one)) for one in self.config.temperatures
+                self._part(f"temperature-{temperature:g}", partial(self._temperature, temperature))
+                for temperature in self.config.temperatures
             ]
             self._table("temperatures.csv", report["temperatures"])
             temperature_plot(report["temperatures"], self.directory / "temperatures.png", self._title)
@@ -104,6 +108,7 @@ class DreamReport:
         return episode_seeds("report", self.seed, count, number)
 
     def _part(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The stored result of a part if it was measured with the same settings, else a new measurement, stored."""
         path = self.directory / "parts" / f"{name}.json"
         identity = self._identity(name)
         if path.exists():
@@ -116,9 +121,9 @@ class DreamReport:
         return result
 
     def _identity(self, name: str) -> dict[str, Any]:
-        """All that a part's result depends on."""
+        """Everything that a part's result depends on."""
         kept = {"starts": self.agent.starts, "start_states": self.agent.start_states}
-        found = {
+        identity = {
             "config": to_json(self.config),
             "seed": self.seed,
             "backend": self._backend,
@@ -126,10 +131,10 @@ class DreamReport:
             "starts": tensors_digest({key: value for key, value in kept.items() if value is not None}),
         }
         if name != "prediction":
-            found["dream"] = to_json(self.dream)
+            identity["dream"] = to_json(self.dream)
         if name.startswith("temperature"):
-            found["evolution"] = to_json(self.evolution)
-        return found
+            identity["evolution"] = to_json(self.evolution)
+        return identity
 
     def _table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
@@ -142,13 +147,13 @@ class DreamReport:
         return self.agent.task.perturbed(self.agent.policy(len(seeds)), seeds)
 
     def _prediction(self) -> dict[str, Any]:
-        """How long the dream stays true, and how well M predicts reward and end."""
+        """Errors of dreams some steps ahead, and how well M predicts reward and end one step ahead."""
         config, task = self.config, self.agent.task
         seeds, episodes = episode_seeds("report", self.seed, config.episodes), []
         for start in range(0, len(seeds), task.num_envs):
             chunk = seeds[start : start + task.num_envs]
             recorded = record_episodes(self.executor, task, self._backend, self._perturbed, chunk, self._steps)
-            episodes += [encode_episode(self.agent, one) for one in recorded]
+            episodes += [encode_episode(self.agent, episode) for episode in recorded]
         horizon = min(config.horizon, self._steps)
         opened = open_loop(self.agent, episodes, horizon, config.starts, self.seed)
         rows = [
@@ -165,9 +170,9 @@ class DreamReport:
         open_loop_plot(opened, self.directory / "open_loop.png", self._title)
         scores = dataclasses.asdict(prediction_scores(self.agent, episodes))
         self._table("prediction.csv", [scores])
-        found = predictions(self.agent, episodes, scores["window"])
-        prediction_plot(found, scores["window"], self.directory / "prediction.png", self._title)
-        # Frames, since numbers of z that V leaves to chance are drawn anew and cannot be predicted by anybody.
+        predicted = predictions(self.agent, episodes, scores["window"])
+        prediction_plot(predicted, scores["window"], self.directory / "prediction.png", self._title)
+        # In frames and not in z: dimensions of z that V leaves unused are pure noise, which cannot be predicted.
         closer = [
             ahead
             for ahead in FRAME_STEPS
@@ -181,7 +186,7 @@ class DreamReport:
         } | {name: _number(value) for name, value in scores.items()}
 
     def _correlation(self) -> dict[str, Any]:
-        """Dream against real score of the same controllers."""
+        """The correlation of dream scores and real scores of the same controllers."""
         config, dream = self.config, self.dream
         controllers = controllers_of_all_strengths(self.agent, config.controllers, self.seed)
         episodes, dreams = self._seeds(config.controller_episodes, 1), self._seeds(4 * config.controller_episodes, 2)
@@ -200,7 +205,7 @@ class DreamReport:
         return {"controllers": len(x), "pearson": _number(pearson), "spearman": _number(spearman)}
 
     def _temperature(self, temperature: float) -> dict[str, Any]:
-        """Evolve in dreams of one temperature; score the result there and in the real world."""
+        """Evolve a controller in dreams of one temperature, and score it in such dreams and in the real world."""
         config = self.config
         agent = copy.copy(self.agent)
         agent.controller = torch.zeros_like(agent.controller)
@@ -216,7 +221,7 @@ class DreamReport:
             validate=in_dreams,
             inputs=self._visited if agent.inputs.names else None,
         )
-        # A folder of its own for all that the evolution depends on: checkpoints of another agent are not touched.
+        # The folder's name depends on everything that the evolution does, so that no other checkpoint is continued.
         identity = hashlib.sha256(json.dumps(self._identity("temperature"), sort_keys=True).encode()).hexdigest()[:12]
         best, _ = evolve(agent, phase, self.directory / "parts" / f"temperature-{temperature:g}-{identity}")
         games, controller = self._seeds(config.games, 3), best.double().numpy()[None]
@@ -224,24 +229,25 @@ class DreamReport:
         worlds: dict[str, Fitness] = {"dream": in_dreams, "real": WorldFitness(self.executor, agent, self._backend)}
         for name, fitness in worlds.items():
             scores, _ = fitness(controller, games, self._steps)
-            found = statistics(scores[0])
-            row |= {f"{name}_mean": found["mean"], f"{name}_sd": found["sd"], f"{name}_episodes": len(games)}
+            summary = statistics(scores[0])
+            row |= {f"{name}_mean": summary["mean"], f"{name}_sd": summary["sd"], f"{name}_episodes": len(games)}
         return row
 
     def _visited(self) -> np.ndarray:
-        """What the agent's own C sees along new episodes."""
+        """Inputs (n, F) of the agent's own C along new real episodes."""
         seeds = self._seeds(self.config.episodes, 4)
         return visited_inputs(self.executor, self.agent, self._backend, seeds, self._steps)
 
     def _phase_settings(self) -> PhaseConfig:
-        """Those of the phase called "dream", but for how long it lasts and how long its dreams are.
+        """The settings of the phase called "dream", with the report's own generations and length of dreams.
 
-        The last mean of the distribution is the result, so that validation has nothing to choose.
+        There is only one validation, at the end, so that the last mean of the distribution is the result.
         """
         settings, generations = self.evolution.phases[_PHASE], self.config.generations
-        # Dreams start here where the agent keeps moments, unlike in training where that says so; whole dreams then.
-        elsewhere = bool(self.dream.start_steps) and self.dream.start_steps != self.agent.task.start_steps
-        longest = self._steps if elsewhere else settings.max_steps or self._steps
+        # These dreams start at the moments that the agent keeps. If those of training started at other steps, their
+        # limit does not apply.
+        other_starts = bool(self.dream.start_steps) and self.dream.start_steps != self.agent.task.start_steps
+        longest = self._steps if other_starts else settings.max_steps or self._steps
         return dataclasses.replace(
             settings,
             generations=generations,
@@ -254,5 +260,5 @@ class DreamReport:
 
 
 def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """The value, or None for NaN and infinity, which JSON does not have."""
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The report on dreams in a few lines."""
+"""A printed summary of the report on dreams."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,26 +8,26 @@ from worldmodels.core.events import say
 
 
 def print_report(report: Mapping[str, Any], directory: Path) -> None:
-    """The figures that count, and where the rest is."""
+    """Print the main figures of a report, and the folder with all tables and plots."""
     from rich.console import Console
     from rich.table import Table
 
-    found, correlated = report["prediction"], report["correlation"]
-    steps = found["closer_than_a_still_picture_until"]
-    starts = found["starts"]
+    prediction, correlation = report["prediction"], report["correlation"]
+    steps = prediction["closer_than_a_still_picture_until"]
+    starts = prediction["starts"]
     say(f"a dreamt frame is closer to the real one than a still picture until step {steps}, from {starts} starts")
-    if found["end_auc"] is not None:
-        recall, precision = (found[name] for name in ("end_recall", "end_precision"))
+    if prediction["end_auc"] is not None:
+        recall, precision = (prediction[name] for name in ("end_recall", "end_precision"))
         say(
-            f"ends: AUC {found['end_auc']:.3f}, recall {_text(recall)}, precision {_text(precision)} "
+            f"ends: AUC {prediction['end_auc']:.3f}, recall {_text(recall)}, precision {_text(precision)} "
             "where the weighted end head exceeds 0.5"
         )
-    if found["reward_correlation"] is not None:
-        say(f"rewards over {found['window']} steps: correlation {found['reward_correlation']:.3f}")
-    if found["mask_accuracy"] is not None:
-        say(f"action mask: accuracy {found['mask_accuracy']:.2%}")
-    pearson = _text(correlated["pearson"])
-    say(f"dream and real score of {correlated['controllers']} controllers: correlation {pearson}")
+    if prediction["reward_correlation"] is not None:
+        say(f"rewards over {prediction['window']} steps: correlation {prediction['reward_correlation']:.3f}")
+    if prediction["mask_accuracy"] is not None:
+        say(f"action mask: accuracy {prediction['mask_accuracy']:.2%}")
+    pearson = _text(correlation["pearson"])
+    say(f"dream and real score of {correlation['controllers']} controllers: correlation {pearson}")
     if "temperatures" in report:
         table = Table(title="controllers evolved in dreams", title_justify="left")
         for column in ("temperature", "dream score", "real score"):

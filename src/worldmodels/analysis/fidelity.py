@@ -1,6 +1,6 @@
 """The fidelity of dreams: predictions of M compared with what really happened.
 
-Legend: E episodes, T steps, S starts, K steps ahead, Z latent, H hidden, P parameters.
+Legend: T steps, S starts, K steps ahead, W windows, Z latent, H hidden, P parameters.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from worldmodels.dream.dreams import Dreams
 from worldmodels.memory.mdnrnn import State
 
 FRAME_STEPS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 100, 150, 200)
-"""Steps ahead at which frames are decoded and compared; every one would take most of the time."""
+"""Steps ahead at which frames are decoded and compared; comparing at all of them would take too long."""
 _BATCH = 256
 """Frames encoded at a time."""
 
@@ -45,7 +45,7 @@ def encode_episode(agent: Agent, episode: Episode) -> EncodedEpisode:
     """Encode the frames of an episode with V and run M along it."""
     coded = [agent.encode(part) for part in np.array_split(episode.frames, -(-len(episode.frames) // _BATCH))]
     mu, logvar = (torch.cat(parts) for parts in zip(*coded, strict=True))
-    # M predicts sampled z; against mu, dimensions that V leaves to chance would count as errors of the dream.
+    # M predicts samples of z; compared with mu, their noise would count as errors of the dream.
     noise = torch.randn(mu.shape, generator=generator(episode.seed, Stream.FIDELITY_LATENTS))
     z = mu + torch.exp(logvar / 2) * noise.to(mu.device)
     actions = torch.from_numpy(episode.actions).to(agent.device)
@@ -61,9 +61,9 @@ def encode_episode(agent: Agent, episode: Episode) -> EncodedEpisode:
 class OpenLoop:
     """Root mean square errors 1 to K steps ahead, each (K,), from S starts.
 
-    latent: of the dream's z; latent_still: of the prediction that z does not change; latent_guess: between two random
-    moments, a number. frame, frame_still: the same for decoded frames in grey levels (0 to 255), NaN where frames were
-    not compared; frame_floor: the error of V itself, which decodes what it encodes. starts: S.
+    latent: of the dream's z; latent_still: of the prediction that z does not change; latent_guess: the difference of z
+    at two random moments, a number. frame, frame_still: the same for decoded frames in grey levels (0 to 255), NaN
+    where frames were not compared; frame_floor: the error of V itself, which decodes its own mu, a number. starts: S.
     """
 
     latent: np.ndarray
@@ -77,43 +77,45 @@ class OpenLoop:
 
 @torch.inference_mode()
 def open_loop(agent: Agent, episodes: Sequence[EncodedEpisode], horizon: int, starts: int, seed: int) -> OpenLoop:
-    """Dream on from ``starts`` moments of each real episode, with the actions that were really taken.
+    """Dream from ``starts`` random moments of each real episode, with the actions that were really taken.
 
-    horizon: K, how far ahead. Episodes that are not longer than that are left out.
+    horizon: K, how many steps ahead. Episodes of at most K steps are left out; if none is left, errors are NaN.
     """
     rng = np.random.default_rng([seed, Stream.FIDELITY_MOMENTS])
     moments = [
-        (one, int(start))
-        for one in episodes
-        if len(one.episode.actions) > horizon
-        for start in rng.integers(0, len(one.episode.actions) - horizon, starts)
+        (encoded, int(start))
+        for encoded in episodes
+        if len(encoded.episode.actions) > horizon
+        for start in rng.integers(0, len(encoded.episode.actions) - horizon, starts)
     ]
     empty = np.full(horizon, np.nan)
     if not moments:
         return OpenLoop(empty, empty, float("nan"), empty, empty, float("nan"), 0)
     dreams = Dreams(agent)
     dreams.reset(rng.integers(1 << 31, size=len(moments)).tolist())
-    dreams.z = torch.stack([one.z[start] for one, start in moments])
-    dreams.h = torch.stack([one.h[start] for one, start in moments])
-    dreams.c = torch.stack([one.c[start] for one, start in moments])
+    dreams.z = torch.stack([encoded.z[start] for encoded, start in moments])
+    dreams.h = torch.stack([encoded.h[start] for encoded, start in moments])
+    dreams.c = torch.stack([encoded.c[start] for encoded, start in moments])
     first = dreams.z.clone()
     still = agent.decode(first).astype(np.float32)
     latent, latent_still, frame, frame_still = (empty.copy() for _ in range(4))
     floors = []
     for ahead in range(1, horizon + 1):
         interrupt.check()
-        actions = np.stack([one.episode.actions[start + ahead - 1] for one, start in moments])
+        actions = np.stack([encoded.episode.actions[start + ahead - 1] for encoded, start in moments])
         dreams.step(torch.from_numpy(actions).to(agent.device))
-        real = torch.stack([one.z[start + ahead] for one, start in moments])
+        real = torch.stack([encoded.z[start + ahead] for encoded, start in moments])
         latent[ahead - 1] = (dreams.z - real).square().mean().sqrt().item()
         latent_still[ahead - 1] = (first - real).square().mean().sqrt().item()
         if ahead in FRAME_STEPS:
-            frames = np.stack([one.episode.frames[start + ahead] for one, start in moments]).astype(np.float32)
+            pictures = np.stack([encoded.episode.frames[start + ahead] for encoded, start in moments])
+            mu = torch.stack([encoded.mu[start + ahead] for encoded, start in moments])
+            frames = pictures.astype(np.float32)
             frame[ahead - 1] = _rms(agent.decode(dreams.z) - frames)
             frame_still[ahead - 1] = _rms(still - frames)
-            floors.append(_rms(agent.decode(torch.stack([one.mu[start + ahead] for one, start in moments])) - frames))
-    every = torch.cat([one.z for one in episodes])
-    guess = (2 * every.var(dim=0).mean()).sqrt().item()
+            floors.append(_rms(agent.decode(mu) - frames))
+    all_z = torch.cat([encoded.z for encoded in episodes])
+    guess = (2 * all_z.var(dim=0).mean()).sqrt().item()
     return OpenLoop(latent, latent_still, guess, frame, frame_still, float(np.mean(floors)), len(moments))
 
 
@@ -123,10 +125,10 @@ def _rms(difference: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What M predicted one step ahead of T real steps, and what came; parts that M does not predict are empty.
+    """M's predictions one step ahead of T real steps, and what happened; arrays that M does not predict are empty.
 
-    reward, reward_real: sums over windows of steps, (W,); end_logit: of the end head, in which ends count more, (T,);
-    end_probability: what it stands for, (T,); end: whether the episode ended there, (T,) bool.
+    reward, reward_real: sums over windows of steps, (W,); end_logit: of the end head, in whose loss ends have a higher
+    weight, (T,); end_probability: with that weight taken out, (T,); end: whether the episode ended there, (T,) bool.
     """
 
     reward: np.ndarray
@@ -138,30 +140,30 @@ class Predictions:
 
 @torch.inference_mode()
 def predictions(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 20) -> Predictions:
-    """What M predicts one step ahead along real episodes; rewards are summed over ``window`` steps."""
+    """M's predictions one step ahead along real episodes; rewards are summed over ``window`` steps."""
     reward, real, logit, probability = ([np.zeros(0)] for _ in range(4))
     ends = [np.zeros(0, bool)]
-    for one in episodes:
-        prediction, steps = agent.memory.heads(one.h[1:]), len(one.episode.actions)
+    for encoded in episodes:
+        prediction, steps = agent.memory.heads(encoded.h[1:]), len(encoded.episode.actions)
         if prediction.reward is not None:
             whole = steps // window * window
             reward.append(prediction.reward.cpu().numpy()[:whole].reshape(-1, window).sum(axis=1))
-            real.append(one.episode.rewards[:whole].reshape(-1, window).sum(axis=1))
+            real.append(encoded.episode.rewards[:whole].reshape(-1, window).sum(axis=1))
         if prediction.end_logit is not None:
             logit.append(prediction.end_logit.cpu().numpy())
             probability.append(torch.sigmoid(agent.memory.unweighted_end_logit(prediction.end_logit)).cpu().numpy())
-            ends.append((np.arange(steps) == steps - 1) & one.episode.terminated)
+            ends.append((np.arange(steps) == steps - 1) & encoded.episode.terminated)
     return Predictions(*(np.concatenate(part) for part in (reward, real, logit, probability, ends)))
 
 
 @dataclass(frozen=True)
 class PredictionScores:
-    """How well M predicts reward, end and action mask one step ahead; NaN where nothing can be said.
+    """How well M predicts reward and end one step ahead, and the action mask; NaN for what cannot be measured.
 
     reward_correlation: of rewards summed over ``window`` steps. end_auc: probability that a step on which the episode
-    ends is given a higher probability than one on which it does not; end_recall, end_precision: where the end head
-    exceeds 0.5, which is what ends dreams with the termination "threshold". ends, steps: how many there were.
-    mask_accuracy: share of the controls of which M tells rightly whether they may be chosen.
+    ends is given a higher probability than one on which it does not; end_recall, end_precision: if an end is predicted
+    where the end head exceeds 0.5, as in dreams with the termination "threshold". ends, steps: how many there were.
+    mask_accuracy: the share of controls for which M predicts correctly whether they are allowed.
     """
 
     reward_correlation: float
@@ -176,17 +178,17 @@ class PredictionScores:
 
 def prediction_scores(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 20) -> PredictionScores:
     """How well M predicts real episodes one step ahead."""
-    found = predictions(agent, episodes, window)
-    alarm = found.end_logit > 0
-    hits = float((alarm & found.end).sum())
+    result = predictions(agent, episodes, window)
+    predicted_end = result.end_logit > 0
+    true_positives = float((predicted_end & result.end).sum())
     return PredictionScores(
-        correlation(found.reward, found.reward_real) if len(found.reward) else float("nan"),
+        correlation(result.reward, result.reward_real) if len(result.reward) else float("nan"),
         window,
-        area_under_curve(found.end_logit, found.end),
-        hits / found.end.sum() if found.end.any() else float("nan"),
-        hits / alarm.sum() if alarm.any() else float("nan"),
-        int(found.end.sum()),
-        sum(len(one.episode.actions) for one in episodes),
+        area_under_curve(result.end_logit, result.end),
+        true_positives / result.end.sum() if result.end.any() else float("nan"),
+        true_positives / predicted_end.sum() if predicted_end.any() else float("nan"),
+        int(result.end.sum()),
+        sum(len(encoded.episode.actions) for encoded in episodes),
         _mask_accuracy(agent, episodes),
     )
 
@@ -195,16 +197,16 @@ def prediction_scores(agent: Agent, episodes: Sequence[EncodedEpisode], window: 
 def _mask_accuracy(agent: Agent, episodes: Sequence[EncodedEpisode]) -> float:
     if agent.memory.mask_head is None:
         return float("nan")
-    right = []
-    for one in episodes:
-        real = agent.task.action_mask(one.episode.frames)
-        assert real is not None
-        right.append(((agent.memory.mask_logits(one.z) > 0).cpu().numpy() == real).mean(axis=1))
-    return float(np.concatenate(right).mean())
+    correct = []
+    for encoded in episodes:
+        mask = agent.task.action_mask(encoded.episode.frames)
+        assert mask is not None
+        correct.append(((agent.memory.mask_logits(encoded.z) > 0).cpu().numpy() == mask).mean(axis=1))
+    return float(np.concatenate(correct).mean())
 
 
 def controllers_of_all_strengths(agent: Agent, count: int, seed: int) -> np.ndarray:
-    """The agent's controller mixed with random ones to all degrees, (count, P): good ones, bad ones, and between."""
+    """Mixtures (count, P) of the agent's controller and random ones, from the agent's own to random ones."""
     rng = np.random.default_rng([seed, Stream.FIDELITY_CONTROLLERS])
     best = agent.controller.double().numpy()
     share = np.linspace(1.0, 0.0, count)[:, None]

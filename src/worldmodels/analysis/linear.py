@@ -1,6 +1,6 @@
-"""What one linear map can tell from features: ridge regression in closed form, and how well it does.
+"""Linear probes: ridge regression in closed form, and measures of how well it predicts held-out targets.
 
-Legend: n examples, F features, K targets.
+Legend: n examples, m held-out examples, F features, K targets.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from torch import Tensor
 from worldmodels.analysis.statistics import area_under_curve
 
 PENALTIES = tuple(10.0**power for power in range(-6, 4))
-"""In units of the features' mean variance; the largest leaves little but the targets' mean."""
+"""Penalties to choose from, relative to the features' mean sum of squares; the largest leaves little but the mean."""
 
 
 @dataclass(frozen=True)
 class LinearMap:
-    """weights: (F, K), for features (n, F) as they differ from centre (F,); level: (K,), all float64."""
+    """Predicts (features - centre) @ weights + level. weights: (F, K); centre: (F,); level: (K,); all float64."""
 
     weights: Tensor
     centre: Tensor
@@ -30,10 +30,10 @@ class LinearMap:
 
 
 def ridge(features: Tensor, targets: Tensor, penalties: Sequence[float]) -> list[LinearMap]:
-    """The map of least squared error plus penalty times squared weights, for each penalty, in closed form.
+    """For each penalty, the map that minimises the squared error plus the penalty times the squared weights.
 
-    features: (n, F) and targets: (n, K), float64. Means are not penalised. Solved for the features or for the examples,
-    whichever are fewer.
+    features: (n, F) and targets: (n, K), float64. The level is not penalised. The system that is solved has F or n
+    equations, whichever is smaller.
     """
     centre, level = features.mean(dim=0), targets.mean(dim=0)
     x, y = features - centre, targets - level
@@ -51,7 +51,7 @@ def ridge(features: Tensor, targets: Tensor, penalties: Sequence[float]) -> list
 
 @dataclass(frozen=True)
 class Split:
-    """Which examples (n,) bool serve to fit, to choose the penalty and to measure."""
+    """Masks (n,) bool of the examples that serve to fit maps, to choose the penalty, and to measure the result."""
 
     fit: np.ndarray
     choose: np.ndarray
@@ -59,18 +59,21 @@ class Split:
 
 
 def split_by_group(groups: np.ndarray) -> Split:
-    """Groups (n,), such as episodes, go whole to one part: three fifths, one fifth and one fifth of them."""
+    """Split examples by groups (n,), such as episodes: three fifths to fit, a fifth to choose, a fifth to measure.
+
+    All examples of a group are in the same part.
+    """
     places = np.unique(groups, return_inverse=True)[1]
     fit, choose = places.max() * 3 // 5 + 1, places.max() * 4 // 5 + 1
     return Split(places < fit, (places >= fit) & (places < choose), places >= choose)
 
 
 def fitted_predictions(features: np.ndarray, targets: np.ndarray, split: Split) -> np.ndarray:
-    """Predictions (m, K) of those targets (n, K) that serve to measure, from features (n, F).
+    """Predictions (m, K) for the examples that serve to measure, from features (n, F); targets: (n, K).
 
     Each target has the penalty that was best for it on the examples that serve to choose.
     """
-    # A feature that never changes says nothing and costs as much.
+    # A constant feature predicts nothing and takes as much time as any other.
     varied = features[split.fit].min(axis=0) < features[split.fit].max(axis=0)
     x = torch.from_numpy(features[:, varied].astype(np.float64))
     y = torch.from_numpy(targets.astype(np.float64))
@@ -78,29 +81,29 @@ def fitted_predictions(features: np.ndarray, targets: np.ndarray, split: Split) 
     if not varied.any():
         return mean_predictions(targets, split)
     maps = ridge(x[fit], y[fit], PENALTIES)
-    errors = torch.stack([(one(x[choose]) - y[choose]).square().mean(dim=0) for one in maps])
+    errors = torch.stack([(linear_map(x[choose]) - y[choose]).square().mean(dim=0) for linear_map in maps])
     best = errors.argmin(dim=0)
-    predictions = torch.stack([one(x[measure]) for one in maps])
+    predictions = torch.stack([linear_map(x[measure]) for linear_map in maps])
     return np.asarray(predictions[best, :, torch.arange(y.shape[1])].T.numpy())
 
 
 def mean_predictions(targets: np.ndarray, split: Split) -> np.ndarray:
-    """Predictions (m, K) without any features: the mean of the targets (n, K) that serve to fit."""
+    """Predictions (m, K) without features: the mean of the targets (n, K) of the examples that serve to fit."""
     return np.tile(targets[split.fit].astype(np.float64).mean(axis=0), (int(split.measure.sum()), 1))
 
 
 def r_squared(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Share of the variance explained, (K,), of predictions and truths (m, K); NaN where the truth never changes."""
+    """R2, the share of variance explained, (K,), of predictions and truths (m, K); NaN where the truth is constant."""
     total = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-    left = ((truth - predicted) ** 2).sum(axis=0)
-    return np.where(total > 0, 1 - left / np.where(total > 0, total, 1), np.nan)
+    residual = ((truth - predicted) ** 2).sum(axis=0)
+    return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), np.nan)
 
 
 def accuracy(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Share of the truths (m, K) bool that predictions (m, K), true above a half, get right, (K,)."""
+    """The share (K,) of truths (m, K) bool that predictions (m, K), thresholded at 0.5, get right."""
     return np.asarray(((predicted > 0.5) == truth).mean(axis=0))
 
 
 def areas_under_curves(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The area under the ROC curve of each column, (K,); NaN where all truths are the same."""
-    return np.array([area_under_curve(a, b) for a, b in zip(predicted.T, truth.T, strict=True)])
+    """The area under the ROC curve (K,) of each column of predictions and truths (m, K); NaN for constant truths."""
+    return np.array([area_under_curve(*columns) for columns in zip(predicted.T, truth.T, strict=True)])

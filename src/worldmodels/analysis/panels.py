@@ -1,4 +1,4 @@
-"""The panels of a run's training curves, each drawn from the columns that a stage has measured."""
+"""The panels of a run's training curves, each drawn from the columns of a stage's ``metrics.csv``."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -24,11 +24,11 @@ _LOSSES = {
 }
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
 _MANY = 40
-"""Points from which a line is drawn faintly, with its running median on top."""
+"""From this many points on, a line is drawn faintly, with its running median on top."""
 
 
 def vision_panel(axes: Axes, data: Columns) -> None:
-    """The parts of V's loss by training step."""
+    """Draw the parts of V's loss by training step."""
     losses = _losses(data)
     if not losses:
         _missing(axes)
@@ -44,7 +44,7 @@ def vision_panel(axes: Axes, data: Columns) -> None:
 
 
 def memory_panel(axes: Axes, data: Columns) -> None:
-    """The parts of M's loss by training step: of the next z on the left axis, of the other heads on the right one."""
+    """Draw the parts of M's loss by training step: of the next z on the left axis, of other heads on the right one."""
     losses = _losses(data)
     if "nll" not in losses:
         _missing(axes)
@@ -52,23 +52,23 @@ def memory_panel(axes: Axes, data: Columns) -> None:
     _line(axes, data, "nll", _label("nll"), BLUE)
     axes.set(xlabel="training step", ylabel="negative log-likelihood")
     _focus(axes, data["nll"])
-    twins, others = [axes], [name for name in losses if name != "nll"]
-    if others:
+    twins, other_losses = [axes], [name for name in losses if name != "nll"]
+    if other_losses:
         twins.append(_twin(axes, "loss of the other heads (dashed)"))
-        for name, colour in zip(others, cycle(_COLOURS[1:])):
+        for name, colour in zip(other_losses, cycle(_COLOURS[1:])):
             _line(twins[1], data, name, _label(name), colour, style="--")
-        _focus(twins[1], np.concatenate([data[name] for name in others]), zero=True)
+        _focus(twins[1], np.concatenate([data[name] for name in other_losses]), zero=True)
     _legend(twins, loc="upper right")
     _headroom(twins, 4 / 3)
 
 
 def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
-    """Returns by generation, the phases of the evolution one after the other, each with its name where it begins."""
+    """Draw returns by generation: the phases of the evolution one after the other, with their names."""
     if not phases:
         _missing(axes)
         return
     for index, (name, data) in enumerate(phases):
-        # Lines end where a phase does: the next one may be in another world.
+        # Every phase has its own lines, because the next one may be in another world.
         _line(axes, data, "best", "best candidate", GREY, width=1.0)
         _line(axes, data, "mean", "population mean", BLUE)
         _validation(axes, data)
@@ -88,10 +88,10 @@ def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
 
 
 def _phase_name(axes: Axes, name: str, index: int, start: float, last: float) -> None:
-    """The name of the phase that begins at ``start``, and a line there; ``last``: where the whole evolution ends."""
+    """Write the name of the phase that begins at ``start``, with a line there; ``last``: where the evolution ends."""
     if index:
         axes.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
-    # Names of short phases neither leave the panel nor lie on each other.
+    # Late names end at the right edge, and heights alternate, so that names neither leave the panel nor overlap.
     late, height = start > 0.8 * last, 0.75 - 0.06 * (index % 2)
     place = (last, f"{name} ", "right") if late else (start, f" {name}", "left")
     style: dict[str, Any] = {"color": GREY, "size": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
@@ -99,16 +99,16 @@ def _phase_name(axes: Axes, name: str, index: int, start: float, last: float) ->
 
 
 def _validation(axes: Axes, data: Columns) -> None:
-    known = np.isfinite(data.get("validation", np.array([])))
-    if known.any():
-        steps, score = data["step"][known], data["validation"][known]
-        sd = np.nan_to_num(data.get("validation_sd", np.zeros(len(known)))[known])
+    measured = np.isfinite(data.get("validation", np.array([])))
+    if measured.any():
+        steps, score = data["step"][measured], data["validation"][measured]
+        sd = np.nan_to_num(data.get("validation_sd", np.zeros(len(measured)))[measured])
         axes.fill_between(steps, score - sd, score + sd, color=ORANGE, alpha=0.18, linewidth=0)
         axes.plot(steps, score, "o-", color=ORANGE, markersize=4, label="validation ± sd")
 
 
 def evaluation_panel(axes: Axes, scores: Mapping[str, Any] | None) -> None:
-    """A histogram of the returns of an evaluation, with its mean, interval and median."""
+    """Draw a histogram of the returns of an evaluation, with their mean, its 95% interval, and their median."""
     returns = np.asarray((scores or {}).get("returns", ()), dtype=float)
     if scores is None or not len(returns):
         _missing(axes)
@@ -119,8 +119,8 @@ def evaluation_panel(axes: Axes, scores: Mapping[str, Any] | None) -> None:
     axes.axvspan(low, high, color=ORANGE, alpha=0.25, linewidth=0, label=f"95% interval {low:,.0f} to {high:,.0f}")
     axes.axvline(scores["mean"], color=ORANGE, label=f"mean {scores['mean']:,.0f}")
     axes.axvline(scores["median"], color="black", linestyle=":", label=f"median {scores['median']:,.0f}")
-    where = f" on {scores['backend']}" if scores.get("backend") else ""
-    axes.set(xlabel=f"return of {len(returns):,} fresh episodes{where}", ylabel="episodes")
+    backend = f" on {scores['backend']}" if scores.get("backend") else ""
+    axes.set(xlabel=f"return of {len(returns):,} fresh episodes{backend}", ylabel="episodes")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper left")
@@ -137,11 +137,11 @@ def _label(name: str) -> str:
 
 
 def _line(axes: Axes, data: Columns, name: str, label: str, colour: str, width: float = 1.6, style: str = "-") -> None:
-    """Plot a column; long noisy ones faintly, with their running median on top; a single point as a dot."""
-    known = np.isfinite(data.get(name, np.array([])))
-    if not known.any():
+    """Plot a column; a long one faintly, with its running median on top; a single point as a dot."""
+    measured = np.isfinite(data.get(name, np.array([])))
+    if not measured.any():
         return
-    steps, values = data["step"][known], data[name][known]
+    steps, values = data["step"][measured], data[name][measured]
     if len(values) >= _MANY and style != ":":
         axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
         half = max(2, len(values) // 60)
@@ -160,16 +160,16 @@ def _twin(axes: Axes, label: str) -> Axes:
 
 
 def _legend(twins: Sequence[Axes], **options: Any) -> None:
-    """One legend for what is drawn on axes that lie on each other, with one entry for each label."""
+    """Draw one legend for several axes of the same panel, with one entry per label."""
     handles: dict[str, Any] = {}
-    for one in twins:
-        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+    for axes in twins:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     twins[0].legend(handles.values(), handles.keys(), **options)
 
 
 def _focus(axes: Axes, values: np.ndarray, zero: bool = False) -> None:
-    """Limit the axis to what matters: the first losses are many times the later ones."""
+    """Limit the axis to the lower 98% of values, since the first losses are far above the others; zero: include 0."""
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(np.quantile(finite, 0.98))
     room = 0.08 * (high - low) or 0.1
@@ -177,10 +177,10 @@ def _focus(axes: Axes, values: np.ndarray, zero: bool = False) -> None:
 
 
 def _headroom(twins: Sequence[Axes], factor: float) -> None:
-    """Leave the upper part to the legend."""
-    for one in twins:
-        low, high = one.get_ylim()
-        one.set_ylim(low, low + (high - low) * factor)
+    """Extend the axes upwards by ``factor``, to make room for the legend."""
+    for axes in twins:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, low + (high - low) * factor)
 
 
 def _missing(axes: Axes) -> None:

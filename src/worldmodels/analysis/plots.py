@@ -1,4 +1,4 @@
-"""Curves of a run and bars of scores as PNG, from the CSV and JSON files that the stages leave."""
+"""Plots of a run's training curves and of scores, as PNG, from the CSV and JSON files that the stages write."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ from worldmodels.core.metrics import read_metrics
 def training_curves(run_dir: Path, out: Path) -> None:
     """Draw what the stages of a run have measured so far, as a PNG.
 
-    Raises :class:`UserError` when ``run_dir`` is no run.
+    Raises :class:`UserError` if ``run_dir`` is not the directory of a run.
     """
     save_figure(curves_figure(run_dir), out)
 
 
 def curves_figure(run_dir: Path) -> Figure:
-    """Four panels per round: V, M, the phases of C's evolution, and the scores; of absent stages they stay empty."""
+    """Four panels per round: V, M, the phases of C's evolution, and the scores; panels of missing stages say so."""
     rounds = {path.name.removeprefix("round-"): path for path in Path(run_dir).glob("round-*") if path.is_dir()}
     numbers = sorted(int(number) for number in rounds if number.isdigit())
     if not numbers:
@@ -47,29 +47,29 @@ def curves_figure(run_dir: Path) -> Figure:
 def phase_columns(directory: Path) -> list[tuple[str, Columns]]:
     """Name and columns of every phase of evolution that has measured something, in the order of their numbers.
 
-    directory: the one that holds their folders ("1-real", "2-finetune"). The steps of a phase, its generations, are
-    counted on from those of the phase before.
+    directory: that of the controller stage, with a folder per phase ("1-real", "2-finetune"). Steps are generations,
+    which are numbered across all phases.
     """
     folders = []
     for path in directory.glob("*/metrics.csv"):
         number, _, name = path.parent.name.partition("-")
         if number.isdigit() and name:
             folders.append((int(number), name, path))
-    found: list[tuple[str, Columns]] = []
+    phases: list[tuple[str, Columns]] = []
     before = 0.0
     for _, name, path in sorted(folders):
         columns = read_metrics(path)
         if len(columns.get("step", ())):
-            found.append((name, columns | {"step": columns["step"] + before}))
+            phases.append((name, columns | {"step": columns["step"] + before}))
             before += float(columns["step"][-1])
-    return found
+    return phases
 
 
 def bar_of_scores(rows: Sequence[tuple[str, Mapping[str, Any]]], out: Path, run_dir: Path | None = None) -> None:
     """Draw the mean return of several agents with its 95% interval, as a PNG.
 
-    rows: names and results with keys mean, ci95 (low, high) and, if there, returns (each episode becomes a dot);
-    run_dir: the run of which the figure names task, preset and seed.
+    rows: names, and results with the keys mean, ci95 (low, high) and optionally returns, which are drawn as dots;
+    run_dir: the run whose task, preset and seed are the figure's title. Raises :class:`UserError` without rows.
     """
     save_figure(scores_figure(rows, run_title(run_dir) if run_dir is not None else ""), out)
 
@@ -88,7 +88,7 @@ def scores_figure(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str = ""
             axes.barh(place, mean, height=0.56, color=BLUE, alpha=0.35)
             returns = np.asarray(row.get("returns", ()), dtype=float)
             if len(returns):
-                # A fixed spread instead of noise: the same scores give the same picture.
+                # A fixed spread and not a random one, so that the same scores give the same picture.
                 spread = (np.arange(len(returns)) * 0.618 % 1 - 0.5) * 0.44
                 axes.scatter(returns, place + spread, s=7, color=BLUE, alpha=0.7, linewidths=0)
             axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color="black", capsize=4, linewidth=1.4)
@@ -107,10 +107,10 @@ def scores_figure(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str = ""
 
 
 def _scores(directory: Path, run_dir: Path | None) -> Mapping[str, Any] | None:
-    """The round's evaluation, or for the last round the one in the run's summary."""
+    """The round's evaluation, or the one in the summary of the run; ``run_dir`` is given for the last round only."""
     summary = json_or_none(run_dir / "summary.json") if run_dir is not None else None
-    inside = summary.get("evaluation") if isinstance(summary, dict) else None
-    for content in (json_or_none(directory / "evaluation" / "evaluation.json"), inside):
+    summarised = summary.get("evaluation") if isinstance(summary, dict) else None
+    for content in (json_or_none(directory / "evaluation" / "evaluation.json"), summarised):
         if isinstance(content, dict) and {"returns", "mean", "median", "ci95"} <= content.keys():
             return content
     return None

@@ -1,7 +1,8 @@
-"""Linear probes of V: how well one linear map tells the state of a world from V's latents of its frames.
+"""Linear probes of V: how well a linear map predicts the state of a world from V's latents of its frames.
 
-Fresh episodes of the exploration policy; ridge regressions from mu, from the pixels themselves (what a linear map could
-tell at most without V) and from nothing, each fitted, chosen and measured on different episodes.
+The exploration policy plays new episodes. Ridge regression predicts their states from mu, from the pixels (how well a
+linear map does without V) and from nothing; it is fitted, its penalty chosen and the result measured on different
+episodes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ from worldmodels.vision.base import Vision, encode_frames
 __all__ = ["LEAST_EPISODES", "Samples", "probe", "sample", "scores", "write"]
 
 LEAST_EPISODES = 5
-"""Fewer cannot be split into three parts."""
+"""The fewest episodes that can be split into three parts."""
 _BATCH = 256
 """Frames encoded at a time."""
 
@@ -45,7 +46,8 @@ _BATCH = 256
 class Samples:
     """n frames and the states that they show.
 
-    frames: (n, 64, 64, 3) uint8; state: by name, (n, K), of the types of :class:`TellsState`; episodes: (n,) numbers.
+    frames: (n, 64, 64, 3) uint8; state: variables by name, (n, K), with the dtypes of :class:`TellsState`; episodes:
+    (n,), the number of each frame's episode.
     """
 
     frames: np.ndarray
@@ -55,9 +57,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class Row:
-    """How well one component of a variable is told, by R2, accuracy or AUC; component -1: the mean of all that vary.
+    """How well one component of a variable is predicted: R2, accuracy or AUC, as ``measure`` says.
 
-    latents, pixels, constant: from mu of V, from the frame itself, from nothing. vision: the name of the V.
+    vision: the name of the V; component: its number, or -1 for the mean of all components that vary; latents, pixels,
+    constant: the result with mu of V, the frame itself, or nothing as features.
     """
 
     vision: str
@@ -78,10 +81,11 @@ def probe(
     steps: int,
     executor: Executor,
 ) -> dict[str, Any]:
-    """Probe each V, by its name and with its task, on the same number of fresh episodes; what :func:`write` takes.
+    """Probe each of the named visions, given with its task; the result, for :func:`write`.
 
-    About ``per_episode`` frames of each of ``episodes`` episodes of at most ``steps`` (0: the task's limit). Two tasks
-    with the same rules but other pictures are probed in the same episodes.
+    About ``per_episode`` frames are taken from each of ``episodes`` new episodes of at most ``steps`` steps (0: the
+    task's limit). Tasks that differ only in their pictures are probed in the same episodes. Raises :class:`UserError`
+    for fewer than LEAST_EPISODES episodes and for a task that is no :class:`TellsState`.
     """
     if episodes < LEAST_EPISODES:
         raise UserError(f"expected at least {LEAST_EPISODES} episodes to fit, choose and measure, got {episodes}")
@@ -95,20 +99,20 @@ def probe(
     for name, (task, vision) in visions.items():
         if task.name not in samples:
             samples[task.name] = sample(executor, task, seed, episodes, per_episode, steps)
-        found = samples[task.name]
-        split = split_by_group(found.episodes)
+        frames, state = samples[task.name].frames, samples[task.name].state
+        split = split_by_group(samples[task.name].episodes)
         if task.name not in baselines:
-            say(f"fitting linear maps to the state of {task.name} on {len(found.frames):,} frames")
-            pixels = scores(found.frames.reshape(len(found.frames), -1), found.state, split)
-            baselines[task.name] = {"pixels": pixels, "constant": scores(None, found.state, split)}
-        latents = scores(_mu(vision, found.frames), found.state, split)
+            say(f"fitting linear maps to the state of {task.name} on {len(frames):,} frames")
+            pixels = scores(frames.reshape(len(frames), -1), state, split)
+            baselines[task.name] = {"pixels": pixels, "constant": scores(None, state, split)}
+        latents = scores(_mu(vision, frames), state, split)
         rows += _rows(name, task.name, {"latents": latents} | baselines[task.name])
-    counts = {name: {"frames": len(found.frames), "episodes": episodes} for name, found in samples.items()}
+    counts = {name: {"frames": len(sampled.frames), "episodes": episodes} for name, sampled in samples.items()}
     return {"seed": seed, "worlds": counts, "rows": [_plain(row) for row in rows]}
 
 
 def sample(executor: Executor, task: Task, seed: int, episodes: int, per_episode: int, steps: int = 0) -> Samples:
-    """About ``per_episode`` frames of each of some fresh episodes of at most ``steps`` (0: the task's limit)."""
+    """About ``per_episode`` frames of each of ``episodes`` new episodes of at most ``steps`` steps (0: the limit)."""
     limit = steps or task.max_steps
     every = max(1, limit // per_episode)
     seeds, parts = episode_seeds("probe", seed, episodes), list[Samples]()
@@ -126,7 +130,7 @@ def sample(executor: Executor, task: Task, seed: int, episodes: int, per_episode
 
 
 def _play(task: Task, seeds: Sequence[int], first: int, limit: int, every: int, environments: Environments) -> Samples:
-    """Samples of one episode per seed; ``first``: the number of the first of them."""
+    """Samples of one episode per seed; ``first``: the number of the first episode."""
     env = environments.of(task, len(seeds), task.backends[0])
     sampler = _Sampler(task, env, every, first)
     rollout(task, env, task.exploration(seeds), seeds, limit, observer=sampler)
@@ -134,14 +138,14 @@ def _play(task: Task, seeds: Sequence[int], first: int, limit: int, every: int, 
 
 
 class _Sampler:
-    """Keeps one frame in ``every`` of every row, with the state of the world that it shows.
+    """An observer that keeps every ``every``-th frame of each row, with the state of the world that it shows.
 
     first: the number of the first row's episode.
     """
 
     def __init__(self, task: Task, env: VectorEnv, every: int, first: int) -> None:
         assert isinstance(task, TellsState)
-        self._tells: TellsState = task
+        self._task: TellsState = task
         self._env, self._every = env, every
         self._age, self._episodes = np.zeros(env.num_envs, np.int64), first + np.arange(env.num_envs)
         self._kept: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
@@ -156,16 +160,16 @@ class _Sampler:
         self._keep(rows, after)
 
     def _keep(self, rows: np.ndarray, observations: Observations) -> None:
-        # Each episode at moments of its own, so that every time of an episode is among the samples.
+        # Episodes are sampled at different steps, so that every step of an episode occurs among the samples.
         now = (self._age[rows] + self._episodes[rows]) % self._every == 0
         if now.any():
-            state = {name: values[rows[now]].copy() for name, values in self._tells.state(self._env).items()}
+            state = {name: values[rows[now]].copy() for name, values in self._task.state(self._env).items()}
             self._kept.append((self._episodes[rows[now]], np.array(observations.of(now).frames), state))
 
     def samples(self) -> Samples:
-        """All that was kept."""
+        """All frames and states that were kept."""
         episodes, frames, states = zip(*self._kept, strict=True)
-        state = {name: np.concatenate([one[name] for one in states]) for name in states[0]}
+        state = {name: np.concatenate([part[name] for part in states]) for name in states[0]}
         columns = {name: values.reshape(len(values), -1) for name, values in state.items()}
         return Samples(np.concatenate(frames), columns, np.concatenate(episodes))
 
@@ -176,52 +180,53 @@ def _mu(vision: Vision, frames: np.ndarray) -> np.ndarray:
 
 
 def scores(features: np.ndarray | None, state: Mapping[str, np.ndarray], split: Split) -> dict[str, np.ndarray]:
-    """How well each variable is told from features (n, F), or from nothing: (K,) by "variable/measure".
+    """How well each variable is predicted from features (n, F), or from nothing: (K,) by "variable/measure".
 
-    R2 of quantities; accuracy and AUC of what is so or not; accuracy of which of several kinds it is.
+    R2 for quantities (float64), accuracy and AUC for properties (bool), accuracy for categories (int64).
     """
     targets = {name: _targets(values) for name, values in state.items()}
     together = np.concatenate(list(targets.values()), axis=1)
     predicted = mean_predictions(together, split) if features is None else fitted_predictions(features, together, split)
-    found, column = dict[str, np.ndarray](), 0
+    results, column = dict[str, np.ndarray](), 0
     for name, values in state.items():
         width = targets[name].shape[1]
         own, column = predicted[:, column : column + width], column + width
         truth = values[split.measure]
         if values.dtype == np.bool_:
-            found[f"{name}/accuracy"] = accuracy(own, truth)
-            found[f"{name}/AUC"] = areas_under_curves(own, truth)
+            results[f"{name}/accuracy"] = accuracy(own, truth)
+            results[f"{name}/AUC"] = areas_under_curves(own, truth)
         elif values.dtype == np.int64:
-            kinds = np.unique(values)
-            found[f"{name}/accuracy"] = np.array([(kinds[own.argmax(axis=1)] == truth[:, 0]).mean()])
+            categories = np.unique(values)
+            results[f"{name}/accuracy"] = np.array([(categories[own.argmax(axis=1)] == truth[:, 0]).mean()])
         else:
-            found[f"{name}/R2"] = r_squared(own, truth)
-    return found
+            results[f"{name}/R2"] = r_squared(own, truth)
+    return results
 
 
 def _targets(values: np.ndarray) -> np.ndarray:
-    """What is predicted of a variable (n, K), as numbers; kinds one-hot."""
+    """The targets (n, ...) float64 that stand for a variable (n, K): categories are one-hot."""
     if values.dtype != np.int64:
         return values.astype(np.float64)
     if values.shape[1] != 1:
-        raise ValueError(f"expected kinds (n,), got {values.shape}; give each its own name")
+        raise ValueError(f"expected one category per state, got {values.shape}; give each category its own name")
     return np.asarray((values == np.unique(values)).astype(np.float64))
 
 
-def _rows(vision: str, task: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> list[Row]:
+def _rows(vision: str, task: str, results: Mapping[str, Mapping[str, np.ndarray]]) -> list[Row]:
+    """The rows of one V; results: of :func:`scores`, by source."""
     rows = []
-    for key in found["latents"]:
+    for key in results["latents"]:
         variable, measure = key.rsplit("/", 1)
-        columns = [found[source][key] for source in SOURCES]
+        columns = [results[source][key] for source in SOURCES]
         varies = np.isfinite(columns[0])
-        means = [float(one[varies].mean()) if varies.any() else float("nan") for one in columns]
+        means = [float(column[varies].mean()) if varies.any() else float("nan") for column in columns]
         rows.append(Row(vision, task, variable, -1, measure, *means))
         if len(columns[0]) > 1:
-            parts = enumerate(zip(*(one.tolist() for one in columns), strict=True))
+            parts = enumerate(zip(*(column.tolist() for column in columns), strict=True))
             rows += [Row(vision, task, variable, component, measure, *values) for component, values in parts]
     return rows
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    """JSON knows no NaN."""
+    """The row as a dictionary, with None for NaN, which JSON does not have."""
     return {key: None if value != value else value for key, value in asdict(row).items()}

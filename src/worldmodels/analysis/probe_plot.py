@@ -1,4 +1,4 @@
-"""A picture of how well linear maps tell a world's state, variable by variable."""
+"""A plot of how well linear maps predict a world's state, variable by variable."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ _COLOURS = (BLUE, ORANGE, GREEN, PINK)
 _LINES: dict[str, Any] = {"latents": "-", "pixels": "--", "constant": ":"}
 _PER_ROW = 2
 Rows = Sequence[Mapping[str, Any]]
-"""As :func:`worldmodels.analysis.probe.probe` gives them."""
+"""The rows of a result of :func:`worldmodels.analysis.probe.probe`."""
 
 
 def probe_plot(rows: Rows, out: Path, title: str = "") -> None:
-    """A panel per variable and measure: bars, or lines over the components where there are several.
+    """Draw a panel per variable and measure: bars, or lines over the components of a variable that has several.
 
-    A colour per V; dashed from the pixels, dotted from nothing. title: small letters at the top, empty for none.
+    Each V has a colour; lines are dashed for pixels and dotted for the constant. title: small text at the top.
     """
     panels = list(dict.fromkeys((row["variable"], row["measure"]) for row in rows))
     visions = list(dict.fromkeys(row["vision"] for row in rows))
@@ -32,13 +32,13 @@ def probe_plot(rows: Rows, out: Path, title: str = "") -> None:
         figure = Figure(figsize=(5.5 * _PER_ROW, 3.2 * lines + 0.8), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", color=GREY, size=10)
         axes = figure.subplots(lines, _PER_ROW, squeeze=False).ravel()
-        for one, (variable, measure) in zip(axes, panels, strict=False):
+        for panel, (variable, measure) in zip(axes, panels, strict=False):
             chosen = [row for row in rows if (row["variable"], row["measure"]) == (variable, measure)]
-            one.set_title(f"{variable[0].upper()}{variable[1:]}")
-            one.set_ylabel({"R2": "held-out R²"}.get(measure, f"held-out {measure}"))
+            panel.set_title(f"{variable[0].upper()}{variable[1:]}")
+            panel.set_ylabel({"R2": "held-out R²"}.get(measure, f"held-out {measure}"))
             parts = [row for row in chosen if row["component"] >= 0]
-            _curves(one, parts, colours) if parts else _bars(one, chosen, colours)
-            one.set_ylim(max(one.get_ylim()[0], -0.2), 1.05)
+            _curves(panel, parts, colours) if parts else _bars(panel, chosen, colours)
+            panel.set_ylim(max(panel.get_ylim()[0], -0.2), 1.05)
         for spare in axes[len(panels) :]:
             spare.set_axis_off()
         handles = [
@@ -69,5 +69,5 @@ def _bars(axes: Axes, rows: Rows, colours: Mapping[str, str]) -> None:
 
 
 def _short(vision: str) -> str:
-    """The end of a long path."""
+    """The name of a V, of which only the end is kept if it is long, such as a path."""
     return vision if len(vision) <= 40 else f"…{vision[-39:]}"

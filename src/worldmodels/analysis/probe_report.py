@@ -1,4 +1,4 @@
-"""What probes of V found, as a table, a CSV, a picture and JSON."""
+"""The results of probes of V as a printed table, a CSV, a plot and JSON."""
 
 import csv
 import io
@@ -11,11 +11,11 @@ from worldmodels.core.events import say
 from worldmodels.core.files import write_bytes, write_json
 
 SOURCES = ("latents", "pixels", "constant")
-"""What a state is told from: mu of V, the frame itself, nothing."""
+"""The features from which a state is predicted: mu of V, the frame itself, nothing."""
 
 
 def write(result: Mapping[str, Any], out: Path, json: Path | None) -> None:
-    """``probe.csv`` and ``probe.png`` in the folder ``out``, all figures in the file ``json``, and a printed table."""
+    """Write ``probe.csv`` and ``probe.png`` to the folder ``out``, all figures to the file ``json``; print a table."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(result["rows"][0]), lineterminator="\n")
     writer.writeheader()
@@ -27,7 +27,7 @@ def write(result: Mapping[str, Any], out: Path, json: Path | None) -> None:
         write_json(json, dict(result))
     _print(result["rows"])
     for task, counts in result["worlds"].items():
-        say(f"{task}: {counts['frames']:,} frames of {counts['episodes']:,} fresh episodes, a fifth of which measure")
+        say(f"{task}: {counts['frames']:,} frames of {counts['episodes']:,} new episodes, a fifth of them held out")
     say(f"every component: {out / 'probe.csv'}; picture: {out / 'probe.png'}")
 
 
@@ -35,7 +35,7 @@ def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="told by a linear map from", title_justify="left")
+    table = Table(title="predicted by a linear map from", title_justify="left")
     for column in ("variable", "measure", "V of"):
         table.add_column(column)
     for column in SOURCES:

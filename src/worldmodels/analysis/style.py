@@ -1,4 +1,4 @@
-"""How all plots of this room look, and how they are written."""
+"""The common style of all plots, and how they are saved."""
 
 import io
 import json
@@ -31,13 +31,13 @@ STYLE: Any = {
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
 }
-"""For ``matplotlib.rc_context``: light, since these pictures stand among text."""
+"""Settings for ``matplotlib.rc_context``; light, because plots are shown among text."""
 
 _DPI = 140
 
 
 def run_title(run_dir: Path) -> str:
-    """Task, preset and seed of a run, as far as its run.json says them: "car-racing, preset quick, seed 1"."""
+    """Task, preset and seed of a run, as far as its run.json has them: "car-racing, preset quick, seed 1"."""
     content = json_or_none(Path(run_dir) / "run.json")
     if not isinstance(content, dict):
         return ""
@@ -46,7 +46,7 @@ def run_title(run_dir: Path) -> str:
 
 
 def json_or_none(path: Path) -> Any:
-    """The content of a JSON file, or None: a plot shows what there is, and damage is reported by those who need it."""
+    """The content of a JSON file, or None if it is missing or damaged: a plot shows the rest and reports no damage."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Speed as ratios against a baseline and a bound in the same run."""
+"""Speed, as ratios to a baseline and to an upper bound that are measured in the same run."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ BENCHMARKS = ("acting", "vision", "dream", "world")
 def run_bench(what: str, task_name: str, repeats: int, steps: int | None = None) -> dict[str, Any]:
     """Measure ``what``, one of ``BENCHMARKS``, print a table, and return the figures as JSON-able values.
 
-    Every measurement is repeated ``repeats`` times, in turns with the others; ``steps``: steps of every environment in
-    one measurement of acting or of the world (None: what takes some seconds). An unknown name or task, or fewer than
-    one repeat, is a :class:`UserError`.
+    Every measurement is repeated ``repeats`` times, in turns with the others; steps: of every environment in one
+    measurement of acting or of the world (None: as many as take some seconds). Raises :class:`UserError` for an unknown
+    name or task and for fewer than one repeat or step.
     """
     if what not in BENCHMARKS:
         raise UserError(f"unknown benchmark {what!r}; choose from {', '.join(BENCHMARKS)}")

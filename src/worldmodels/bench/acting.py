@@ -1,7 +1,7 @@
-"""Acting: the simulator alone, the encoder alone, the bound they set, the whole agent, and the plain loop.
+"""The speed of acting: the simulator alone, the encoder alone, the bound that follows, the agent, and the plain loop.
 
-Everything is measured in the same episodes with the same actions: what the agent does in its first rollout is recorded
-and replayed in the simulator alone. Only real steps count; a row that has ended is neither stepped nor counted.
+The agent and the simulator alone are measured in the same episodes with the same actions: those of the agent's first
+rollout are recorded and replayed in the simulator. A row that has ended is neither stepped nor counted.
 """
 
 import contextlib
@@ -38,14 +38,14 @@ from worldmodels.tasks.base import Observations
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much one measurement does."""
+    """The size of one measurement."""
 
     num_envs: int = 128
     """Environments that run together, as for a generation of 32 candidates on 4 episodes; at most the task's limit."""
     steps: int = 250
-    """Steps of every environment; a tenth of them on a backend that stands in for a faster one."""
+    """Steps of every environment; a tenth of them on a backend that replaces a faster one that is missing."""
     batches: int = 100
-    """Batches that the encoder alone encodes."""
+    """Batches that are encoded in the measurement of the encoder alone."""
     plain_steps: int = 300
     """Steps of the plain loop."""
 
@@ -53,18 +53,18 @@ class Sizes:
 SIZES = Sizes()
 
 _PARTS = {
-    "simulator_alone": "ms per step of all: the simulator alone",
-    "simulator_within": "  within acting",
-    "encoder_alone": "ms per step of all: the encoder alone",
-    "policy_within": "  the policy within acting",
-    "frames": "  of it observations to frames",
-    "memory_and_controllers": "  of it M, C and the rest",
-    "loop": "ms per step of all: the loop itself",
+    "simulator_alone": "ms per step of all environments: simulator alone",
+    "simulator_within": "  simulator within acting",
+    "encoder_alone": "ms per step of all environments: encoder alone",
+    "policy_within": "  policy within acting",
+    "frames": "    of which observations to frames",
+    "memory_and_controllers": "    of which M, C and the rest",
+    "loop": "ms per step of all environments: the loop itself",
 }
 
 
 def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
-    """Measure with ``steps`` steps of every environment at a time (None: 250), print a table and return the figures."""
+    """Measure, print a table and return the figures; steps: of every environment in one measurement (None: 250)."""
     agent = agent_for(task)
     about = machine(agent.device, task)
     measured = _Acting(agent, replace(SIZES, steps=steps or SIZES.steps))
@@ -87,7 +87,7 @@ def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
 
 
 def figures(spreads: Mapping[str, Spread], num_envs: int) -> dict[str, Any]:
-    """The figures that count, from the medians of what was measured; the plain loop may be missing."""
+    """The main figures, from the medians of the measurements; the plain loop may be missing."""
     median = {name: spread.median for name, spread in spreads.items()}
     simulator, encoder = median["env_steps_per_s"], median["encoder_frames_per_s"]
     acting, plain = median["acting_steps_per_s"], median.get("plain_steps_per_s")
@@ -104,7 +104,7 @@ def figures(spreads: Mapping[str, Spread], num_envs: int) -> dict[str, Any]:
         "speedup": acting / plain if plain else None,
         "acting_with_reset_steps_per_s": median["acting_with_reset_steps_per_s"],
         "reset_seconds": median["reset_seconds"],
-        # What the bound counts is alone; what acting takes is within it.
+        # alone: measured separately, as the bound counts it; within: measured during acting.
         "milliseconds_per_step_of_all": {
             "simulator_alone": 1e3 * num_envs / simulator,
             "simulator_within": median["ms_simulator"],
@@ -118,7 +118,7 @@ def figures(spreads: Mapping[str, Spread], num_envs: int) -> dict[str, Any]:
 
 
 class _Acting:
-    """The measurements, after one rollout that is not counted: it warms up and records what to replay."""
+    """The measurements. Before them, one rollout that is not timed warms up and records the actions to replay."""
 
     def __init__(self, agent: Agent, sizes: Sizes) -> None:
         self.agent, self._task = agent, agent.task
@@ -136,7 +136,7 @@ class _Acting:
         self.notes += missing
 
     def run(self, repeats: int) -> dict[str, Spread]:
-        """Everything ``repeats`` times, in turns."""
+        """Take every measurement ``repeats`` times, in turns."""
         measures = [self.simulator, self.encoder, self.acting, self.frames]
         if self._stock is None:
             return interleaved(measures, repeats)
@@ -145,7 +145,7 @@ class _Acting:
             return interleaved([*measures, self.plain], repeats)
 
     def simulator(self) -> dict[str, float]:
-        """The recorded actions, without anybody who looks or thinks."""
+        """The simulator alone, with the recorded actions and without an agent."""
         with self._environments() as env:
             env.reset(seed=self._seeds)  # type: ignore[arg-type]
             began = time.perf_counter()
@@ -153,23 +153,23 @@ class _Acting:
             return {"env_steps_per_s": steps / (time.perf_counter() - began)}
 
     def encoder(self) -> dict[str, float]:
-        """V on frames that lie ready, in batches of as many as there are environments."""
+        """V alone, on prepared frames, in batches of one frame per environment."""
         frames = self._task.frames(self._recording.observations)
         seconds = seconds_of(lambda: self.agent.encode(frames), self.sizes.batches, 3, self.agent.device)
         return {"encoder_frames_per_s": self.sizes.batches * len(frames) / seconds}
 
     def frames(self) -> dict[str, float]:
-        """Observations to frames, which belongs to acting but not to the bound."""
+        """Turning observations into frames, which is part of acting but not of the bound."""
         raw, times = self._recording.observations, self.sizes.batches
         seconds = seconds_of(lambda: self._task.frames(raw), times, 3, torch.device("cpu"))
         return {"ms_frames": 1e3 * seconds / times}
 
     def acting(self) -> dict[str, float]:
         """The whole agent in the loop that evolution and evaluation use."""
-        # Outside the clock: the threads of the last measurement go to sleep, those of this one wake up.
-        warm, every = self.agent.policy(self.sizes.num_envs, self._controllers), np.arange(self.sizes.num_envs)
+        # Not timed: meanwhile the threads of the last measurement go to sleep and those of this one wake up.
+        warmup, rows = self.agent.policy(self.sizes.num_envs, self._controllers), np.arange(self.sizes.num_envs)
         observations = Observations(self._task, self._recording.observations)
-        seconds_of(lambda: warm.act(observations, every), 1, 1, self.agent.device)
+        seconds_of(lambda: warmup.act(observations, rows), 1, 1, self.agent.device)
         began = time.perf_counter()
         policy = Clocked(self.agent.policy(self.sizes.num_envs, self._controllers))
         with self._environments() as env:
@@ -187,7 +187,7 @@ class _Acting:
         }
 
     def plain(self) -> dict[str, float]:
-        """One stock environment, one frame at a time, one thread; resets are not counted."""
+        """The plain loop: one stock environment, frame by frame, with one thread; resets are not timed."""
         assert self._stock is not None
         seconds = 0.0
         with torch_threads(1):
@@ -227,7 +227,7 @@ def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:
     table = SpeedTable(f"acting in {result['task']}", spreads)
     table.rate(f"simulator alone ({result['backend']}, {count} environments), steps", "env_steps_per_s")
     table.rate(f"encoder alone (batches of {count}, {dtype}), frames", "encoder_frames_per_s")
-    table.figure("the bound they set, steps", f"{result['bound_steps_per_s']:,.0f}")
+    table.figure("bound: simulator and encoder in turn, steps", f"{result['bound_steps_per_s']:,.0f}")
     table.rate("acting (V+M+C, a controller each), steps", "acting_steps_per_s")
     table.rate("acting with making and resetting the environments, steps", "acting_with_reset_steps_per_s")
     table.rate("plain loop (one stock environment, one thread), steps", "plain_steps_per_s")

@@ -1,4 +1,4 @@
-"""Policies and environments that say how long they took, and recordings of what was done."""
+"""Policies and environments whose time is measured, and recordings of actions."""
 
 import time
 from typing import Any
@@ -10,14 +10,14 @@ from worldmodels.tasks.base import Observations, Policy
 
 
 class Clocked:
-    """A policy whose time is taken."""
+    """A policy that adds up its time and its calls."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.seconds, self.calls = 0.0, 0
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
-        """What the policy does."""
+        """The policy's actions."""
         began = time.perf_counter()
         actions = self._policy.act(observations, rows)
         self.seconds += time.perf_counter() - began
@@ -26,14 +26,14 @@ class Clocked:
 
 
 class ClockedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """Environments whose steps are timed; ``reset_at`` is when the last reset was done."""
+    """Environments that add up the time of their steps; ``reset_at`` is the time at which the last reset ended."""
 
     def __init__(self, env: VectorEnv) -> None:
         super().__init__(env)
         self.seconds, self.reset_at = 0.0, 0.0
 
     def reset(self, **options: Any) -> Any:
-        """Reset, and start the clock."""
+        """Reset, and note the time."""
         result = self.env.reset(**options)
         self.reset_at = time.perf_counter()
         return result
@@ -47,10 +47,10 @@ class ClockedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray, n
 
 
 class Recording:
-    """An observer of rollouts that keeps what N environments did, so that it can be done again by nobody.
+    """An observer that records the actions of N environments, so that they can be replayed without a policy.
 
-    actions: (N, ...) of every step, zeros in rows that have ended; observations: raw ones (N, ...) of the last moment
-    at which all rows were running, or of the first.
+    actions: (N, ...) of every step, zeros in rows that have ended; observations: raw ones (N, ...) after the last step
+    in which all rows were running.
     """
 
     def __init__(self) -> None:
@@ -65,19 +65,19 @@ class Recording:
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
         """Keep the actions of the rows ``rows``."""
-        every = np.zeros((len(self.observations), *actions.shape[1:]), dtype=actions.dtype)
-        every[rows] = actions
-        self.actions.append(every)
+        all_actions = np.zeros((len(self.observations), *actions.shape[1:]), dtype=actions.dtype)
+        all_actions[rows] = actions
+        self.actions.append(all_actions)
         if len(rows) == len(self.observations):
             np.copyto(self.observations, after.raw)
 
 
 def replayed_steps(env: VectorEnv, actions: "list[np.ndarray] | np.ndarray") -> int:
-    """Step environments that have just been reset with recorded actions; the steps of rows that had not ended."""
+    """Replay recorded actions in environments that were just reset; the number of steps of rows that had not ended."""
     alive, running, steps = np.ones(env.num_envs, dtype=bool), env.num_envs, 0
-    for one in actions:
+    for step_actions in actions:
         steps += running
-        _, _, ended, cut, _ = env.step(one)
+        _, _, ended, cut, _ = env.step(step_actions)
         over = ended | cut
         if over.any():
             alive &= ~over

@@ -1,4 +1,4 @@
-"""Dreaming: steps per second for one dream and for thousands, beside the matrix product and the plain loop."""
+"""The speed of dreaming: steps per second of one to thousands of dreams, beside matrix product and plain loop."""
 
 import contextlib
 import math
@@ -34,10 +34,10 @@ _WARMUP = 1
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much one measurement does."""
+    """The size of one measurement."""
 
     dreams: tuple[int, ...] = (1, 64, 1024, 4096)
-    """Dreams at once; from 64 on as candidates that dream 16 dreams each."""
+    """Numbers of dreams at once; from 64 on, they are those of candidates with 16 dreams each."""
     steps: int = 200_000
     """Dream steps of one measurement, at most."""
     plain_steps: int = 600
@@ -45,12 +45,12 @@ class Sizes:
     longest: int = 400
     """Steps of one dream, at most."""
     product: int = 2048
-    """Rows and columns of the matrices whose product is the peak."""
+    """Rows and columns of the matrices whose product sets the peak."""
 
 
 SIZES = Sizes()
 GPU_SIZES = Sizes((1, 64, 1024, 4096, 65_536, 262_144), steps=1 << 27, longest=1024, product=8192)
-"""A GPU is not busy with what fills a processor."""
+"""A GPU needs far more dreams than a CPU to be busy."""
 
 
 def bench(task: Task, repeats: int) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def bench(task: Task, repeats: int) -> dict[str, Any]:
 
 
 def figures(spreads: Mapping[str, Spread], flops: float) -> dict[str, Any]:
-    """The figures that count, from the medians of what was measured; ``flops`` per dream step."""
+    """The main figures, from the medians of the measurements; flops: operations of one dream step."""
     median = {name: spread.median for name, spread in spreads.items()}
     rates = {name.removeprefix("dreams_"): value for name, value in median.items() if name.startswith("dreams_")}
     peak, plain = median["peak_gflops"], median["plain_steps_per_s"]
@@ -89,7 +89,7 @@ def figures(spreads: Mapping[str, Spread], flops: float) -> dict[str, Any]:
 
 
 def flops_per_step(agent: Agent) -> float:
-    """Operations of one dream step, two for a multiply-add: gates, heads and controller."""
+    """Floating-point operations of one dream step (2 per multiply-add): gates, heads and controller."""
     memory = agent.memory
     inputs = memory.lstm.input_size + memory.hidden_size
     outputs = 3 * memory.latent_size * memory.mixtures
@@ -99,7 +99,7 @@ def flops_per_step(agent: Agent) -> float:
 
 
 def _endless(agent: Agent) -> Agent:
-    """Dreams that never end by themselves, so that as many are dreamt as the measurement says."""
+    """The agent, changed so that its dreams never end by themselves and every measurement has the same steps."""
     if agent.memory.end_head is not None:
         torch.nn.init.zeros_(agent.memory.end_head.weight)
         torch.nn.init.constant_(agent.memory.end_head.bias, -100.0)
@@ -116,11 +116,11 @@ class _Dreaming:
         self._fitness = DreamFitness(executor, agent, 1.0, "sample")
 
     def peak(self) -> dict[str, float]:
-        """The matrix product in the dream's dtype."""
+        """The matrix product in the dtype of dreams."""
         return {"peak_gflops": peak_gflops(self._agent.device, self._sizes.product)}
 
     def dreaming(self) -> dict[str, float]:
-        """The fitness of controllers as evolution gets it, for every number of dreams."""
+        """The fitness of controllers, computed as in evolution, for every number of dreams."""
         rates = {}
         for count in self._sizes.dreams:
             episodes = min(16, count)
@@ -131,7 +131,7 @@ class _Dreaming:
         return rates
 
     def plain(self) -> dict[str, float]:
-        """One dream at a time through the same networks as everyone writes it, in float32."""
+        """One dream at a time through the same networks, written straightforwardly, in float32."""
         agent, count = self._agent, self._sizes.plain_steps
         memory, controller = agent.memory, agent.controllers(agent.controller[None])
 
@@ -160,9 +160,9 @@ class _Dreaming:
 
 
 def sample(mixture: Mixture, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-    """Draw z (..., Z): a component from softmax(log_weights / temperature), then noise scaled by sqrt(temperature)."""
+    """Sample z (..., Z): a component by softmax(log_weights / temperature), then noise scaled by sqrt(temperature)."""
     uniform = torch.rand(mixture.means.shape, generator=generator, device=mixture.means.device)
-    # Gumbel's trick draws every component at once without a loop over dimensions.
+    # The Gumbel-max trick draws the components of all dimensions at once.
     gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
     choice = (mixture.log_weights / temperature + gumbel).argmax(dim=-1, keepdim=True)
     mean = mixture.means.gather(-1, choice).squeeze(-1)

@@ -1,4 +1,4 @@
-"""On what machine, and with which versions, something was measured."""
+"""The machine on which something was measured, and the versions with which."""
 
 import os
 import platform
@@ -19,9 +19,10 @@ _OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIM
 
 
 def machine(device: torch.device, task: Task) -> dict[str, Any]:
-    """cpu, cores, torch_threads, gpu, dtype, openmp (its variables), load (average before the start), and versions.
+    """A dictionary with cpu, cores, torch_threads, gpu, dtype, openmp, load and versions.
 
-    The versions are those of this package, Python, and the libraries that count, the task's simulators among them.
+    openmp: the environment variables of OpenMP; load: the load average before the start (None where unknown); versions:
+    of this package, Python, and the libraries on which the speed depends, the task's simulators included.
     """
     return {
         "cpu": _cpu_model(),
@@ -29,7 +30,7 @@ def machine(device: torch.device, task: Task) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "dtype": dtype_name(dtype_of(device)),
-        # How long idle threads of PyTorch spin decides what they take away from the simulator's.
+        # They say how long idle threads of PyTorch spin, which takes time from those of the simulator.
         "openmp": {name: os.environ[name] for name in _OPENMP if name in os.environ},
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": {"worldmodels": __version__, "python": platform.python_version()} | _versions(task),
@@ -52,20 +53,20 @@ def _versions(task: Task) -> dict[str, str]:
             modules.append("envpool")
         elif isinstance(world, ProcessWorld):
             modules.extend(world.requires)
-    # A module may come from a distribution of another name.
+    # The distribution that a module belongs to may have another name.
     distributions = metadata.packages_distributions() if modules else {}
     names = [*_PACKAGES, *(name for module in modules for name in distributions.get(module, ()))]
-    found = {}
+    versions = {}
     for name in dict.fromkeys(names):
         try:
-            found[name.lower()] = metadata.version(name)
+            versions[name.lower()] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def notes(about: dict[str, Any]) -> list[str]:
-    """What to say when other work took part of the machine; ``about``: what :func:`machine` gave."""
+    """A warning if other work was using the machine; ``about``: a result of :func:`machine`."""
     load, cores = about["load"], about["cores"]
     if load is None or load < 0.25 * cores:
         return []
@@ -73,5 +74,5 @@ def notes(about: dict[str, Any]) -> list[str]:
 
 
 def caption(about: dict[str, Any], *more: str) -> str:
-    """The lines below a table: the machine, and what else there is to say."""
+    """The lines below a table: the machine, then the lines ``more``."""
     return "\n".join([f"{about['cpu']}, {about['cores']} cores, {about['gpu'] or 'no GPU'}", *more])

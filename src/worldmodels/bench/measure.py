@@ -1,4 +1,4 @@
-"""Measuring in turns, and the agent and the simulators that are measured."""
+"""Measuring in turns, and the agents and simulators that are measured."""
 
 import statistics
 import time
@@ -27,7 +27,7 @@ Measure = Callable[[], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Spread:
-    """What the repeats of one measurement gave, in their order."""
+    """The results of the repeats of one measurement, in order."""
 
     values: tuple[float, ...]
 
@@ -37,14 +37,14 @@ class Spread:
         return statistics.median(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        """median, min, max and the values in their order."""
+        """A dictionary with median, min, max and the values in order."""
         return {
             "median": self.median, "min": min(self.values), "max": max(self.values), "values": list(self.values)
         }  # fmt: skip
 
 
 def interleaved(measures: Sequence[Measure], repeats: int) -> dict[str, Spread]:
-    """Measure A B C A B C ..., so that what else the machine does meets all of them alike."""
+    """Measure A B C A B C ..., so that other work on the machine affects all measurements alike."""
     values: dict[str, list[float]] = {}
     with Progress(repeats * len(measures), "bench", "measurements") as bar:
         for _ in range(repeats):
@@ -53,7 +53,7 @@ def interleaved(measures: Sequence[Measure], repeats: int) -> dict[str, Spread]:
                 for name, value in measure().items():
                     values.setdefault(name, []).append(float(value))
                 bar.advance()
-    return {name: Spread(tuple(some)) for name, some in values.items()}
+    return {name: Spread(tuple(repeated)) for name, repeated in values.items()}
 
 
 def seconds_of(work: Callable[[], Any], times: int, warmup: int, device: torch.device) -> float:
@@ -69,7 +69,7 @@ def seconds_of(work: Callable[[], Any], times: int, warmup: int, device: torch.d
 
 
 def peak_gflops(device: torch.device, size: int = 2048, times: int = 24) -> float:
-    """Rate of the product of two square matrices in the fastest dtype of the device."""
+    """GFLOP per second of the product of two square matrices in the fastest dtype of the device."""
     a, b = (torch.randn(size, size).to(device, dtype_of(device)) for _ in range(2))
     out = torch.empty_like(a)
     seconds = seconds_of(lambda: torch.mm(a, b, out=out), times, 3, device)
@@ -82,7 +82,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def dtype_of(device: torch.device) -> torch.dtype:
-    """The dtype in which V runs here."""
+    """The dtype in which V runs on this device."""
     return torch.bfloat16 if fast_bfloat16(device) else torch.float32
 
 
@@ -114,7 +114,10 @@ def kind_of(agent: Agent) -> str:
 
 
 def fastest_backend(task: Task) -> tuple[str, list[str]]:
-    """The fastest backend that works here, and a note for each faster one that does not."""
+    """The fastest backend that works on this machine, and a note for each faster one that does not.
+
+    Raises :class:`UserError` if none works.
+    """
     errors: list[UserError] = []
     for backend in task.backends:
         try:

@@ -1,4 +1,4 @@
-"""The baselines: V, M and C as everyone writes them, with PyTorch's own layers in float32."""
+"""The baselines: straightforward versions of V, M and C with PyTorch's own layers in float32."""
 
 import copy
 
@@ -13,7 +13,7 @@ from worldmodels.vision.conv_vae import ConvVAE
 
 
 class PlainVAE(ConvVAE):
-    """The paper's autoencoder as one stock layer after another; the parameters of :class:`ConvVAE`."""
+    """The paper's VAE as a sequence of PyTorch's own layers, with the parameters of :class:`ConvVAE`."""
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of z, each (B, Z), of images (B, 3, 64, 64) in [0, 1]."""
@@ -37,7 +37,7 @@ def plain_images(frames: Tensor) -> Tensor:
 
 
 def plain_vision(vision: Vision) -> Vision:
-    """The same V on the CPU, with stock layers where it is the paper's."""
+    """A copy of V on the CPU, with PyTorch's own layers if it is a :class:`ConvVAE`."""
     if not isinstance(vision, ConvVAE):
         return copy.deepcopy(vision).cpu()
     plain = PlainVAE(vision.latent_size)
@@ -46,7 +46,7 @@ def plain_vision(vision: Vision) -> Vision:
 
 
 class PlainAgent:
-    """One environment, one frame at a time: V's layers, a whole ``nn.LSTM`` call, a linear layer. On the CPU."""
+    """Acts in one environment, on the CPU, frame by frame: V, a call of ``nn.LSTM``, a linear layer."""
 
     def __init__(self, agent: Agent, controller: Tensor) -> None:
         self._task, self._inputs = agent.task, agent.inputs
@@ -62,12 +62,12 @@ class PlainAgent:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Set the state of M to zero."""
         self._state = torch.zeros(1, 1, self._lstm.hidden_size), torch.zeros(1, 1, self._lstm.hidden_size)
 
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """The environment's action for one raw observation."""
+        """The action for one raw observation."""
         frame = self._task.frames(observation[None])
         z, _ = self._vision.encode(plain_images(torch.from_numpy(frame)))
         h, c = self._state[0][0], self._state[1][0]

@@ -20,25 +20,25 @@ class SpeedTable:
             self._table.add_column(column, justify="right")
 
     def rate(self, name: str, key: str, *more: str) -> None:
-        """The median, the lowest and the highest of a measurement; nothing if it was not taken."""
+        """Add a row with the median, lowest and highest value of the measurement ``key``; none if it was not taken."""
         if key in self._spreads:
             spread = self._spreads[key]
             numbers = (spread.median, min(spread.values), max(spread.values))
-            self._row(name, *(f"{one:,.0f}" for one in numbers), *more)
+            self._row(name, *(f"{number:,.0f}" for number in numbers), *more)
 
     def figure(self, name: str, value: str) -> None:
-        """A single figure that follows from the others."""
+        """Add a row with a single figure that follows from the others."""
         self._row(name, value)
 
     def section(self) -> None:
-        """A line between rows."""
+        """Add a line between rows."""
         self._table.add_section()
 
     def _row(self, *cells: str) -> None:
         self._table.add_row(*cells, *[""] * (self._width - len(cells)))
 
     def print(self, result: Mapping[str, Any], *more: str) -> None:
-        """Print it, with the machine and the notes of a result below."""
+        """Print the table; below it the machine, the lines ``more`` and the notes of the result."""
         from rich.console import Console
 
         self._table.caption = caption(result["machine"], *more, *result["notes"])

@@ -1,4 +1,4 @@
-"""Training V: frames per second against the peak of the matrix product and against stock layers in float32."""
+"""The speed of training V: frames per second, beside the peak of the matrix product and PyTorch's own layers."""
 
 import itertools
 import tempfile
@@ -39,22 +39,22 @@ _WARMUP = 3
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much one measurement does."""
+    """The size of one measurement."""
 
     batch: int = VisionConfig().batch
     """Frames per training step."""
     steps: int = 16
     """Training steps."""
     plain_steps: int = 8
-    """Training steps of the stock layers."""
+    """Training steps of PyTorch's own layers."""
     product: int = 2048
     """Rows and columns of the matrices whose product sets the peak."""
     products: int = 24
-    """Products."""
+    """Matrix products."""
     encode_batches: tuple[int, ...] = (1, 32, 128)
     """Batches at which encoding is measured."""
     encode_frames: int = 4096
-    """Frames encoded at the largest batch; at smaller ones fewer, so that it takes no longer."""
+    """Frames encoded in the largest batches; fewer in smaller batches, so that they take no longer."""
 
 
 SIZES = Sizes()
@@ -64,7 +64,7 @@ def bench(task: Task, repeats: int) -> dict[str, Any]:
     """Measure, print a table and return the figures."""
     agent = agent_for(task)
     if not isinstance(agent.vision, ConvVAE):
-        raise UserError(f"this benchmark knows the operations of conv-vae; the V of {task.name} is {agent.vision.name}")
+        raise UserError(f"this benchmark needs a V of the kind conv-vae; that of {task.name} is {agent.vision.name}")
     about = machine(agent.device, task)
     measured = _Vision(agent.vision.latent_size, agent.device, SIZES)
 
@@ -88,7 +88,7 @@ def bench(task: Task, repeats: int) -> dict[str, Any]:
 
 
 def figures(spreads: Mapping[str, Spread], flops: float) -> dict[str, Any]:
-    """The figures that count, from the medians of what was measured; ``flops`` per trained frame."""
+    """The main figures, from the medians of the measurements; flops: operations per frame in training."""
     median = {name: spread.median for name, spread in spreads.items()}
     train, peak, plain = median["train_frames_per_s"], median["peak_gflops"], median["plain_frames_per_s"]
     return {
@@ -105,16 +105,16 @@ def figures(spreads: Mapping[str, Spread], flops: float) -> dict[str, Any]:
 
 
 def forward_flops(latent_size: int) -> tuple[float, float]:
-    """Floating point operations of one frame in the encoder and in the decoder, two for a multiply-add."""
+    """Floating-point operations (2 per multiply-add) of one frame in the encoder and in the decoder."""
     # (rows and columns at which the kernel is applied, channels in, channels out, kernel)
     encoder = [(31, 3, 32, 4), (14, 32, 64, 4), (6, 64, 128, 4), (2, 128, 256, 4)]
     decoder = [(1, 1024, 128, 5), (5, 128, 64, 5), (13, 64, 32, 6), (30, 32, 3, 6)]
-    layers = [sum(2 * n * n * a * b * k * k for n, a, b, k in some) for some in (encoder, decoder)]
-    return layers[0] + 2 * 2 * 1024 * latent_size, layers[1] + 2 * 1024 * latent_size
+    flops = [sum(2 * n * n * a * b * k * k for n, a, b, k in layers) for layers in (encoder, decoder)]
+    return flops[0] + 2 * 2 * 1024 * latent_size, flops[1] + 2 * 1024 * latent_size
 
 
 def training_flops(latent_size: int) -> float:
-    """Operations of one frame in training: the backward pass is two products for each one of the forward pass."""
+    """Operations of one frame in training; the backward pass has two products for each product of the forward pass."""
     return 3.0 * sum(forward_flops(latent_size))
 
 
@@ -127,8 +127,8 @@ class _Vision:
         stream = np.random.default_rng(1)
         count = max(8 * sizes.batch, *sizes.encode_batches)
         self._frames = stream.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-        # Otherwise imports for the metrics fall into the first measurement.
-        with tempfile.TemporaryDirectory() as folder, listening(_nobody):
+        # Makes the imports that metrics need, so that they are not part of the first measurement.
+        with tempfile.TemporaryDirectory() as folder, listening(_ignore):
             log = MetricsLog(Path(folder), ("loss",))
             log.log(1, loss=0.0)
             log.close()
@@ -138,7 +138,7 @@ class _Vision:
         return {"peak_gflops": peak_gflops(self._device, self._sizes.product, self._sizes.products)}
 
     def training(self) -> dict[str, float]:
-        """The loop and the loss of the vision stage, on frames that lie in memory."""
+        """Training with the loop and the loss of the vision stage, on frames in memory."""
         torch.manual_seed(1)
         vision = ConvVAE(self._latent_size).to(self._device)
         clock: dict[int, float] = {}
@@ -149,16 +149,16 @@ class _Vision:
                 yield rounded_images(frames.to(self._device)).float()
 
         steps = self._sizes.steps
-        # One step more than is measured: after the last one a checkpoint is saved, which is not measured.
+        # One step more than is measured, because a checkpoint is saved after the last one.
         schedule = Schedule(_WARMUP + steps + 1, checkpoint_seconds=float("inf"))
-        # Progress belongs to training, but not on this screen.
-        with tempfile.TemporaryDirectory() as folder, listening(_nobody):
+        # The progress of training is not shown here.
+        with tempfile.TemporaryDirectory() as folder, listening(_ignore):
             objectives = vision.objectives(self._config, 1)
             fit("vision", objectives, batches, schedule, Path(folder), self._sizes.batch, "")
         return {"train_frames_per_s": steps * self._sizes.batch / (clock[_WARMUP + steps] - clock[_WARMUP])}
 
     def plain(self) -> dict[str, float]:
-        """Stock convolutions in float32 with PyTorch's default memory layout and Adam, on all cores."""
+        """Training with PyTorch's own layers in float32 and its default memory layout, on all cores."""
         torch.manual_seed(1)
         vision = PlainVAE(self._latent_size).to(self._device)
         optimizer = torch.optim.Adam(vision.parameters(), lr=self._config.lr)
@@ -177,23 +177,23 @@ class _Vision:
         return {"plain_frames_per_s": steps * self._sizes.batch / seconds}
 
     def encoding(self, encode: Callable[[np.ndarray], Any], batch: int) -> float:
-        """Frames per second that are encoded in batches of ``batch``."""
-        # A batch costs something of its own, so that small ones get a share of the frames only.
+        """Frames per second when encoding batches of ``batch`` frames."""
+        # Every batch has a fixed cost, so that fewer frames are encoded in small batches.
         frames = self._sizes.encode_frames * (batch + 8) // (max(self._sizes.encode_batches) + 8)
         times = max(1, frames // batch)
-        some = np.ascontiguousarray(self._frames[:batch])
-        return times * batch / seconds_of(lambda: encode(some), times, _WARMUP, self._device)
+        inputs = np.ascontiguousarray(self._frames[:batch])
+        return times * batch / seconds_of(lambda: encode(inputs), times, _WARMUP, self._device)
 
     def _batches(self, step: int) -> Iterator[Tensor]:
         size = self._sizes.batch
         for index in itertools.count(step):
             start = index * size % (len(self._frames) - size + 1)
-            # A copy, as the shuffled batches of training are.
+            # Copied, as the shuffled batches of training are.
             yield torch.from_numpy(self._frames[start : start + size].copy())
 
 
-def _nobody(event: object) -> None:
-    """Listens to nothing."""
+def _ignore(event: object) -> None:
+    """A listener that ignores every event."""
 
 
 def _print(result: dict[str, Any], spreads: Mapping[str, Spread]) -> None:

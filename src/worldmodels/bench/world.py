@@ -1,7 +1,9 @@
-"""A world alone: steps per second without an agent, beside copies of its observations and one stock environment.
+"""The speed of a world alone: steps per second without an agent.
 
-What a rule (or the random policy, where there is none) did was recorded before and is replayed, so that only the world
-takes time. A world that is an array program is run once per core, in threads; others use every core themselves.
+It is compared with copying the observations (the bound) and with one stock environment (the plain loop). The actions
+are those of a rule, or of the random policy for a task without rules; they are recorded beforehand and replayed, so
+that only the world takes time. A world that is an array program is run once per core, in threads; others use all cores
+themselves.
 """
 
 import contextlib
@@ -30,7 +32,7 @@ from worldmodels.tasks.base import ArrayWorld, PolicyFor, ProcessWorld
 
 @dataclass(frozen=True)
 class Size:
-    """How much one measurement does: environments that run together (of each thread), and steps of each of them."""
+    """The size of one measurement: environments that run together (in each thread), and steps of each of them."""
 
     num_envs: int
     steps: int
@@ -38,12 +40,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done by kind of world."""
+    """The size of a measurement for each kind of world."""
 
     array: Size = Size(256, 40)
     """An array program with pictures."""
     array_rule: Size = Size(2048, 300)
-    """An array program with what its rules see."""
+    """An array program with the observations of its rules."""
     pool: Size = Size(128, 250)
     """EnvPool."""
     processes: Size = Size(50, 60)
@@ -56,9 +58,9 @@ SIZES = Sizes()
 
 
 def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
-    """Measure with ``steps`` steps of every environment at a time (None: what takes a few seconds).
+    """Measure, print a table and return the figures.
 
-    Prints a table and returns the figures.
+    steps: of every environment in one measurement (None: as many as take a few seconds).
     """
     about = machine(torch.device("cpu"), task)
     with contextlib.closing(_World(task, SIZES, steps)) as measured:
@@ -80,20 +82,20 @@ def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
 
 
 def figures(spreads: Mapping[str, Spread]) -> dict[str, Any]:
-    """Medians; shares of the rate at which such observations can be copied; how many times the plain loop it is.
+    """Medians, shares of the bound, and the speedup over the plain loop (None if there is none).
 
-    Names that begin with rule_ are about the observations that the task's rules see, where it has rules.
+    Names that begin with rule_ are of the world with the observations of the task's rules, if it has rules.
     """
-    found: dict[str, Any] = {name: spread.median for name, spread in spreads.items()}
+    values: dict[str, Any] = {name: spread.median for name, spread in spreads.items()}
     for kind in ("", "rule_"):
-        if f"{kind}steps_per_s" in found:
-            found[f"{kind}share_of_bound"] = found[f"{kind}steps_per_s"] / found[f"{kind}bound_steps_per_s"]
-    plain = found.setdefault("plain_steps_per_s", None)
-    return found | {"speedup": found["steps_per_s"] / plain if plain else None}
+        if f"{kind}steps_per_s" in values:
+            values[f"{kind}share_of_bound"] = values[f"{kind}steps_per_s"] / values[f"{kind}bound_steps_per_s"]
+    plain = values.setdefault("plain_steps_per_s", None)
+    return values | {"speedup": values["steps_per_s"] / plain if plain else None}
 
 
 class _World:
-    """The measurements. What is observed is a kind: "" for the pictures that agents get, "rule_" for what rules see."""
+    """The measurements, by kind of observation: "" for those that agents get, "rule_" for those that rules get."""
 
     def __init__(self, task: Task, sizes: Sizes, steps: int | None) -> None:
         self._plain_steps = sizes.plain_steps
@@ -104,7 +106,7 @@ class _World:
         if self.rule is not None:
             player, policy = task.rule(self.rule)
             self._tasks["rule_"] = player
-        self.sizes = {kind: _size(one, kind, self.backend, sizes, steps) for kind, one in self._tasks.items()}
+        self.sizes = {kind: _size(variant, kind, self.backend, sizes, steps) for kind, variant in self._tasks.items()}
         self.threads = usable_cores() if isinstance(task.worlds[self.backend], ArrayWorld) else 1
         self._pool = ThreadPoolExecutor(usable_cores())
         self._envs: dict[str, list[VectorEnv]] = {}
@@ -121,22 +123,22 @@ class _World:
             self._actions.append(np.array(recording.actions))
 
     def close(self) -> None:
-        """End environments and threads."""
+        """Close the environments and end the threads."""
         self._pool.shutdown()
-        for env in [env for some in self._envs.values() for env in some]:
+        for env in [env for envs in self._envs.values() for env in envs]:
             env.close()
         if self._stock is not None:
             self._stock.close()
 
     def measures(self) -> list[Measure]:
-        """All there are."""
+        """All measurements of this world."""
         measures: list[Measure] = []
         for kind in self._tasks:
             measures += [partial(self.world, kind), partial(self.copies, kind)]
         return measures if self._stock is None else [*measures, self.plain]
 
     def world(self, kind: str) -> dict[str, float]:
-        """The recorded actions once more; resets are not counted."""
+        """Steps of the world with the recorded actions; resets are not timed."""
         size, envs = self.sizes[kind], self._fresh(kind)
         seconds, steps = self._timed(
             lambda thread: replayed_steps(envs[thread], self._actions[thread][: size.steps, : size.num_envs]),
@@ -145,7 +147,7 @@ class _World:
         return {f"{kind}steps_per_s": steps / seconds}
 
     def copies(self, kind: str) -> dict[str, float]:
-        """Copies of observations by every core: no world that gives new ones at every step is faster."""
+        """Copies of the observations on all cores: no world that returns new arrays at every step can be faster."""
         size, observations = self.sizes[kind], self._observations(kind)
 
         def copy(thread: int) -> int:
@@ -157,7 +159,7 @@ class _World:
         return {f"{kind}bound_steps_per_s": steps / seconds}
 
     def plain(self) -> dict[str, float]:
-        """One stock environment and the actions recorded for the first row; resets are not counted."""
+        """Steps of one stock environment with the actions recorded for row 0; resets are not timed."""
         assert self._stock is not None
         actions, seed = self._actions[0][:, 0], self._seeds[0][0]
         seconds, place = 0.0, len(actions)
@@ -172,7 +174,7 @@ class _World:
         return {"plain_steps_per_s": self._plain_steps / seconds}
 
     def _fresh(self, kind: str) -> list[VectorEnv]:
-        """Environments that have just been reset; made once, since processes and games take seconds to start."""
+        """Environments that have just been reset; they are made once, since processes take seconds to start."""
         count = self.sizes[kind].num_envs
         if kind not in self._envs:
             self._envs[kind] = [make_envs(self._tasks[kind], count, self.backend) for _ in range(self.threads)]
@@ -181,13 +183,13 @@ class _World:
         return self._envs[kind]
 
     def _observations(self, kind: str) -> np.ndarray:
-        """Real ones (N, ...), as arrays that do not change any more."""
+        """Observations (N, ...) of the world, copied so that later steps do not overwrite them."""
         (env, *_), count = self._fresh(kind), self.sizes[kind].num_envs
         observations, *_ = env.step(self._actions[0][0, :count])
         return np.array(observations)
 
     def _timed(self, work: Callable[[int], int], threads: int) -> tuple[float, int]:
-        """Seconds that ``work`` takes in some threads at once, given the number of each, and the sum of its results."""
+        """Run ``work``, a function of a thread's number, in all threads at once; seconds, and the sum of results."""
         began = time.perf_counter()
         steps = sum(self._pool.map(work, range(threads)))
         return time.perf_counter() - began, steps

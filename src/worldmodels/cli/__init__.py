@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. Everything heavy is imported inside the verb that needs it."""
+"""The command line: parse, call, print. Modules that are slow to import are imported by the verb that needs them."""

@@ -1,4 +1,4 @@
-"""The command line: parse, call a stage, print. Everything heavy is imported inside the verb that needs it."""
+"""The entry point of the command line: finds the verb, calls it, and turns errors into one line and an exit status."""
 
 import importlib
 import os
@@ -6,22 +6,22 @@ import sys
 
 _VERBS = {
     "demo": ("runs:demo", "train the quick preset end to end and show its agent next to the shipped one"),
-    "train": ("runs:train", "every stage in order, from an empty folder to an evaluated agent"),
+    "train": ("runs:train", "run every stage in order, from an empty folder to an evaluated agent"),
     "collect": ("runs:stage", "stage 1: record episodes"),
     "vision": ("runs:stage", "stage 2: train V, the autoencoder"),
-    "encode": ("runs:stage", "stage 3: turn every frame into latents"),
+    "encode": ("runs:stage", "stage 3: encode every frame with V"),
     "memory": ("runs:stage", "stage 4: train M, the MDN-RNN"),
     "controller": ("runs:stage", "stage 5: evolve C"),
     "evaluate": ("measure:evaluate", "score an agent, a run or the random policy on fresh episodes"),
-    "ablate": ("runs:ablate", "what V alone, an untrained M, a mask or dreams alone are worth"),
-    "record": ("watch:record", "a video of the world, what V sees of it and what M expected"),
+    "ablate": ("runs:ablate", "score ablations: V alone, an untrained M, the action mask or dreams alone"),
+    "record": ("watch:record", "record a video of the world, V's reconstruction and M's prediction"),
     "play": ("watch:play", "play a world yourself, in a window"),
-    "dream": ("watch:dream", "report, play or record: the world that M dreams"),
-    "probe": ("measure:probe", "how much of the world's state can be read linearly off V"),
-    "bench": ("measure:bench", "how fast acting and training are, against a bound and a baseline"),
-    "doctor": ("measure:doctor", "what this machine has, what works and what to install"),
+    "dream": ("watch:dream", "play in the dreams of M, record them or report on their fidelity"),
+    "probe": ("measure:probe", "measure how well V's latents predict the world's state linearly"),
+    "bench": ("measure:bench", "measure the speed of acting and training against a bound and a baseline"),
+    "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
 }
-"""Where each verb is found in this room, and what it does."""
+"""For each verb, the module of this package and the function that runs it, and what the verb does."""
 
 
 def _help() -> str:
@@ -30,7 +30,7 @@ def _help() -> str:
         "usage: worldmodels VERB [TASK] [OPTIONS]\n\n"
         "World Models: V sees, M dreams, C acts (Ha & Schmidhuber 2018).\n\n"
         f"verbs:\n{lines}\n\n"
-        "tasks:\n  car-racing, take-cover, bin-packing, or one of yours\n\n"
+        "tasks:\n  car-racing, take-cover, bin-packing, or one of your own\n\n"
         "examples:\n"
         "  worldmodels train car-racing --preset quick --run runs/first\n"
         "  worldmodels evaluate car-racing --episodes 100 --seed 1\n"
@@ -40,7 +40,7 @@ def _help() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status. Errors for people are one line on stderr, without a traceback."""
+    """Run one verb and return the exit status. Errors are one line on stderr; WORLDMODELS_DEBUG=1 shows tracebacks."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     from worldmodels.core.errors import UsageError, UserError
 
@@ -88,7 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _prepare_threads() -> None:
-    """Say how PyTorch's threads behave, before it is imported; what the environment says already counts."""
+    """Configure PyTorch's threads, before it is imported; environment variables that are already set are kept."""
     from worldmodels.core.cores import usable_cores
 
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
@@ -110,7 +110,7 @@ def _unexpected(error: Exception) -> int:
         return _fail(f"could not write: {error.strerror}; free space and run the same command again", 1)
     if isinstance(error, OSError) and error.filename is not None:
         return _fail(f"cannot use {error.filename}: {error.strerror}; repair that and run the same command again", 1)
-    # What NumPy, PyTorch on the processor and PyTorch on a GPU say.
+    # The messages of NumPy, of PyTorch on a CPU and of PyTorch on a GPU.
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return _fail("out of memory; use fewer environments (--collect.num-envs) or a smaller preset", 1)
     return _fail(

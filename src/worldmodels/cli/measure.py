@@ -14,7 +14,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.settings import choice, number, text
 
 _LEAST_EPISODES = 5
-"""Episodes that can be split into three parts for a probe."""
+"""Fewest episodes that can be split into the three parts of a probe."""
 
 
 @dataclass(frozen=True)
@@ -22,32 +22,33 @@ class EvaluateOptions:
     """Score an agent, or the random policy, on fresh episodes."""
 
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     policy: str = text("agent")
-    """Who is scored: agent, random, or one of the world's rules."""
+    """Policy to score: agent, random, or one of the task's rule-based policies."""
     episodes: int = number(100, low=1)
-    """Fresh episodes."""
+    """Number of fresh episodes."""
     seed: int = number(1, low=0)
-    """Seed of the episodes; none of them is ever used in training."""
+    """Seed of the episodes, which are never used in training."""
     backend: str | None = text(None)
-    """One of the world's backends (default: its reference, on which scores count)."""
+    """Backend of the world (default: the task's reference backend, the one for scores)."""
     num_envs: int | None = number(None, low=1)
-    """Environments that run together (default: what suits the world)."""
+    """Number of environments that are stepped together (default: the task's)."""
     steps: int = number(0, low=0)
-    """Longest episode, for trying things out; 0 means the task's limit, without which there is no score."""
+    """Longest episode in steps, for quick trials; 0 means the task's limit. With a lower limit, the result is not a
+    score."""
     device: str = choice("auto", "auto", "cpu", "cuda")
-    """Where networks run; auto takes a GPU if there is one."""
+    """Device of the networks; auto uses a GPU if there is one."""
     executor: str = text("local")
-    """Who plays the episodes: local is this machine."""
+    """Where episodes are played; local means this machine."""
     json: Path | None = text(None)
-    """Also write task, agent, backend, seeds, returns, mean, sd, median and ci95 to this file. With it, the same
-    command goes on where it was stopped."""
+    """Also write task, agent, backend, seeds, returns, mean, sd, median and ci95 to this file. A command with this
+    option that was stopped continues when it is run again."""
 
 
 def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
-    """Score an agent; with --run, do the evaluate stage of that run."""
+    """Score a policy; with --run, run the evaluate stage of that run."""
     if value_of("--run", arguments) is not None:
         return stage(verb, arguments, description)
     options = parse(EvaluateOptions, verb, arguments, description=description)
@@ -58,24 +59,24 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     from worldmodels.tasks import get_task
 
     agent = None
-    if options.policy == "agent" or options.agent is not None:  # which says the task to the other policies, too
+    if options.policy == "agent" or options.agent is not None:  # for the other policies, the agent says the task
         agent = agent_for(options.task, options.agent, options.device)
     task = agent.task if agent is not None else get_task(options.task or "car-racing")
-    name = who = options.policy
+    name = policy_identity = options.policy
     if agent is not None and options.policy == "agent":
-        name, who = options.agent or f"shipped {task.name}", agent.digest()
+        name, policy_identity = options.agent or f"shipped {task.name}", agent.digest()
         policy = evaluation.agent_policy(agent)
     elif options.policy == "random":
         policy = task.random_policy
     elif options.policy in task.rules:
         task, policy = task.rule(options.policy)
     else:
-        known = ", ".join(("agent", *task.rules))
-        raise UserError(f"unknown policy {options.policy!r}; choose {known} or random")
+        choices = ", ".join(("agent", *task.rules))
+        raise UserError(f"unknown policy {options.policy!r}; choose {choices} or random")
     backend = options.backend or task.reference_backend
     seeds = episode_seeds("evaluation", options.seed, options.episodes)
     unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.finished")
-    num_envs, identity = options.num_envs or task.num_envs, f"{who} {backend} {options.steps}"
+    num_envs, identity = options.num_envs or task.num_envs, f"{policy_identity} {backend} {options.steps}"
     with contextlib.closing(make_executor(options.executor)) as executor:
         returns = evaluation.evaluate(
             executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, identity
@@ -93,9 +94,9 @@ class BenchOptions:
     """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = text("acting")
-    """acting, vision, dream or world."""
+    """What to measure: acting, vision, dream or world."""
     task: str = text("car-racing")
-    """The world: car-racing, take-cover, bin-packing or one of yours."""
+    """The world: car-racing, take-cover, bin-packing or one of your own."""
     repeats: int = number(5, low=1)
     """Repeats of every measurement."""
     steps: int | None = number(None, low=1)
@@ -118,28 +119,28 @@ def bench(verb: str, arguments: Sequence[str], description: str) -> int:
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """How much of the world's state can be read linearly off V: ridge regression from its mu on fresh episodes."""
+    """How well V's latents predict the world's state linearly: ridge regression from mu on fresh episodes."""
 
     visions: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="V ...")] = text(())
-    """Runs whose stages collect and vision are done, saved agents or shipped ones; compared with each other."""
+    """Runs whose vision stage is finished, saved agents or shipped agents, whose Vs are compared."""
     episodes: int = number(100, low=_LEAST_EPISODES)
-    """Episodes of the exploration policy: three fifths to fit, a fifth to choose the penalty, a fifth to measure."""
+    """Episodes of the exploration policy: three fifths to fit, a fifth to choose the penalty, a fifth to test."""
     frames: int = number(40, low=1)
-    """Frames of each episode."""
+    """Frames of each episode that are used."""
     steps: int = number(0, low=0)
     """Longest episode, in steps; 0 means the task's limit."""
     seed: int = number(1, low=0)
-    """Seed of the episodes, which nothing else uses."""
+    """Seed of the episodes, which are not used for anything else."""
     out: Path = text(Path("probe"))
-    """The folder of the table and the picture."""
+    """Folder for the table and the figure."""
     device: str = choice("auto", "auto", "cpu", "cuda")
-    """Where V runs; auto takes a GPU if there is one."""
+    """Device of V; auto uses a GPU if there is one."""
     json: Path | None = text(None)
     """Also write all figures to this file."""
 
 
 def probe(verb: str, arguments: Sequence[str], description: str) -> int:
-    """Probe one V or several."""
+    """Probe one or several Vs."""
     options = parse(ProbeOptions, verb, arguments, description=description)
     if not options.visions:
         raise UserError("expected runs or agents whose V is to be probed; see worldmodels probe --help")
@@ -173,7 +174,7 @@ class DoctorOptions:
 
 
 def doctor(verb: str, arguments: Sequence[str], description: str) -> int:
-    """Look at the machine."""
+    """Check this machine."""
     parse(DoctorOptions, verb, arguments, description=description)
     from worldmodels.cli.doctor import main
 

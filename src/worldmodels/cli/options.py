@@ -1,4 +1,4 @@
-"""What the options of all verbs have in common: reading them, their help, and agents by their names."""
+"""Options of all verbs: parsing them, their help, and agents by their names."""
 
 import ast
 import contextlib
@@ -34,9 +34,11 @@ def parse(
     description: str | None = None,
     groups: Sequence[str] | None = None,
 ) -> Options:
-    """Options of ``kind`` out of the arguments of a verb, checked; what cannot be understood is a :class:`UsageError`.
+    """Parse the arguments of a verb into options of class ``kind``, and check them.
 
-    groups: the groups of settings that ``--help`` shows; ``--help-all`` shows every one. None: there is but one help.
+    default: values of options that are not given (None: the defaults of the class); groups: the groups of settings that
+    ``--help`` shows, while ``--help-all`` shows all (None: both show all). Raises :class:`UsageError` for arguments
+    that cannot be parsed and :class:`UserError` for invalid values.
     """
     everything = _HELP_ALL in arguments
     arguments = ["--help" if text == _HELP_ALL else text for text in arguments]
@@ -45,25 +47,25 @@ def parse(
     if groups is not None and not everything and any(text in _HELP for text in arguments):
         shown = _only(kind, groups)
         description = f"{description}\n\nworldmodels {verb} {_HELP_ALL} lists every setting."
-    # Without a default of ours the class itself says what the defaults are.
+    # Without ``default``, tyro uses the defaults of the class.
     given = {} if default is None else {"default": default}
-    complaint = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(printed):
             options: Options = tyro.cli(  # type: ignore[call-overload]
                 shown, prog=f"worldmodels {verb}", args=arguments, description=description, **given
             )
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        raise UsageError(f"{_sentence(complaint.getvalue())}; see worldmodels {verb} --help") from None
+        raise UsageError(f"{_sentence(printed.getvalue())}; see worldmodels {verb} --help") from None
     check(options)
     return options
 
 
 def _describe(kind: type[Any]) -> None:
-    """Let the help of every option say its meaning, its bounds, which stand on the field itself, and any default."""
-    meanings = {name: text for one in reversed(kind.__mro__) for name, text in _meanings(one).items()}
+    """Annotate the fields of ``kind`` for tyro, so that the help of an option says its meaning, bounds and default."""
+    meanings = {name: text for base in reversed(kind.__mro__) for name, text in _meanings(base).items()}
     hints, annotated = get_type_hints(kind), get_type_hints(kind, include_extras=True)
     for item in dataclasses.fields(kind):
         rule, inner = rule_of(item), hints[item.name]
@@ -71,17 +73,17 @@ def _describe(kind: type[Any]) -> None:
             _describe(inner)  # type: ignore[arg-type]
         elif get_origin(inner) is dict:
             _describe(get_args(inner)[1])
-        elif not any(isinstance(one, _Described) for one in get_args(annotated[item.name])):
+        elif not any(isinstance(note, _Described) for note in get_args(annotated[item.name])):
             hint = _Hint(rule.text() if rule is not None else "")
             options: dict[str, Any] = {"help": meanings.get(item.name), "help_behavior_hint": hint}
             if type(None) in get_args(inner) and "metavar" not in repr(annotated[item.name]):
                 options["metavar"] = get_args(inner)[0].__name__.upper()
-            place = next(one for one in kind.__mro__ if item.name in inspect.get_annotations(one))
-            place.__annotations__[item.name] = Annotated[annotated[item.name], tyro.conf.arg(**options), _Described()]
+            owner = next(base for base in kind.__mro__ if item.name in inspect.get_annotations(base))
+            owner.__annotations__[item.name] = Annotated[annotated[item.name], tyro.conf.arg(**options), _Described()]
 
 
 def _meanings(kind: type[Any]) -> dict[str, str]:
-    """The docstrings below the fields of a class. Tyro reads them too, but breaks their lines where the source does."""
+    """The docstrings below the fields of a class. Tyro reads them too, but keeps the line breaks of the source."""
     if not dataclasses.is_dataclass(kind):
         return {}
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
@@ -95,23 +97,23 @@ def _meanings(kind: type[Any]) -> dict[str, str]:
 
 
 class _Described:
-    """Marks an option whose help says its bounds already."""
+    """Marks a field that :func:`_describe` has annotated."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Hint:
-    """What the help says after the meaning of an option."""
+    """The bounds and the default of an option, which the help shows after its meaning."""
 
     bounds: str
 
     def __call__(self, default: str) -> str:
         shown = "" if default in ("None", "''", "") else f"default: {default}"
-        text = "; ".join(one for one in (self.bounds, shown) if one)
+        text = "; ".join(part for part in (self.bounds, shown) if part)
         return f"({text})" if text else ""
 
 
 def _only(kind: type[Any], groups: Sequence[str]) -> type[Any]:
-    """The options, with only some of their groups of settings."""
+    """A subclass of ``kind`` whose help shows only the given groups of settings."""
     hints = get_type_hints(kind, include_extras=True)
     hidden = {
         item.name: Annotated[hints[item.name], tyro.conf.Suppress]
@@ -122,9 +124,9 @@ def _only(kind: type[Any], groups: Sequence[str]) -> type[Any]:
 
 
 def _sentence(box: str) -> str:
-    """What tyro draws into a box when it cannot parse the arguments, in one line."""
+    """The error message that tyro draws into a box when it cannot parse the arguments, in one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    blocks = [[""]]  # of lines, parted by tyro's rules
+    blocks = [[""]]  # of lines, separated by horizontal rules
     for line in (line.strip("│╭╮╰╯ ") for line in plain.splitlines()[1:]):
         if set(line) <= {"─"}:
             blocks.append([])
@@ -138,7 +140,7 @@ def _sentence(box: str) -> str:
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """What is given for a flag, or None."""
+    """The value given for a flag, as ``--flag VALUE`` or ``--flag=VALUE``; None if it is not given."""
     for index, text in enumerate(arguments):
         if text == flag and index + 1 < len(arguments):
             return arguments[index + 1]
@@ -148,7 +150,7 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def agent_for(task: str | None, name: str | None, device: str = "cpu") -> "Agent":
-    """The agent called ``name`` (None: the shipped one of the task); where ``task`` is said, it must be one for it."""
+    """The agent called ``name`` (None: the shipped agent of the task); an agent for another task is a UserError."""
     from worldmodels.agent import load_agent
     from worldmodels.tasks import get_task
 
@@ -156,5 +158,5 @@ def agent_for(task: str | None, name: str | None, device: str = "cpu") -> "Agent
         get_task(task)
     agent = load_agent(name or task or "car-racing", device)
     if task is not None and agent.task.name != task:
-        raise UserError(f"{name} is an agent for {agent.task.name}, not for {task}; give that task")
+        raise UserError(f"{name} is an agent for {agent.task.name}, not for {task}; use the task {agent.task.name}")
     return agent

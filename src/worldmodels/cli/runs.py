@@ -1,4 +1,4 @@
-"""The verbs that make and continue runs: train, its stages, ablate and demo."""
+"""The verbs that create and continue runs: train, its stages, ablate and demo."""
 
 import dataclasses
 import re
@@ -20,27 +20,28 @@ _GROUPS = {
     "controller": ("controller", "evolution", "dream"),
     "evaluate": ("evaluate",),
 }
-"""Groups of settings that the help of a verb shows first."""
+"""Groups of settings that the ``--help`` of a verb shows."""
 _SHORT = {"--phases": "--evolution.sequence", "--policy": "--collect.policy"}
+"""Short forms of options."""
 
 
 @dataclass(frozen=True)
 class RunOptions(Config):
-    """A run and its settings; what is not given comes from the run if it exists, else from the preset."""
+    """A run and its settings. Settings that are not given are those of the run if it exists, else of the preset."""
 
     task: TaskName = text("car-racing")
-    """The world: car-racing, take-cover, bin-packing or one of yours."""
+    """The world: car-racing, take-cover, bin-packing or one of your own."""
     preset: str = text("standard")
-    """quick, standard or paper; of car-racing also dream, which evolves C in dreams alone."""
+    """quick, standard or paper; for car-racing also dream, which evolves C in dreams alone."""
     run: Path | None = text(None)
     """The run's directory (default: runs/TASK-PRESET-seedS). The same command continues it."""
     device: str = choice("auto", "auto", "cpu", "cuda")
-    """Where networks run; auto takes a GPU if there is one."""
+    """Device of the networks; auto uses a GPU if there is one."""
     executor: str = text("local")
-    """Who plays episodes and measures fitness: local is this machine."""
+    """Where episodes are played and fitness is measured; local means this machine."""
 
     def config(self) -> Config:
-        """The settings alone."""
+        """The settings, without the options that do not affect the result."""
         return Config(**{item.name: getattr(self, item.name) for item in dataclasses.fields(Config)})
 
     def directory(self) -> Path:
@@ -49,14 +50,14 @@ class RunOptions(Config):
 
 
 def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOptions:
-    """Options of a run's verb, with defaults from the run or the preset that the arguments name."""
+    """Parse the options of a verb of runs, with defaults from the run or else the preset that the arguments name."""
     from worldmodels.run.presets import preset, resolved
     from worldmodels.run.run import read_config
     from worldmodels.tasks import get_task, task_names
     from worldmodels.tasks.base import check_backend
 
     for short, long in _SHORT.items():
-        if (verb, short) != ("evaluate", "--policy"):  # whose policy is the one that is scored
+        if (verb, short) != ("evaluate", "--policy"):  # --policy of evaluate is the policy to score
             arguments = [re.sub(rf"^{short}(?==|$)", long, text) for text in arguments]
     given = {name: value_of(f"--{name}", arguments) for name in ("preset", "run")}
     old = read_config(Path(given["run"])) if given["run"] else None
@@ -71,8 +72,8 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     settings = resolved(options.config(), task)
     for backend in (settings.collect.backend, settings.evolution.backend):
         check_backend(task, backend)
-    made = old or read_config(options.directory())
-    if made is None or made.collect.policy != options.collect.policy:
+    existing = old or read_config(options.directory())
+    if existing is None or existing.collect.policy != options.collect.policy:
         from worldmodels.data.collectors import check_policy
 
         check_policy(task, options.collect.policy)
@@ -80,7 +81,7 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
 
 
 def train(verb: str, arguments: Sequence[str], description: str) -> int:
-    """Every stage in order, then the summary."""
+    """Run every stage in order, then print the summary."""
     options = run_options(verb, arguments, description)
     from worldmodels.run.experiments import train_run
 
@@ -89,7 +90,7 @@ def train(verb: str, arguments: Sequence[str], description: str) -> int:
 
 
 def stage(verb: str, arguments: Sequence[str], description: str) -> int:
-    """One stage of a run."""
+    """Run one stage of a run."""
     options = run_options(verb, arguments, description)
     from worldmodels.run.experiments import run_stage
 
@@ -98,7 +99,7 @@ def stage(verb: str, arguments: Sequence[str], description: str) -> int:
 
 
 def ablate(verb: str, arguments: Sequence[str], description: str) -> int:
-    """Ablations, each with its own evolution, beside the agent and the random policy."""
+    """Evolve and score ablations, and compare them with the agent and the random policy."""
     options = run_options(verb, arguments, description)
     from worldmodels.run.experiments import ablate_run
 
@@ -111,13 +112,13 @@ class DemoOptions:
     """Train the quick preset end to end, then show its agent next to the shipped one."""
 
     run: Path = text(Path("runs/demo"))
-    """Where the run goes; the same command continues it."""
+    """The run's directory. The same command continues it."""
     seed: int = number(1, low=0)
     """Seed of the run."""
 
 
 def demo(verb: str, arguments: Sequence[str], description: str) -> int:
-    """The whole loop in minutes."""
+    """Train and show the quick preset."""
     options = parse(DemoOptions, verb, arguments, description=description)
     from worldmodels.run.experiments import demo_run
 

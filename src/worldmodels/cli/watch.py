@@ -1,4 +1,4 @@
-"""The verbs with which people see and play: record, play and dream."""
+"""The verbs to watch and play: record, play and dream."""
 
 import contextlib
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from worldmodels.core.settings import number, part, text
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """A video of one episode: the world, what V sees of it, and what M expected."""
+    """A video of one episode: the world, V's reconstruction of it, and M's prediction."""
 
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
     out: Path = text(Path("drive.mp4"))
-    """The file: .mp4, .gif, or .png for some moments on one sheet."""
+    """The file: .mp4, .gif, or .png for a contact sheet."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = number(1, low=0)
     """Seed of the episode."""
     backend: str | None = text(None)
-    """One of the world's backends (default: its reference, on which scores count)."""
+    """Backend of the world (default: the task's reference backend)."""
     steps: int | None = number(None, low=1)
-    """Longest episode (default: the task's limit)."""
+    """Longest episode, in steps (default: the task's limit)."""
     every: int | None = number(None, low=1)
-    """Show one step in so many (default: every step in an .mp4, every fifth elsewhere)."""
+    """Show only every n-th step (default: 1 for .mp4, else 5)."""
 
 
 def record(verb: str, arguments: Sequence[str], description: str) -> int:
@@ -47,18 +47,18 @@ def record(verb: str, arguments: Sequence[str], description: str) -> int:
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """Play yourself in a window; a lets the agent play, Enter is a new episode, Esc ends.
+    """Play in a window. The key a lets the agent play, Enter starts a new episode, Esc quits.
 
-    The arrow keys steer, give gas and brake. In bin packing, type the level of the bin that takes the item (0: a new
-    one) or click on it; b lets best fit choose, which also packs the same items beside you.
+    The arrow keys steer, accelerate and brake. In bin packing, type the level of the bin for the item (0: a new bin) or
+    click on it; the key b lets the rule best fit choose, which also packs the same items beside you for comparison.
     """
 
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
     seed: int = number(1, low=0)
     """Seed of the first episode."""
     save: Path | None = text(None)
-    """Keep every finished episode as data in this directory."""
+    """Save every finished episode in this directory."""
     agent: str | None = text(None)
     """A saved agent or a run that takes over on the key a (default: the shipped agent)."""
 
@@ -78,24 +78,24 @@ def play(verb: str, arguments: Sequence[str], description: str) -> int:
 
 @dataclass(frozen=True)
 class DreamOptions:
-    """The dream: report on its fidelity, play in it, or record the agent in it."""
+    """Dreams: report on their fidelity, play in one, or record the agent in one."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = text("play")
-    """report, play or record."""
+    """What to do: report, play or record."""
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of yours (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = number(1, low=0)
     """Seed of the dreams."""
     temperature: float = number(1.0, above=0)
-    """Uncertainty of the dream: 1 is what M believes."""
+    """Sampling temperature of the dream: 1 leaves M's predictions as they are, more makes the dream more uncertain."""
     out: Path | None = text(None)
     """record: the file, .mp4 or .gif (default: dream.mp4); report: the folder (default: dream-report)."""
     steps: int | None = number(None, low=1)
-    """record: longest episode (default: the task's limit)."""
+    """record: longest episode, in steps (default: the task's limit)."""
     every: int | None = number(None, low=1)
-    """record: show one step in so many (default: every step in an .mp4, every fifth in a .gif)."""
+    """record: show only every n-th step (default: 1 for .mp4, 5 for .gif)."""
     report: DreamReportConfig = part(DreamReportConfig)
 
 

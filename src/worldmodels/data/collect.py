@@ -14,7 +14,7 @@ from worldmodels.tasks.base import Observations, PolicyFor
 
 
 class Recorder:
-    """An observer that records N episodes: the reset frame, and for every step the action, the reward and the next frame.
+    """An observer that records N episodes: the reset frame, and of every step the action, reward and next frame.
 
     count: N; steps: the longest episode. Legend: A numbers that encode an action for M.
     """
@@ -70,7 +70,7 @@ class Recorder:
 def record_episodes(
     executor: Executor, task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int
 ) -> list[Episode]:
-    """Play one episode of at most ``steps`` steps per seed, all together, by ``policy(seeds)``; in the order of seeds."""
+    """Play one episode of at most ``steps`` steps per seed, all together, by ``policy(seeds)``; in order of seeds."""
 
     (episodes,) = executor.map([partial(_record, task, backend, policy, seeds, steps)])
     return episodes

@@ -24,7 +24,7 @@ class Collector(Protocol):
     """Plays the episodes of the collect stage, shard by shard and in order."""
 
     def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
-        """The episodes of shard ``index``, one per seed, of at most ``steps`` steps; the same every time it is called."""
+        """The episodes of shard ``index``, one per seed, of at most ``steps`` steps; the same in every call."""
         ...
 
     def finish(self) -> None:
@@ -35,8 +35,8 @@ class Collector(Protocol):
 COLLECTORS: Registry[Callable[[Executor, Task, EpisodeStore, int, torch.device, int], Collector]] = Registry(
     "learning policy", {"rainbow": "worldmodels.data.rainbow.collector:RainbowCollector"}, "worldmodels.collectors"
 )
-"""Collectors whose policy learns from the episodes that it plays, by name of the policy. Their arguments: executor, task,
-store of the shards, seed, device, and the most steps that all episodes can have together."""
+"""Collectors whose policy learns from the episodes that it plays, by name of the policy. Their arguments: executor,
+task, store of the shards, seed, device, and the most steps that all episodes can have together."""
 
 
 class PolicyCollector:

@@ -7,14 +7,14 @@ from worldmodels.core.settings import number, text
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """The episodes that V and M learn from: the policy plays those of round 1, the last round's agent the later ones."""
+    """The episodes that V and M learn from: the policy plays those of round 1, the last round's agent later ones."""
 
     episodes: int = number(128, low=1)
-    """Episodes that are played on ``backend``."""
+    """Episodes that are played on the backend."""
     reference_episodes: int = number(48, low=0)
     """Further episodes on the task's reference backend, so that V learns its renderer as well."""
     reference_steps: int = number(250, low=0)
-    """Longest of these further episodes, in steps; 0 means the task's limit. Renderers differ most as episodes begin."""
+    """Longest of these, in steps; 0 means the task's limit. Renderers differ most at the beginning of an episode."""
     num_envs: int = number(32, low=1)
     """Environments that run together; also the number of episodes in a shard."""
     backend: str = text("")

@@ -26,7 +26,7 @@ def save_latents(directory: Path, index: int, latents: Latents, vision_digest: s
 
 
 def load_part(directory: Path, index: int, vision_digest: str) -> dict[str, Tensor]:
-    """The tensors of shard ``index`` by name. Raises :class:`UserError` for those of another V and for other tensors."""
+    """The tensors of shard ``index`` by name. Raises :class:`UserError` for those of another V or other tensors."""
     path = latents_path(directory, index)
     tensors, meta = load_tensors(path)
     if meta.get("vision") != vision_digest or set(tensors) - {"action_mask"} != set(_NAMES):

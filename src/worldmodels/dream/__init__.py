@@ -1,1 +1,1 @@
-"""The dream: M as a world of its own, with the interface of any other."""
+"""Dreams: M as an environment, with the same interface as a real one."""

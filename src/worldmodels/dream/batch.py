@@ -1,4 +1,4 @@
-"""Candidates in their dreams: rows that are advanced together, and what each of them earns.
+"""Batches of dreams: the dreams of many candidates, advanced together, and their returns.
 
 Legend: N rows, P candidates, Z latent, H hidden.
 """
@@ -17,10 +17,12 @@ from worldmodels.dream.fast.streams import Noise, Numbers
 
 
 class Rows(NamedTuple):
-    """One dream of one candidate in each of N rows.
+    """N rows, each of which is one dream of one candidate.
 
-    alive: whether it goes on, (N,) bool; one that has ended is dreamt on until it is dropped, and earns nothing.
-    returns: the sum of rewards so far, (N,) float32; lived: its steps, (N,) int64; place: among all rows, (N,) int64.
+    z, h, c: its state, as in :data:`DreamState`; alive: whether it is still running, (N,) bool (a row that has ended is
+    advanced without rewards until it is dropped); returns: the sum of its rewards so far, (N,) float32; lived: its
+    steps so far, (N,) int64; candidate: its candidate, from 0, (N,) int64; place: its index in the first batch, (N,)
+    int64.
     """
 
     z: Tensor
@@ -34,9 +36,9 @@ class Rows(NamedTuple):
 
 
 class Batch:
-    """Rows with what they act by and what they dream by.
+    """Rows with their controllers and their random streams.
 
-    whole: the rows are all those of their candidates, in order.
+    whole: whether no row was dropped, so that every candidate has equally many rows, in order of the candidates.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Batch:
         return len(self.rows.z)
 
     def advance(self, steps: int) -> None:
-        """Dream ``steps`` steps; rows that end on the way earn nothing after that."""
+        """Dream ``steps`` steps; a row earns no rewards after its end."""
         self.rows = self._after(steps)
 
     def _after(self, steps: int) -> Rows:
@@ -68,15 +70,15 @@ class Batch:
     def _controls(self, inputs: Tensor, rows: Rows) -> Tensor:
         return self.controllers.shared(inputs, rows.candidate)
 
-    def keep(self, some: Tensor) -> "Batch":
-        """A batch of the rows ``some`` (n,) only."""
+    def keep(self, kept: Tensor) -> "Batch":
+        """A batch of the rows ``kept`` (n,) only."""
         streams = copy.copy(self.streams)
-        streams.keep(some)
-        return Batch(self.dreams, self.controllers, streams, Rows(*(one[some] for one in self.rows)))
+        streams.keep(kept)
+        return Batch(self.dreams, self.controllers, streams, Rows(*(tensor[kept] for tensor in self.rows)))
 
 
 class StandingBatch(Batch):
-    """A batch whose tensors, taken from another, stay where they are: a GPU records ``every`` steps, then replays."""
+    """A batch, made from another one, that is updated in place, so that a GPU can replay ``every`` steps as a graph."""
 
     def __init__(self, batch: Batch, every: int) -> None:
         super().__init__(batch.dreams, batch.controllers, batch.streams, batch.rows, batch.whole)
@@ -84,12 +86,12 @@ class StandingBatch(Batch):
         self._graph = CudaGraph(batch.rows.z.device)
 
     def fill(self, batch: Batch) -> None:
-        """Go on with what ``batch``, of the same shapes, holds."""
+        """Copy the contents of ``batch``, which has the same shapes, into this batch."""
         for ours, theirs in zip(_tensors(self), _tensors(batch), strict=True):
             ours.copy_(theirs)
 
     def advance(self, steps: int) -> None:
-        """Dream ``steps`` steps, all at once if there are ``every`` of them."""
+        """Dream ``steps`` steps, with a CUDA graph if there are ``every`` of them."""
         if steps == self._every:
             self._graph(partial(self._in_place, steps))
         else:
@@ -104,10 +106,10 @@ class StandingBatch(Batch):
 
 
 def shapes(batch: Batch) -> tuple[object, ...]:
-    """What two batches have in common that can be recorded as one."""
-    return batch.whole, *(one.shape for one in _tensors(batch))
+    """A key that is equal for two batches if they can use the same CUDA graph."""
+    return batch.whole, *(tensor.shape for tensor in _tensors(batch))
 
 
 def _tensors(batch: Batch) -> tuple[Tensor, ...]:
-    assert isinstance(batch.streams, CounterBasedStreams), "numbers that come from the CPU cannot be recorded"
+    assert isinstance(batch.streams, CounterBasedStreams), "random numbers from the CPU cannot be recorded"
     return *batch.rows, *batch.controllers.tensors(), *batch.streams.tensors()

@@ -1,4 +1,4 @@
-"""N dreams advanced together: M as a world, in tensors that stay on their device."""
+"""N dreams of M, advanced together in tensors that stay on their device."""
 
 from collections.abc import Sequence
 
@@ -14,20 +14,25 @@ from worldmodels.memory.mdnrnn import State
 from worldmodels.memory.packed import PackedMemory
 
 TERMINATIONS = ("sample", "threshold")
-"""How a dream ends: as often as ends come, or where the end head, to which they count more, says so (paper's code)."""
+"""How a dream ends: "sample" draws an end from its predicted probability; with "threshold" the dream ends where the
+output of the end head, in whose loss ends have a higher weight, exceeds 0.5 (as in the authors' code)."""
 
 DreamState = tuple[Tensor, Tensor, Tensor]
-"""Where N dreams are: z (N, Z), h (N, H), c (N, H), all float32; of two Ms, h and c are (N, 2H), the agent's first."""
+"""The state of N dreams: z (N, Z), h (N, H), c (N, H), all float32.
+
+With a dream model, h and c are (N, 2H): those of the agent's own M, then those of the dream model.
+"""
 
 
 class Dreams:
-    """Dreams of one agent: z from M's mixture, reward and end from its heads or the task.
+    """Dreams of one agent: z is sampled from M's mixture; reward and end come from M's heads or from the task.
 
-    temperature: above 1 the dream is less certain than M is, below 1 more (paper, section 4.2). dtype: of the products
-    (None: the fastest of the device). streams: where random numbers come from (None: numpy for a CPU, computed on the
-    device elsewhere). dream_model: an agent with the same V and the same starts whose M dreams (None: the agent's own).
-    The agent's M then only follows, as it does in the real world: C sees what its own M believes, not all that the
-    dream is made of. Raises :class:`UserError` for an agent that cannot dream.
+    temperature: above 1, dreams are more uncertain than M's predictions, below 1 less (paper, section 4.2);
+    termination: one of :data:`TERMINATIONS`; dtype: of matrix products (None: the fastest on the device); streams: the
+    source of random numbers (None: NumPy on a CPU, counter-based elsewhere); dream_model: an agent with the same V and
+    the same starts whose M dreams (None: the agent's own M). With a dream model, the agent's own M only tracks its
+    hidden state, as in the real world, and C sees that state and not the dream model's. Raises :class:`UserError` for
+    an agent that cannot dream.
     """
 
     def __init__(
@@ -40,15 +45,15 @@ class Dreams:
         dream_model: Agent | None = None,
     ) -> None:
         agents = [agent] if dream_model is None else [agent, dream_model]
-        for one in agents:
-            check_dream(one, temperature, termination)
+        for member in agents:
+            check_dream(member, temperature, termination)
         assert agent.starts is not None
         self.agent, self.temperature, self._termination = agent, float(temperature), termination
         fastest = torch.bfloat16 if fast_bfloat16(agent.device) else torch.float32
-        self._memories = [PackedMemory(one.memory, dtype or fastest) for one in agents]
+        self._memories = [PackedMemory(member.memory, dtype or fastest) for member in agents]
         self._unweighted_end_logit = agents[-1].memory.unweighted_end_logit
         self._starts = agent.starts.float().to(agent.device)
-        self._states = torch.cat([_start_states(one) for one in agents], dim=2).to(agent.device)
+        self._states = torch.cat([_start_states(member) for member in agents], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
         self.noise = streams or (NumpyStreams if agent.device.type == "cpu" else CounterBasedStreams)
         self.z = self.h = self.c = torch.empty(0)
@@ -58,24 +63,24 @@ class Dreams:
 
     @torch.inference_mode()
     def reset(self, seeds: Sequence[int]) -> None:
-        """Start one dream per seed, each with random numbers of its own."""
+        """Start one dream per seed, each with its own random stream."""
         self._streams = self.streams(seeds)
         self.z, self.h, self.c = self.start(self._streams)
 
     def streams(self, seeds: Sequence[int], shared: bool = False) -> Noise:
-        """Random numbers for dreams with these seeds; ``shared``: drawn once for all rows that have the same seed."""
+        """Random streams for dreams with these seeds; ``shared``: rows with the same seed share one stream."""
         return self.noise(seeds, self._memories[0].latent_size, self.agent.device, shared)
 
     def start(self, streams: Noise) -> DreamState:
-        """A recorded frame per row, drawn anew from its mu and logvar, and the state of M at that moment.
+        """The initial states: z of a recorded frame per row, sampled from its mu and logvar, and M's state there.
 
-        Worlds dream from first frames with an empty memory (paper), unless ``Task.start_steps`` says otherwise.
+        Dreams start at first frames with zero states (as in the paper), unless the setting start_steps says otherwise.
         """
         return self._first(*streams.start(len(self._starts)))
 
     @torch.inference_mode()
     def restart(self, rows: Tensor, seeds: Sequence[int]) -> None:
-        """Start new dreams in the rows ``rows`` (n,)."""
+        """Start new dreams in the rows ``rows`` (n,), with these seeds."""
         self.z, self.h, self.c = self.z.clone(), self.h.clone(), self.c.clone()
         started = self._first(*self._streams.replace(rows.tolist(), seeds, len(self._starts)))
         self.z[rows], self.h[rows], self.c[rows] = started
@@ -87,9 +92,9 @@ class Dreams:
 
     @torch.inference_mode()
     def step(self, actions: Tensor, frozen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Act with (N, A) numbers as M sees them; reward (N,) float32 and whether the dream has ended (N,) bool.
+        """Advance by ``actions`` (N, A), as M sees them; returns rewards (N,) float32 and which rows ended, (N,) bool.
 
-        Rows that are ``frozen`` (N,) bool stay where they are; what is returned for them means nothing.
+        Rows that are ``frozen`` (N,) bool keep their states; what is returned for them has no meaning.
         """
         before = self.z, self.h, self.c
         state, reward, ended = self.advance(before, actions, self._streams.next())
@@ -101,9 +106,9 @@ class Dreams:
         return reward, ended
 
     def advance(self, state: DreamState, actions: Tensor, numbers: Numbers) -> tuple[DreamState, Tensor, Tensor]:
-        """Where dreams are after acting, and what :meth:`step` returns: a function of its arguments alone.
+        """The next state, rewards (N,) and which rows ended, (N,) bool: a function of the arguments alone.
 
-        It waits for nothing and copies nothing from another device, so that it can be recorded as a CUDA graph.
+        It neither synchronises nor copies from another device, so that it can be recorded as a CUDA graph.
         """
         uniform, normal, chance = numbers
         h, c = self._followed(state, actions)
@@ -126,27 +131,30 @@ class Dreams:
             return self._memories[0].step(z, actions, (h, c))
         halves = zip(self._memories, h.chunk(2, dim=1), c.chunk(2, dim=1), strict=True)
         after = [memory.step(z, actions, (h, c)) for memory, h, c in halves]
-        return torch.cat([one[0] for one in after], dim=1), torch.cat([one[1] for one in after], dim=1)
+        return torch.cat([h for h, _ in after], dim=1), torch.cat([c for _, c in after], dim=1)
 
     @torch.inference_mode()
     def action_mask(self, z: Tensor) -> Tensor | None:
-        """Controls that may be chosen at z (N, Z), (N, C) bool, one at least in each row; None where all always may."""
+        """The action mask (N, C) bool that M predicts at z (N, Z), with at least one valid control in each row.
+
+        None for a task without action masks.
+        """
         if self.agent.memory.mask_head is None:
             return None
         logits = self.agent.memory.mask_logits(z)
         return (logits > 0) | (logits >= logits.amax(dim=1, keepdim=True))
 
     def masked(self, control: Tensor, z: Tensor) -> Tensor:
-        """Controls (N, C), minus infinity where they may not be chosen at z (N, Z)."""
+        """``control`` (N, C), with minus infinity where the action mask at z (N, Z) forbids it."""
         mask = self.action_mask(z)
         return control if mask is None else control.masked_fill(~mask, -torch.inf)
 
     def policy_inputs(self) -> Tensor:
-        """What C sees now, (N, F)."""
+        """The inputs (N, F) of C in the current states."""
         return self.inputs((self.z, self.h, self.c))
 
     def inputs(self, state: DreamState) -> Tensor:
-        """What C sees of dreams in some state, (N, F): of two Ms, only its own."""
+        """The inputs (N, F) of C in the given state: z, and h and c of the agent's own M."""
         own = self._memories[0].hidden_size
         z, h, c = state
         return self.agent.inputs(z, h[:, :own], c[:, :own])
@@ -159,10 +167,10 @@ def _start_states(agent: Agent) -> Tensor:
 
 
 def check_dream(agent: Agent, temperature: float, termination: str) -> None:
-    """Refuse what cannot be dreamt, in one line."""
+    """Raise :class:`UserError` if the agent cannot dream with these settings."""
     task = agent.task
     if not temperature > 0 or temperature == float("inf"):
-        raise UserError(f"expected a temperature above 0, got {temperature:g}; 1 is what M believes")
+        raise UserError(f"expected a temperature above 0, got {temperature:g}; 1 leaves M's predictions as they are")
     if termination not in TERMINATIONS:
         raise UserError(f"unknown termination {termination!r}; choose from {', '.join(TERMINATIONS)}")
     if task.masked and agent.memory.mask_head is None:

@@ -21,22 +21,23 @@ from worldmodels.core.seeds import row_seeds
 from worldmodels.dream.dreams import Dreams
 
 OBSERVATIONS = ("latent", "frame")
-"""What is observed: the inputs of C (z and h, in Doom c too), or the frame that V decodes from z."""
+"""What is observed: "latent", the inputs of C (z and h, for Doom also c), or "frame", the frame decoded by V."""
 
 
 class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N dreams of one agent, advanced in one batched step.
 
-    agent: a shipped agent's name, a path, or an :class:`Agent`; temperature: paper, section 4.2; termination: "sample"
-    the end as often as it comes, or "threshold": where the end head, to which ends count more, exceeds 0.5; max_steps:
-    a dream is truncated there (None: the task's limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3)
-    uint8; dtype: of the products (None: the fastest).
+    agent: a shipped agent's name, a path, or an :class:`Agent`; temperature: see the paper, section 4.2; termination:
+    "sample" (an end is drawn from its predicted probability) or "threshold" (the dream ends where the output of the end
+    head exceeds 0.5); max_steps: dreams are truncated after so many steps (None: the task's limit); observation:
+    "latent" (N, F) float32 or "frame" (N, 64, 64, 3) uint8; dtype: of matrix products (None: the fastest). Invalid
+    options are a :class:`UserError`.
 
-    Actions are those of the real world. A row that has ended stays as it is, with reward 0, until it is reset
-    (``options={"reset_mask": mask}`` resets some); with autoreset_mode SAME_STEP it starts anew at once, and what it
-    ended with is in ``info["final_obs"]``. Rows have seeds of their own: what row 3 dreams does not depend on the other
-    rows. Where a task forbids some actions, ``info["action_mask"]`` (N, A) bool says which of them may be chosen in the
-    dream; others are dreamt as M imagines them.
+    Actions are those of the real world. A row that has ended keeps its state, with reward 0, until it is reset
+    (``options={"reset_mask": mask}`` resets the rows in the mask). With autoreset_mode SAME_STEP, a new dream starts in
+    the same step, and the last observation of the old one is in ``info["final_obs"]``. Every row has its own seed, and
+    its dream does not depend on the other rows. If the task has action masks, ``info["action_mask"]`` (N, C) bool holds
+    the actions that are valid in the dream; M imagines the outcome of invalid actions too.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """First observations of new dreams, and their info; a seed per row, or one for all."""
+        """The first observations of new dreams, and their info; ``seed`` holds one seed per row, or is one for all."""
         mask = (options or {}).get("reset_mask")
         if mask is not None and self._lengths_known():
             self._restart(np.flatnonzero(mask), row_seeds(seed, self.num_envs) if seed is not None else None)
@@ -103,7 +104,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return [int(word) >> 1 for word in self._seeds.spawn(1)[0].generate_state(count)]
 
     def _restart(self, rows: np.ndarray, seeds: Sequence[int] | None) -> None:
-        """Start new dreams in some rows."""
+        """Start new dreams in ``rows`` (n,)."""
         if not len(rows):
             return
         chosen = self._fresh_seeds(len(rows)) if seeds is None else [seeds[row] for row in rows.tolist()]
@@ -112,7 +113,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._alive[rows] = True
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the rows that are still dreaming; ``actions`` (N, ...) are those of the real world."""
+        """Step the rows that have not ended; ``actions`` (N, ...) are those of the real world."""
         if not self._lengths_known():
             raise UserError("expected reset before step: no dream has begun")
         alive = self._alive.copy()
@@ -142,11 +143,11 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._dreams.policy_inputs().cpu().numpy()
 
     def frames(self) -> np.ndarray:
-        """What the dreams look like, (N, 64, 64, 3) uint8."""
+        """The frames (N, 64, 64, 3) uint8 of all dreams, decoded by V."""
         return self.agent.decode(self._dreams.z)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The frames, one per dream, where the render_mode is rgb_array."""
+        """The frames, one per dream, if the render_mode is rgb_array, else None."""
         return tuple(self.frames()) if self.render_mode == "rgb_array" else None
 
 
@@ -164,7 +165,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The first observation of a new dream."""
+        """The first observation of a new dream, and its info."""
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(1 << 31)) if seed is None else seed
         observations, info = self._dreams.reset(seed=[chosen])
@@ -176,13 +177,13 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
 
     def render(self) -> Any:
-        """The frame (64, 64, 3) uint8 that V decodes, where the render_mode is rgb_array."""
+        """The frame (64, 64, 3) uint8 that V decodes, if the render_mode is rgb_array, else None."""
         frames = self._dreams.render()
         return None if frames is None else frames[0]
 
 
 def _first(info: dict[str, Any]) -> dict[str, Any]:
-    """Of one dream, what is said of a batch of one."""
+    """The info of a single dream, from the info of a batch of one."""
     return {name: value[0] for name, value in info.items()}
 
 

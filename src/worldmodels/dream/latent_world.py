@@ -1,4 +1,4 @@
-"""The real world seen as the dream is seen: what learnt in a dream can act in it unchanged."""
+"""The real world with the observations of a dream, so that a policy trained in dreams can act in it unchanged."""
 
 from typing import Any
 
@@ -13,10 +13,11 @@ from worldmodels.tasks.base import Observations
 
 
 class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
-    """A stock environment whose observations (F,) float32 are what C would see there: z, h and in Doom c.
+    """A stock environment whose observations (F,) float32 are the inputs of C: z and h, for Doom also c.
 
-    env: the agent's world as Gymnasium makes it, with its own observations and actions; agent: an :class:`Agent`, a
-    shipped agent's task or a path. Spaces are those of :class:`DreamVectorEnv` with latent observations.
+    env: the agent's world as Gymnasium makes it, with its own observations and actions (other observations are a
+    :class:`UserError`); agent: an :class:`Agent`, a shipped agent's name, or a path. The spaces are those of a single
+    environment in :class:`DreamVectorEnv` with latent observations.
     """
 
     def __init__(self, env: "gymnasium.Env[Any, Any]", agent: "Agent | str") -> None:
@@ -33,14 +34,14 @@ class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The first observation of a new episode, M's memory being empty."""
+        """The first observation of a new episode, with a zero state of M."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._state = self.agent.memory.initial_state(1)
         return self._observe(observation), info
 
     @torch.inference_mode()
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Act; M follows."""
+        """Step the real world, and advance M's state."""
         taken = self.agent.task.memory_action(np.asarray(action)[None])
         self._state = self.agent.memory.step(self._z, torch.from_numpy(taken).to(self.agent.device), self._state)
         observation, reward, terminated, truncated, info = self.env.step(action)

@@ -1,6 +1,6 @@
-"""One dream and the real world side by side: both start with the same frame and live through the same actions.
+"""A dream and the real world side by side: both start with the same frame and receive the same actions.
 
-In worlds whose dreams start later than with the first frame, the agent acts in the real world until then.
+If the task's dreams start later than at the first frame, the agent first plays the real world up to that step.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from worldmodels.tasks.base import Observations
 
 
 class SideBySide:
-    """A dream beside the stock environment ``env``; where that is None, a dream alone, from a recorded frame."""
+    """A dream beside the stock environment ``env``; if that is None, a dream alone, from a recorded frame."""
 
     def __init__(self, agent: Agent, env: "gymnasium.Env[Any, Any] | None", temperature: float = 1.0) -> None:
         self.agent, self.env = agent, env
@@ -24,7 +24,7 @@ class SideBySide:
 
     @torch.inference_mode()
     def reset(self, seed: int) -> None:
-        """Start again, both with ``seed``."""
+        """Start a new episode in both, with the same seed."""
         self.step_number = 0
         self.dream_score = self.real_score = 0.0
         self.dream_over, self.real_over = False, self.env is None
@@ -45,13 +45,13 @@ class SideBySide:
 
     @torch.inference_mode()
     def agent_action(self) -> np.ndarray:
-        """What the agent would do, which sees the dream; an action of the real world."""
+        """The action that the agent chooses from what it sees of the dream, as an action of the real world."""
         control = self.dreams.masked(self._controller(self.dreams.policy_inputs()), self.dreams.z)
         action: np.ndarray = self.agent.task.env_action(control.cpu().numpy())[0]
         return action
 
     def step(self, action: np.ndarray) -> None:
-        """Act in both, as long as they last."""
+        """Take an action of the real world in each of the two that has not ended."""
         task = self.agent.task
         self.step_number += 1
         if not self.dream_over:
@@ -60,15 +60,15 @@ class SideBySide:
             self.dream_score += float(reward[0])
             self.dream_over = bool(ended[0]) or self.step_number >= task.max_steps
         if self.env is not None and not self.real_over:
-            _, reward_there, terminated, truncated, _ = self.env.step(action)
-            self.real_score += float(reward_there)
+            _, real_reward, terminated, truncated, _ = self.env.step(action)
+            self.real_score += float(real_reward)
             self.real_over = bool(terminated or truncated)
 
     def dream_frame(self) -> np.ndarray:
-        """What the dream looks like, (64, 64, 3) uint8."""
+        """The dream's frame (64, 64, 3) uint8, decoded by V."""
         frame: np.ndarray = self.agent.decode(self.dreams.z)[0]
         return frame
 
     def real_picture(self) -> np.ndarray | None:
-        """The real world as it draws itself for people, (H, W, 3) uint8; None where there is none."""
+        """The real world as the environment renders it, (height, width, 3) uint8; None for a dream alone."""
         return None if self.env is None else np.asarray(self.env.render())

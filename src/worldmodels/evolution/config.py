@@ -22,8 +22,8 @@ class PhaseConfig:
     """Episodes added per generation, may be a fraction: later candidates differ less and need more episodes to be
     ranked."""
     hard_episode_fraction: float = number(0.0, low=0, high=1)
-    """Fraction of a generation's episodes that repeat those with the lowest returns in the previous generation; at least
-    one episode is new."""
+    """Fraction of a generation's episodes that repeat those with the lowest returns in the previous generation; at
+    least one episode is new."""
     max_steps: int = number(0, low=0)
     """Longest fitness episode of the first generation, in steps; 0 means the task's limit."""
     max_steps_growth: int = number(0, low=0)
@@ -33,8 +33,8 @@ class PhaseConfig:
     sigma: float = number(0.1, above=0)
     """Initial step size."""
     warm_start_sigma: float = number(0.0, low=0)
-    """Initial step size if the phase starts from an evolved C; 0 means sigma. The weights of an evolved C are large, and
-    small steps change little."""
+    """Initial step size if the phase starts from an evolved C; 0 means the value of sigma. The weights of an evolved C
+    are large, so that small steps change little."""
     sigma_decay: float = number(0.98, above=0, high=1)
     """Factor of the step size after every generation, on top of the strategy's own adaptation."""
     sigma_hold: int = number(14, low=0)

@@ -54,9 +54,7 @@ class DreamFitness:
         rows = len(controllers) * len(seeds) if self._dreaming.on_device else _ROWS
         count = max(1, rows // len(seeds))
         starts = range(0, len(controllers), count)
-        chunks = [
-            partial(_dream, self._dreaming, controllers[start : start + count], seeds, steps) for start in starts
-        ]
+        chunks = [partial(_dream, self._dreaming, controllers[start : start + count], seeds, steps) for start in starts]
         results = list(self._executor.map(chunks))
         return np.concatenate([returns for returns, _ in results]), sum(dreamt for _, dreamt in results)
 

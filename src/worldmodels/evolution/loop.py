@@ -1,4 +1,4 @@
-"""Evolving C in one phase: all candidates of a generation play the same new episodes; the mean is what counts."""
+"""One phase of evolution: all candidates of a generation play the same episodes, and the mean is validated."""
 
 import contextlib
 import math
@@ -28,12 +28,13 @@ _COLUMNS = ("mean", "best", "sd", "max_steps", "steps_per_s", "sigma", "validati
 
 @dataclass(frozen=True)
 class Phase:
-    """What one phase needs beside an agent, whose C it starts from.
+    """Everything that a phase needs except the agent, from whose C it starts.
 
-    name: for people; number: from 0, which makes its random numbers differ from those of other phases; strategy: its
-    name; components: of the search space, 0 for every weight by itself; inputs: gives a sample (n, F) of what C sees,
-    of which the components are; validate: gives the distribution's mean its score; identity: text on all that the
-    result depends on, by which a checkpoint of something else is refused.
+    name: for progress reports; number: the phase's index from 0, from which its random numbers follow; strategy: name
+    of the strategy; components: principal components that span the search space, 0 for one dimension per weight;
+    fitness, validate: measure the candidates and the distribution's mean; inputs: returns a sample (n, F) of C's
+    inputs, for the components; identity: a text for everything that the result depends on, because a checkpoint with
+    another identity is refused.
     """
 
     name: str
@@ -52,14 +53,17 @@ class Phase:
         return episode_seeds(purpose, self.seed, count, generation, self.number)
 
     def episodes(self, generation: int) -> int:
-        """Episodes that every candidate of a generation plays."""
+        """Number of episodes that every candidate of a generation plays."""
         return self.settings.episodes + int(self.settings.episodes_growth * generation)
 
 
 @dataclass
 class _Mean:
-    """A mean of the distribution: after which generation, its controller (P,), its score in validation, and in the
-    reevaluation, NaN before that."""
+    """A mean of the distribution that was validated.
+
+    generation: generations before it; controller: its parameters (P,); score: its mean return in validation;
+    reevaluated: its mean return in the reevaluation, NaN if there was none.
+    """
 
     generation: int
     controller: np.ndarray
@@ -73,25 +77,26 @@ class _State:
     fitness: list[np.ndarray]
     means: list[_Mean]
     hard: list[int]
-    """Episodes on which the last generation did worst; the next one plays them again."""
+    """Seeds of the episodes with the lowest returns in the last generation, which the next one repeats."""
 
     def best(self, settings: PhaseConfig) -> tuple[_Mean, float]:
-        """The best mean, and its score over all its episodes; once some were reevaluated, the best of those."""
-        again = [one for one in self.means if not math.isnan(one.reevaluated)]
-        most, more = settings.validation_episodes, settings.reevaluation_episodes
-        scores = [(most * one.score + more * one.reevaluated) / (most + more) for one in again]
-        if not again:
-            again, scores = self.means, [one.score for one in self.means]
+        """The best mean and its score over all its episodes; if some were reevaluated, the best of those."""
+        means = [mean for mean in self.means if not math.isnan(mean.reevaluated)]
+        first, second = settings.validation_episodes, settings.reevaluation_episodes
+        scores = [(first * mean.score + second * mean.reevaluated) / (first + second) for mean in means]
+        if not means:
+            means, scores = self.means, [mean.score for mean in self.means]
         index = int(np.argmax(scores))
-        return again[index], scores[index]
+        return means[index], scores[index]
 
 
 def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, dict[str, float]]:
-    """Evolve controllers for the agent's V and M; the best mean found, (P,), and generations, validation and where.
+    """Evolve a C for the agent's V and M; returns the best mean (P,) float32, and the phase's metrics.
 
-    Starts from the agent's C, which is returned unless its validation is beaten. Continues from the checkpoint in
-    ``directory``: recorded fitness is told again to the seeded strategy, which then stands exactly where it stood. A
-    checkpoint that started from another C is begun anew.
+    Starts from the agent's C, which is validated too if it was evolved before, and returned if no mean scores better.
+    Continues from the checkpoint in ``directory``: the recorded fitness is told again to the seeded strategy, which
+    brings it to the same state. A checkpoint that started from another C is not used. Raises :class:`UserError` for a
+    checkpoint of another experiment, or of more generations than the settings ask for.
     """
     settings, limit, checkpoint = phase.settings, agent.task.max_steps, directory / "evolution.safetensors"
     state = _load(checkpoint, agent, phase) if checkpoint.exists() else None
@@ -101,7 +106,8 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
     strategy = make_strategy(phase.strategy, _strategy_settings(phase, space.size, warm))
     if start > settings.generations:
         raise UserError(
-            f"{checkpoint} has seen {start} generations; expected at least as many, got {settings.generations}"
+            f"{checkpoint} holds {start} generations; expected a setting of at least {start}, "
+            f"got {settings.generations}"
         )
     for fitness in state.fitness:
         strategy.tell(fitness)
@@ -111,7 +117,7 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
         scores, _ = phase.validate(space.start[None], validation_seeds, limit)
         state.means = [_Mean(0, space.start, float(scores.mean()))]
     with Progress(settings.generations, phase.name, "generations", start) as bar, contextlib.closing(log):
-        total_steps, began = 0, time.monotonic()
+        total_steps, start_time = 0, time.monotonic()
         for generation in range(start, settings.generations):
             interrupt.check()
             candidates = space.controllers(strategy.ask())
@@ -124,7 +130,7 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
             state.fitness.append(fitness)
             state.hard = _hardest(phase, episodes, returns, generation)
             total_steps += steps
-            rate = total_steps / (time.monotonic() - began)
+            rate = total_steps / (time.monotonic() - start_time)
             done = generation + 1
             numbers = {
                 "mean": fitness.mean(),
@@ -170,7 +176,7 @@ def _strategy_settings(phase: Phase, size: int, warm: bool) -> StrategySettings:
 
 
 def _hardest(phase: Phase, episodes: list[int], returns: np.ndarray, generation: int) -> list[int]:
-    """The episodes that come back: the rare one that everyone fails on, until somebody masters it."""
+    """Seeds of the episodes that the next generation repeats: those with the lowest mean return of all candidates."""
     share = phase.settings.hard_episode_fraction
     count = min(int(share * phase.episodes(generation + 1)), len(episodes) - 1)
     hardest = np.argsort(returns.mean(axis=0), kind="stable")[:count]
@@ -178,19 +184,19 @@ def _hardest(phase: Phase, episodes: list[int], returns: np.ndarray, generation:
 
 
 def _reevaluate(state: _State, phase: Phase, save: Callable[[], None], limit: int) -> None:
-    """Play the best means once more, on more episodes: the best of several on a few owes much to luck."""
+    """Evaluate the best means again on other episodes, since the best of several validations owes much to luck."""
     if phase.settings.reevaluate_top_k < 2:
         return
-    chosen = sorted(state.means, key=lambda one: -one.score)[: phase.settings.reevaluate_top_k]
-    missing = [one for one in chosen if math.isnan(one.reevaluated)]
+    chosen = sorted(state.means, key=lambda mean: -mean.score)[: phase.settings.reevaluate_top_k]
+    missing = [mean for mean in chosen if math.isnan(mean.reevaluated)]
     seeds = phase.seeds("reevaluation", phase.settings.reevaluation_episodes)
     with Progress(len(chosen), "reevaluate", "means", len(chosen) - len(missing)) as bar:
-        for one in missing:
+        for mean in missing:
             interrupt.check()
-            scores, _ = phase.validate(one.controller[None], seeds, limit)
-            one.reevaluated = float(scores.mean())
+            scores, _ = phase.validate(mean.controller[None], seeds, limit)
+            mean.reevaluated = float(scores.mean())
             save()
-            bar.advance(1, generation=one.generation, validation=one.reevaluated)
+            bar.advance(1, generation=mean.generation, validation=mean.reevaluated)
 
 
 def _fresh(agent: Agent, phase: Phase) -> _State:
@@ -203,8 +209,8 @@ def _fresh(agent: Agent, phase: Phase) -> _State:
 
 
 def _save(path: Path, state: _State, phase: Phase) -> None:
-    means = np.array([one.controller for one in state.means]).reshape(-1, len(state.space.start))
-    scores = [(one.generation, one.score, one.reevaluated) for one in state.means]
+    means = np.array([mean.controller for mean in state.means]).reshape(-1, len(state.space.start))
+    scores = [(mean.generation, mean.score, mean.reevaluated) for mean in state.means]
     tensors = {
         "fitness": torch.from_numpy(np.array(state.fitness)),
         "means": torch.from_numpy(means),
@@ -218,24 +224,24 @@ def _save(path: Path, state: _State, phase: Phase) -> None:
 
 
 def _load(path: Path, agent: Agent, phase: Phase) -> _State | None:
-    """What a checkpoint holds; None if it started from another C. One of another experiment is a :class:`UserError`."""
+    """The state in a checkpoint; None if it started from another C. Another experiment's is a :class:`UserError`."""
     tensors, meta = load_tensors(path)
     size, controls = len(agent.controller), agent.task.control_size
     try:
         fitness, means = array(tensors["fitness"]), array(tensors["means"])
         scores = array(tensors["scores"]).reshape(-1, 3).tolist()
-        hard = [int(one) for one in tensors["hard"].tolist()]
+        hard = [int(seed) for seed in tensors["hard"].tolist()]
         start, centre, basis = (array(tensors[name]) for name in ("start", "centre", "basis"))
     except (KeyError, ValueError, TypeError):
-        raise UserError(f"{path} is not a state of evolution; delete it and run the same command again") from None
+        raise UserError(f"{path} is not a checkpoint of evolution; delete it and run the same command again") from None
     fits = start.shape == (size,) and means.shape == (len(scores), size) and centre.shape == (size // controls - 1,)
     fits = fits and basis.ndim == 2 and len(basis) == len(centre) and meta.get("identity") == phase.identity
     if not fits or fitness.ndim != 2 or fitness.shape[1] != phase.settings.population:
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
     if not np.array_equal(start, array(agent.controller).astype(np.float64)):
         return None
-    known = [
+    validated = [
         _Mean(int(generation), mean, score, reevaluated)
         for mean, (generation, score, reevaluated) in zip(means, scores, strict=True)
     ]
-    return _State(SearchSpace(start, centre, basis, controls), list(fitness), known, hard)
+    return _State(SearchSpace(start, centre, basis, controls), list(fitness), validated, hard)

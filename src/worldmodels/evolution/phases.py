@@ -1,4 +1,4 @@
-"""The whole evolution of a C: phases in dreams and in the real world, one after the other, by one loop."""
+"""The evolution of a C: phases in dreams and in the real world, one after the other."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -24,13 +24,13 @@ from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
 
 _VISITED_EPISODES = 24
-"""Episodes in which C shows what it sees, for a subspace of what it visits itself."""
+"""Episodes that C plays to sample its own inputs, for phases whose subspace is "visited"."""
 
 
 def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
-    """Name and settings of the phases that are done, in order.
+    """Names and settings of the phases to run, in order.
 
-    Unknown and repeated names are a :class:`UserError`, and so is an unknown strategy.
+    Raises :class:`UserError` if a phase is unknown or named twice, if there is none, or if the strategy is unknown.
     """
     STRATEGIES.target(config.strategy)
     names = config.sequence
@@ -47,9 +47,9 @@ def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
 class Evolution:
     """Evolves the C of an agent, phase by phase.
 
-    latents: recorded episodes, from which dreams start and subspaces come; dream_models: further Ms that dream instead
-    of the agent's own, which then follows, as in the real world; each dreams its share. identity: text on everything
-    else that the result depends on.
+    latents: recorded episodes, from which dreams start and search spaces are computed; dream_models: additional Ms that
+    dream instead of the agent's own M, each a share of the episodes (the agent's M then only tracks its hidden state,
+    as in the real world); identity: a text for everything else that the result depends on.
     """
 
     agent: Agent
@@ -62,21 +62,21 @@ class Evolution:
     identity: str = ""
 
     def run(self, directory: Path) -> dict[str, float]:
-        """Change the agent's C, in place; what each phase reached.
+        """Evolve the agent's C in place; returns the metrics of all phases.
 
-        Each keeps its own checkpoint below ``directory`` and continues from it.
+        Every phase keeps its checkpoint in its own folder in ``directory``, and continues from it.
         """
         metrics: dict[str, float] = {}
         phases = phases_of(self.config)
         for number, (name, settings) in enumerate(phases):
-            self.agent.controller, found = evolve(
+            self.agent.controller, phase_metrics = evolve(
                 self.agent, self._phase(number, name, settings), directory / phase_folder(number, name)
             )
             if len(phases) > 1:
-                metrics |= {f"{name}_{key}": value for key, value in found.items()}
-                metrics["validation"] = found["validation"]
+                metrics |= {f"{name}_{key}": value for key, value in phase_metrics.items()}
+                metrics["validation"] = phase_metrics["validation"]
             else:
-                metrics |= found
+                metrics |= phase_metrics
         return metrics
 
     def _phase(self, number: int, name: str, settings: PhaseConfig) -> Phase:
@@ -108,14 +108,16 @@ class Evolution:
     def _dream_fitness(self) -> Fitness:
         dream, agent = self.dream, self.agent
         own = self._dreaming(agent.memory)
-        others: list[Agent | None] = [self._dreaming(memory) for memory in self.dream_models]
-        kinds = [
-            DreamFitness(self.executor, own, dream.temperature, dream.termination, other) for other in others or [None]
-        ]
-        return SharedFitness(kinds)
+        dream_models: list[Agent | None] = [self._dreaming(memory) for memory in self.dream_models]
+        return SharedFitness(
+            [
+                DreamFitness(self.executor, own, dream.temperature, dream.termination, dream_model)
+                for dream_model in dream_models or [None]
+            ]
+        )
 
     def _dreaming(self, memory: MDNRNN) -> Agent:
-        """The agent with an M and with what dreams start from: recorded moments, and what this M remembers there."""
+        """A copy of the agent with the given M; its dreams start from recorded moments, with the states of this M."""
         dreaming = copy.copy(self.agent)
         dreaming.memory = memory
         steps = self.dream.start_steps or self.agent.task.start_steps
@@ -124,5 +126,5 @@ class Evolution:
 
 
 def phase_folder(number: int, name: str) -> str:
-    """Where a phase keeps its checkpoint and its metrics."""
+    """Name of the folder in which a phase keeps its checkpoint and its metrics."""
     return f"{number + 1}-{name}"

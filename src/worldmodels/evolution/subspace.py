@@ -1,11 +1,12 @@
-"""The coordinates in which C is evolved: principal components of its inputs, instead of its inputs one by one.
+"""The search space of C: its weights along principal components of its inputs, instead of each weight by itself.
 
-h has a large constant part, so that a random change of C's weights is first of all a constant pull at the wheel; and a
-few dozen of the 288 directions hold nearly all that varies. Around the mean and along the leading components, evolution
-searches a hundred numbers instead of 867. C itself stays what it is: one linear map of [z, h].
+The mean of h is far from zero, so that a random change of C's weights mostly adds a constant to its controls. A few
+dozen directions of the input space hold nearly all of the variance, of 288 in CarRacing. Relative to the mean and along
+the leading components, evolution searches about a hundred parameters instead of 867. C itself remains a linear map of
+its inputs.
 
-Mean and components are those along recorded episodes at first. Where a C that can act already is finetuned, they are
-those along the episodes that it plays itself, which by then look different.
+At first, mean and components are computed from recorded episodes. To finetune a C that already acts well, they are
+computed from episodes that it plays itself, because its inputs there are distributed differently.
 """
 
 from collections.abc import Sequence
@@ -24,19 +25,19 @@ from worldmodels.rollouts import rollout
 from worldmodels.tasks.base import Observations
 
 _EPISODES = 64
-"""Recorded episodes from which the components are found."""
+"""Maximum number of recorded episodes from which the components are computed."""
 _EVERY = 4
-"""One step in so many counts; neighbours are nearly the same."""
+"""One step in this many is used, because consecutive steps are nearly the same."""
 _WHITENING = 0.5
-"""How far components are brought to the same scale: 0 leaves them as they are, 1 gives all the same variance."""
+"""How far components are scaled to equal variance: 0 leaves them as they are, 1 makes all variances equal."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Points (N, C * (K+1)) stand for controllers (N, C * (F+1)): ``start`` plus a linear map of the point.
+    """Maps points (N, C * (K+1)) to controllers (N, C * (F+1)): ``start`` plus a linear map of the point.
 
-    start: (C * (F+1),), where the point 0 is; centre: (F,), the mean of C's inputs; basis: (F, K), its scaled
-    components; controls: C. A point holds, like a controller, C biases and then K rows of C weights.
+    start: (C * (F+1),), the controller of the point 0; centre: (F,), the mean of C's inputs; basis: (F, K), their
+    scaled components; controls: C. Like a controller, a point consists of C biases and then K rows of C weights.
     """
 
     start: np.ndarray
@@ -46,21 +47,21 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """Numbers of a point."""
+        """Number of coordinates of a point."""
         return self.controls * (int(self.basis.shape[1]) + 1)
 
     def controllers(self, points: np.ndarray) -> np.ndarray:
-        """Flat parameters (N, P) of the controllers that points (N, size) stand for."""
+        """Flat parameters (N, C * (F+1)) of the controllers at points (N, size)."""
         bias, rest = points[:, : self.controls], points[:, self.controls :]
         along = rest.reshape(len(points), self.basis.shape[1], self.controls)
         weights = np.einsum("fk,nkc->nfc", self.basis, along)
-        # The components count from the centre; the constant that this takes away belongs to the bias.
+        # The components are relative to the centre: subtracting it from the inputs is a change of the bias.
         shifted = bias - np.einsum("f,nfc->nc", self.centre, weights)
         return np.asarray(self.start + np.concatenate([shifted, weights.reshape(len(points), -1)], axis=1))
 
 
 def whole_space(start: np.ndarray, controls: int) -> SearchSpace:
-    """Every parameter a coordinate of its own."""
+    """The search space in which every parameter of C is a coordinate."""
     features = len(start) // controls - 1
     return SearchSpace(start, np.zeros(features), np.eye(features), controls)
 
@@ -68,32 +69,32 @@ def whole_space(start: np.ndarray, controls: int) -> SearchSpace:
 def component_space(
     start: np.ndarray, controls: int, inputs: np.ndarray, components: int, unbounded: slice = slice(0)
 ) -> SearchSpace:
-    """The leading ``components`` principal components of inputs (n, F) of C.
+    """The search space along the leading ``components`` principal components of inputs (n, F) of C.
 
-    They are scaled so that a step of given size changes C's output as much as in the whole space. unbounded: inputs
-    that are scaled to vary no more than the others; c, which has no bounds, would else outweigh z and h.
+    They are scaled so that a step of given size changes C's output about as much as in the whole space. unbounded:
+    inputs that are scaled to the mean variance of the others, because c is unbounded and would dominate z and h.
     """
     centre = inputs.mean(axis=0, dtype=np.float64)
-    volume = np.ones(len(centre))
-    spread = inputs.var(axis=0, dtype=np.float64)
-    others = np.delete(spread, unbounded)
-    if spread[unbounded].sum() > 0 and others.sum() > 0:
-        volume[unbounded] = np.sqrt(others.mean() / spread[unbounded].mean())
-    covariance = np.cov(inputs.astype(np.float64) * volume, rowvar=False).reshape(len(centre), -1)
+    input_scales = np.ones(len(centre))
+    variance = inputs.var(axis=0, dtype=np.float64)
+    bounded = np.delete(variance, unbounded)
+    if variance[unbounded].sum() > 0 and bounded.sum() > 0:
+        input_scales[unbounded] = np.sqrt(bounded.mean() / variance[unbounded].mean())
+    covariance = np.cov(inputs.astype(np.float64) * input_scales, rowvar=False).reshape(len(centre), -1)
     variances, directions = np.linalg.eigh(covariance)
     count = min(components, len(centre))
     variances, directions = np.maximum(variances[::-1][:count], 1e-9), directions[:, ::-1][:, :count]
     scales = variances ** (-_WHITENING / 2)
     scales *= np.sqrt(variances.sum() / (variances * scales**2).sum())
-    return SearchSpace(start, centre, volume[:, None] * directions * scales, controls)
+    return SearchSpace(start, centre, input_scales[:, None] * directions * scales, controls)
 
 
 @torch.inference_mode()
 def recorded_inputs(agent: Agent, latents: Latents) -> np.ndarray:
-    """What C would have seen along recorded episodes, (n, F) float32."""
+    """The inputs (n, F) float32 of C along recorded episodes; episodes that are too short are a :class:`UserError`."""
     actions_before = latents.lengths.cumsum(0) - latents.lengths
     frames_before = actions_before + torch.arange(len(latents.lengths))
-    # The longest first, so that those still running are always the first rows; spread over all that was recorded.
+    # Evenly spaced over the recording; the longest first, so that those still running are always the first rows.
     count = len(latents.lengths)
     chosen = torch.from_numpy(np.linspace(0, count - 1, min(_EPISODES, count)).astype(np.int64))
     chosen = chosen[torch.argsort(latents.lengths[chosen], descending=True, stable=True)]
@@ -108,15 +109,14 @@ def recorded_inputs(agent: Agent, latents: Latents) -> np.ndarray:
             inputs.append(agent.inputs(z, h, c).cpu())
         action = latents.actions[actions_before[rows] + step].to(agent.device)
         h, c = agent.memory.step(z, action, (h, c))
-    found = torch.cat(inputs).numpy()
-    if len(found) < 2:
-        raise UserError("the recorded episodes are too short to find what C will see; collect longer ones")
-    return found
+    sample = torch.cat(inputs).numpy()
+    if len(sample) < 2:
+        raise UserError("the recorded episodes are too short for components of C's inputs; collect longer ones")
+    return sample
 
 
 def visited_inputs(executor: Executor, agent: Agent, backend: str, seeds: Sequence[int], steps: int) -> np.ndarray:
-    """What the agent's own C sees along new episodes in the real world, one per seed, (n, F) float32."""
-
+    """The inputs (n, F) float32 of the agent's C along episodes that it plays in the real world, one per seed."""
     (inputs,) = executor.map([partial(_visit, agent, backend, seeds, steps)])
     return np.concatenate(inputs)
 
@@ -130,7 +130,7 @@ def _visit(
 
 
 class _InputRecorder:
-    """A policy that keeps what its C saw, one step in so many."""
+    """A policy that records the inputs of its C at one step in :data:`_EVERY`."""
 
     def __init__(self, policy: AgentPolicy) -> None:
         self._policy, self._steps = policy, 0

@@ -1,1 +1,1 @@
-"""Runs: the settings of an experiment, its stages, its folder."""
+"""Runs: the settings, the stages and the directory of an experiment."""

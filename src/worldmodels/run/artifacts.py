@@ -1,4 +1,4 @@
-"""What the stages of a run leave, and where: paths, digests, and loading what is finished. Nothing here writes."""
+"""The artefacts of a run's stages: their paths and digests, and loading those that are finished. Nothing is written."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ FILES = {
     "controller": AGENT_FILE,
     "evaluate": "evaluation.json",
 }
-"""What a stage leaves in its folder, where that is one file."""
+"""The output of each stage that writes a single file into its folder."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """The episodes of one shard: backend, a seed for each, and the longest that one may be, in steps."""
+    """The episodes of one shard: their backend, a seed for each, and their time limit in steps."""
 
     backend: str
     seeds: list[int]
@@ -52,9 +52,9 @@ class ShardPlan:
 class Artifacts:
     """The stages of one round of a run, or of an ablation of its controller.
 
-    directory, run_config: of the run; round: from 1; variant: "" for the full agent, "v-only" (C sees z alone),
-    "untrained-m", "mask-only" (C sees nothing) or "dream-only" (evolved in dreams alone); dream_model: which of the
-    further Ms the memory stage is about, 0 being the agent's own.
+    directory, run_config: those of the run; round: counted from 1; variant: "" for the full agent, or the ablation
+    "v-only" (C sees z alone), "untrained-m", "mask-only" (C has no inputs) or "dream-only" (C is evolved in dreams
+    alone); dream_model: the M of the memory stage, 0 for the agent's own, from 1 for the additional Ms that dream.
     """
 
     directory: Path
@@ -65,38 +65,38 @@ class Artifacts:
 
     @property
     def task(self) -> Task:
-        """The run's world."""
+        """The run's task."""
         return get_task(self.config.task)
 
     @property
     def config(self) -> Config:
-        """The run's settings, as they are for this round."""
+        """The settings of this round."""
         return self.run_config if self.round == 1 else later_round(self.run_config)
 
     @property
     def seed(self) -> int:
-        """The run's seed, made different for every round."""
+        """The seed of this round, which follows from the run's seed."""
         return self.config.seed + 1_000_003 * (self.round - 1)
 
     @property
     def memory_seed(self) -> int:
-        """The seed of M, made different for every further one."""
+        """The seed of this M, which is different for every dream model."""
         return self.seed + 7919 * self.dream_model
 
     @property
     def before(self) -> "Artifacts | None":
-        """The round before this one."""
+        """The round before this one; None for the first."""
         return dataclasses.replace(self, round=self.round - 1) if self.round > 1 else None
 
     @property
     def dream_models(self) -> list["Artifacts"]:
-        """This round seen from each of the further Ms."""
+        """The artefacts of this round for each of the dream models."""
         count = 0 if self.dream_model else self.config.memory.dream_models
         return [dataclasses.replace(self, dream_model=number + 1) for number in range(count)]
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What C sees in this variant."""
+        """The inputs of C in this variant."""
         blinded: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
         return blinded.get(self.variant, self.config.controller.inputs)
 
@@ -112,18 +112,18 @@ class Artifacts:
         return (self.stage(name).directory / "done.json").exists()
 
     def digest(self, name: str) -> str:
-        """Digest of a finished stage; :class:`UserError` says what to run when it is not finished."""
+        """The digest of a finished stage; for an unfinished one, a :class:`UserError` that says what to run."""
         if not self.finished(name):
             raise UserError(f"the {name} stage of {self.directory} is not finished; run: {self.command(name)}")
         return str(read_json(self.stage(name).directory / "done.json", checksum=True)["digest"])
 
     def command(self, name: str) -> str:
-        """The command that does a stage."""
+        """The command that runs a stage."""
         verb = "ablate" if self.variant else name
         return f"worldmodels {verb} {self.config.task} --run {self.directory}"
 
     def plan(self) -> list[ShardPlan]:
-        """The shards that the collect stage of this round records."""
+        """The shards that the collect stage of this round records, those on the reference backend last."""
         config = self.config.collect
         seeds = episode_seeds("collect", self.seed, config.episodes + config.reference_episodes)
         steps = config.steps or self.task.max_steps
@@ -138,11 +138,11 @@ class Artifacts:
         ]
 
     def shard_count(self) -> int:
-        """Shards of this round and all before it."""
+        """Number of shards of this round and all before it."""
         return len(self.plan()) + (self.before.shard_count() if self.before is not None else 0)
 
     def outputs(self, name: str) -> list[Path]:
-        """The files and folders that a stage leaves; its digest is theirs."""
+        """The files and folders that a stage writes, from which its digest is computed."""
         directory = self.stage(name).directory
         if name == "collect":
             return [EpisodeStore(directory).shard_path(index) for index in range(len(self.plan()))]
@@ -151,7 +151,7 @@ class Artifacts:
         return [directory / FILES[name]]
 
     def written(self, name: str) -> list[Path]:
-        """What the finished stage left, compared byte for byte with what it noted then."""
+        """The outputs of a finished stage; a :class:`UserError` if they have changed since then."""
         return self.stage(name).written(self.digest(name), self.outputs(name), self.command(name))
 
     def episode_digests(self) -> list[str]:
@@ -177,7 +177,7 @@ class Artifacts:
         return vision.to(device).eval()
 
     def new_memory(self) -> MDNRNN:
-        """An untrained M, the same one for the same seed."""
+        """A new, untrained M, whose weights depend on the memory seed alone."""
         config, task = self.config.memory, self.task
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.memory_seed + 1)
@@ -198,7 +198,7 @@ class Artifacts:
         return memory.to(device)
 
     def agent(self, device: torch.device) -> Agent:
-        """The agent of this round, as it is saved (float16)."""
+        """The agent of this round as it was saved, with V and M rounded to float16."""
         return load_agent(self.written("controller")[0], device.type)
 
     def evaluation(self) -> dict[str, Any]:

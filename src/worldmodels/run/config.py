@@ -1,4 +1,4 @@
-"""The settings of a run: those of its components, and the few that are the run's own. Imports nothing heavy."""
+"""The settings of a run: those of its components, and a few of its own. This module is fast to import."""
 
 from dataclasses import dataclass, replace
 
@@ -13,14 +13,15 @@ from worldmodels.vision.config import VisionConfig
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """The score that counts."""
+    """The final evaluation of the agent."""
 
     episodes: int = number(100, low=1)
-    """Fresh episodes, on the task's reference backend."""
+    """Number of fresh episodes, played on the task's reference backend."""
     num_envs: int = number(50, low=1)
-    """Environments that run together."""
+    """Number of environments that are stepped together."""
     steps: int = number(0, low=0)
-    """Longest episode, for trying things out; 0 means the task's limit, without which there is no score."""
+    """Longest episode in steps, for quick trials; 0 means the task's limit. With a lower limit, the result is not a
+    score."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Config:
     preset: str = text("standard")
     """Name of the preset that the other values come from."""
     seed: int = number(1, low=0)
-    """Seed from which every other seed follows."""
+    """Seed from which all other seeds follow."""
     rounds: int = number(1, low=1)
-    """Times round the loop collect, V, M, C; later rounds collect with the agent of the last."""
+    """Number of passes through collect, V, M and C; later rounds collect with the agent of the previous round."""
     later_round_share: float = number(0.5, above=0)
-    """Share of the first round's episodes, of V's epochs and of M's steps that each later round adds."""
+    """Fraction of the first round's episodes, epochs of V and steps of M that each later round adds."""
     collect: CollectConfig = part(CollectConfig)
     vision: VisionConfig = part(VisionConfig)
     memory: MemoryConfig = part(MemoryConfig)
@@ -47,7 +48,7 @@ class Config:
 
 
 def later_round(config: Config) -> Config:
-    """The settings of every round after the first: a share of the episodes, of V's epochs and of M's steps."""
+    """The settings of every round after the first: a fraction of the episodes, of V's epochs and of M's steps."""
     collect, vision, memory = config.collect, config.vision, config.memory
 
     def share(count: int) -> int:

@@ -1,4 +1,4 @@
-"""Whole experiments: the stages of a run in order, its summary, its ablations, and the demo."""
+"""Whole experiments: all stages of a run in order with a summary, a single stage, ablations, and the demo."""
 
 import contextlib
 import dataclasses
@@ -28,10 +28,10 @@ from worldmodels.vision.base import VISIONS
 
 @contextlib.contextmanager
 def _opened(config: Config, directory: Path, executor: str) -> Iterator[tuple[Run, Executor]]:
-    """The run, with what its settings leave to the task filled in, and the executor for all of its work."""
+    """Open the run, with the task's defaults filled in, and the executor for all of its work."""
     task = get_task(config.task)
     config = resolved(config, task)
-    # What is wrong is said now, and not after an hour at the stage that meets it.
+    # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
     phases_of(config.evolution)
     VISIONS.target(config.vision.model)
     with contextlib.closing(make_executor(executor)) as made, Run.open(directory, config) as run:
@@ -39,7 +39,7 @@ def _opened(config: Config, directory: Path, executor: str) -> Iterator[tuple[Ru
 
 
 def train_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> dict[str, Any]:
-    """Every stage of every round; writes summary.json, curves.png and agent/ and prints a table."""
+    """Run every stage of every round; write summary.json, curves.png and agent/, print a table, return the summary."""
     chosen = choose_device(device)
     with _opened(config, directory, executor) as (run, made):
         _check_backends(run.config)
@@ -67,23 +67,24 @@ def train_run(config: Config, directory: Path, device: str = "auto", executor: s
 
 
 def _check_backends(config: Config) -> None:
-    """Miss a package now, not after an hour at the first stage that needs it."""
+    """Build an environment on every backend, so that a missing package is reported now and not by a later stage."""
     task = get_task(config.task)
     for backend in sorted({config.collect.backend, config.evolution.backend, task.reference_backend}):
         make_envs(task, 1, backend).close()
 
 
 def run_stage(name: str, config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
-    """One stage of the run's last round; earlier ones must be finished."""
+    """Run one stage of the run's last round; :class:`UserError` if a stage that it needs is not finished."""
     with _opened(config, directory, executor) as (run, made):
         result = getattr(Pipeline(run.artifacts(config.rounds), choose_device(device), made), name)()
     say(f"{name}: {duration(result['seconds'])}; {_metrics_text(result['metrics'])}")
 
 
 def ablate_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
-    """Evolve C on z alone and on an untrained M, on the action mask alone (where there is one) and in dreams only.
+    """Evolve and score the ablations that apply: C on z alone, an untrained M, the action mask alone, dreams alone.
 
-    The scores are compared with those of the run's agent and the random policy.
+    Writes ablation.json and ablation.png, and prints a table of these scores beside those of the run's agent and of the
+    random policy.
     """
     with _opened(config, directory, executor) as (run, made):
         pipeline = Pipeline(run.artifacts(config.rounds), choose_device(device), made)
@@ -104,13 +105,13 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
         bar_of_scores(list(rows.items()), directory / "ablation.png", directory)
     print_scores(rows)
     if "dream-only" in rows:
-        # The published bin packing project's measure; of scores below 0, less is better.
+        # The measure of the published bin packing project; for negative scores, a smaller ratio is better.
         dreamt, real = rows["dream-only"]["mean"], rows["full"]["mean"]
         say(f"goodness of dreaming: {dreamt:.1f} after dreaming / {real:.1f} after real training = {dreamt / real:.2f}")
 
 
 def _variants(config: Config) -> list[str]:
-    """Ablations that say something about this run."""
+    """The ablations that apply to this run."""
     worlds = {phase.world for _, phase in phases_of(config.evolution)}
     uses_memory = not {"h", "c"}.isdisjoint(config.controller.inputs)
     chosen = {
@@ -119,7 +120,7 @@ def _variants(config: Config) -> list[str]:
         "mask-only": get_task(config.task).masked,
         "dream-only": worlds != {"dream"} and "dream" in config.evolution.phases,
     }
-    return [name for name, says in chosen.items() if says]
+    return [name for name, applies in chosen.items() if applies]
 
 
 def _evaluation(pipeline: Pipeline) -> dict[str, Any]:
@@ -128,7 +129,10 @@ def _evaluation(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def demo_run(directory: Path, seed: int) -> None:
-    """The quick preset end to end, then its agent, the shipped agent and the random policy on the same fresh tracks."""
+    """Train the quick preset; score its agent, the shipped agent and the random policy on the same fresh episodes.
+
+    Writes scores.png and a video of each agent.
+    """
     config = dataclasses.replace(preset("quick"), seed=seed)
     rows = {"this run": train_run(config, directory)["evaluation"]}
     shipped = load_agent(config.task)

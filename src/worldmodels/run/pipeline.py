@@ -1,7 +1,7 @@
-"""The flow, stage by stage: collect -> vision -> encode -> memory -> controller -> evaluate.
+"""The stages of a run, in order: collect -> vision -> encode -> memory -> controller -> evaluate.
 
-Every stage reads what earlier ones wrote to the run, writes one artefact and is the unit of resuming: a finished stage
-is not done again, an unfinished one continues, and one whose inputs changed is refused.
+Every stage reads the artefacts of earlier stages, writes one artefact and is the unit of resuming: a finished stage is
+not run again, an unfinished one continues, and one whose inputs have changed is a :class:`UserError`.
 """
 
 import contextlib
@@ -37,19 +37,19 @@ from worldmodels.run.stage import digests, flat
 from worldmodels.vision.train import train_vision
 
 Work = Callable[[Path, str], Mapping[str, float]]
-"""Does a stage in its folder, given the text that identifies what it is begun from; returns its metrics."""
+"""Runs a stage in its folder, given a text that identifies its inputs; returns its metrics."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Does the stages of one round. Each method does its stage, or nothing if it is done, and returns its result."""
+    """Runs the stages of one round. Each method runs its stage, unless it is finished, and returns its result."""
 
     artifacts: Artifacts
     device: torch.device
     executor: Executor
 
     def collect(self) -> dict[str, Any]:
-        """Record episodes with the chosen policy, or from the second round on with the last round's agent."""
+        """Record episodes with the configured policy, and from the second round on with the previous round's agent."""
         artifacts = self.artifacts
         inputs: dict[str, Any] = {"collect": to_json(artifacts.config.collect)}
         if artifacts.before is not None:
@@ -63,42 +63,42 @@ class Pipeline:
         return self._do("vision", inputs, self._vision)
 
     def encode(self) -> dict[str, Any]:
-        """Turn every frame into mu and logvar."""
+        """Encode every frame as mu and logvar."""
         artifacts = self.artifacts
         inputs = {"vision": artifacts.digest("vision"), "episodes": artifacts.episode_digests()}
         return self._do("encode", inputs, self._encode)
 
     def memory(self) -> dict[str, Any]:
-        """Train M on the latents, and the further Ms that dream for it."""
+        """Train M on the latents, and then the dream models."""
         artifacts = self.artifacts
         settings = to_json(artifacts.config.memory)
-        # More of them are more work for others, not for this one.
+        # The number of dream models does not affect this M.
         del settings["dream_models"]
         inputs = {"memory": settings, "latents": artifacts.digest("encode")}
         result = self._do("memory", inputs, self._memory)
-        others = [dataclasses.replace(self, artifacts=other).memory() for other in artifacts.dream_models]
+        others = [dataclasses.replace(self, artifacts=model).memory() for model in artifacts.dream_models]
         return result | {"seconds": result["seconds"] + sum(other["seconds"] for other in others)}
 
     def controller(self) -> dict[str, Any]:
-        """Evolve C, phase by phase; more generations continue a finished evolution."""
+        """Evolve C, phase by phase. A finished evolution continues if the settings ask for more generations."""
         artifacts, evolution = self.artifacts, self._evolution()
         phases = dict(phases_of(evolution))
-        dreamt = any(phase.world == "dream" for phase in phases.values())
+        uses_dreams = any(phase.world == "dream" for phase in phases.values())
         settings = to_json(evolution) | {"phases": {name: to_json(phase) for name, phase in phases.items()}}
         inputs = {
             "evolution": settings,
             "controller": {"inputs": list(artifacts.inputs)},
-            **({"dream": to_json(artifacts.config.dream)} if dreamt else {}),
+            **({"dream": to_json(artifacts.config.dream)} if uses_dreams else {}),
             "vision": artifacts.digest("vision"),
             "memory": "untrained" if artifacts.variant == "untrained-m" else artifacts.digest("memory"),
-            **({"dream_models": [other.digest("memory") for other in artifacts.dream_models]} if dreamt else {}),
+            **({"dream_models": [model.digest("memory") for model in artifacts.dream_models]} if uses_dreams else {}),
             "latents": artifacts.digest("encode"),
         }
         longer = tuple(f"evolution.phases.{name}.generations" for name in phases)
         return self._do("controller", inputs, self._controller, free=longer)
 
     def evaluate(self) -> dict[str, Any]:
-        """Score the agent on fresh episodes of the reference backend; another agent or number is scored anew."""
+        """Score the agent on fresh episodes on the reference backend; again, if the agent or the settings change."""
         artifacts = self.artifacts
         inputs = {"evaluate": to_json(artifacts.config.evaluate), "agent": artifacts.digest("controller")}
         free = ("evaluate.episodes", "evaluate.num-envs", "evaluate.steps", "agent")
@@ -118,7 +118,7 @@ class Pipeline:
             say(f"{name}: {missing[0]} is missing; making it again")
         with stage.begin(inputs) as watch:
             metrics = work(stage.directory, _identity(inputs, free))
-            # Games and workers would take memory while the next stages train.
+            # Environments and their workers would take memory while the next stages train.
             self.executor.release()
             stage.finish(inputs, digests(artifacts.outputs(name)), watch.seconds, metrics)
         result = stage.result(inputs)
@@ -140,7 +140,7 @@ class Pipeline:
                     store.write(index, collector.record(index, planned.backend, planned.seeds, planned.steps))
                 if log.has(recorded):
                     continue
-                # Read back, since a process may have been killed between writing a shard and noting it.
+                # Read back, because a process may have been killed between writing a shard and logging it.
                 shard = Shard(store.shard_path(index))
                 mean_return, mean_length = float(shard.returns().mean()), float(shard.lengths.mean())
                 bar.advance(fresh * len(planned.seeds), **{"return": mean_return})
@@ -209,22 +209,22 @@ class Pipeline:
         )
         latents = artifacts.latents()
         agent = untrained_agent(artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs)
-        # Dreams that are watched, scored or lent to others start where the task says.
+        # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
         agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
         if artifacts.before is not None and not artifacts.variant:
             agent.controller = artifacts.before.agent(self.device).controller
-        dreamt = any(phase.world == "dream" for _, phase in phases_of(evolution))
-        others = [other.memory(self.device) for other in artifacts.dream_models] if dreamt else []
+        uses_dreams = any(phase.world == "dream" for _, phase in phases_of(evolution))
+        dream_models = [model.memory(self.device) for model in artifacts.dream_models] if uses_dreams else []
         run = Evolution(
-            agent, evolution, artifacts.config.dream, self.executor, artifacts.seed, latents, others, identity
+            agent, evolution, artifacts.config.dream, self.executor, artifacts.seed, latents, dream_models, identity
         )
         metrics = run.run(directory)
         agent.save(directory)
         return metrics
 
     def _evolution(self) -> EvolutionConfig:
-        """The settings of evolution in this variant: an untrained M has no dreams."""
+        """The settings of evolution for this variant; with an untrained M, C is not evolved in dreams."""
         config = self.artifacts.config.evolution
         worlds = {name: phase.world for name, phase in config.phases.items()}
         if self.artifacts.variant == "dream-only":
@@ -259,6 +259,6 @@ class Pipeline:
 
 
 def _identity(inputs: Mapping[str, Any], free: Collection[str]) -> str:
-    """A digest of what a stage is begun from, by which its checkpoints are told from those of other experiments."""
+    """A digest of the inputs of a stage that must not change, to tell its checkpoints from those of other inputs."""
     fixed = {name: value for name, value in flat(inputs).items() if name not in free}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=list).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The presets of a task: settings by name, in a file ``presets.toml`` beside the task.
+"""The presets of a task: named settings, in a file ``presets.toml`` beside the task's module.
 
-A preset is a table of settings as :class:`~worldmodels.run.config.Config` has them; what it leaves out is as the class
-says, or as another preset that it ``extends``. A phase may be ``like`` another one but for what it says itself.
+A preset is a table with the settings of :class:`~worldmodels.run.config.Config`. Settings that it omits are those of
+the preset that it ``extends``, or else the defaults of the class. Likewise, a phase may be ``like`` another phase.
 """
 
 import copy
@@ -28,18 +28,19 @@ def preset_names(task: str) -> list[str]:
 
 
 def preset(name: str, task: str = "car-racing") -> Config:
-    """The preset called ``name`` of a task; an unknown one is a :class:`UserError`."""
+    """The preset called ``name`` of a task; an unknown or invalid preset is a :class:`UserError`."""
     content = _completed(_tables(task), name, "preset", "extends")
     evolution = content.get("evolution")
     if isinstance(evolution, dict) and isinstance(phases := evolution.get("phases"), dict):
-        evolution["phases"] = {one: _completed(phases, one, "phase", "like") for one in phases}
+        evolution["phases"] = {phase: _completed(phases, phase, "phase", "like") for phase in phases}
     return from_json(Config, content | {"task": task, "preset": name})
 
 
 def resolved(config: Config, task: Task) -> Config:
-    """The settings with what they leave to the task: backends, the inputs of C, and where dreams start.
+    """The settings with the task's defaults filled in: backends, the inputs of C, and the start steps of dreams.
 
-    They are as they come back from a run's file, so that a run looks the same to every process that works on it.
+    They are converted to JSON and back, as in a run's file, so that every process sees the same settings. Raises
+    :class:`UserError` for invalid settings.
     """
     fastest = task.backends[0]
     config = replace(
@@ -61,15 +62,15 @@ def _tables(task: str) -> dict[str, Any]:
 
 
 def _path(task: str) -> Path:
-    """The file beside the task's module, or else that of a class from which the task inherits."""
+    """The file beside the task's module, or else beside the module of a class from which the task inherits."""
     target = TASKS.target(task)
     if isinstance(target, str):
-        # Found without importing the task, which would make every --help wait.
+        # Found without importing the task, because that would make every --help slow.
         spec = find_spec(target.split(":")[0])
         if spec is not None and spec.origin is not None and (path := Path(spec.origin).with_name(_FILE)).is_file():
             return path
     for kind in TASKS.get(task).__mro__:
-        file = getattr(sys.modules[kind.__module__], "__file__", None)  # none for what somebody types
+        file = getattr(sys.modules[kind.__module__], "__file__", None)  # None for an interactive session
         if file is not None and (path := Path(file).with_name(_FILE)).is_file():
             return path
     raise UserError(f"the task {task} has no {_FILE}")
@@ -78,14 +79,17 @@ def _path(task: str) -> Path:
 def _completed(
     tables: Mapping[str, Any], name: str, what: str, word: str, above: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The table called ``name``, over the one that it names by ``word``; what: the kind of table, for messages."""
+    """The table called ``name``, merged over the table that its key ``word`` names.
+
+    what: the kind of table, for messages; above: names that lead to this table, to detect cycles.
+    """
     if name not in tables:
         close = difflib.get_close_matches(name, tables, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "choose one of them"
         raise UserError(f"unknown {what} {name!r}; {what}s are {', '.join(tables)}; {hint}")
     if name in above or not isinstance(tables[name], dict):
-        wrong = f"leads back to itself by {word!r}" if name in above else "is not a table"
-        raise UserError(f"the {what} {name!r} {wrong}")
+        problem = f"refers back to itself through {word!r}" if name in above else "is not a table"
+        raise UserError(f"the {what} {name!r} {problem}")
     table = dict(tables[name])
     other = table.pop(word, None)
     base = {} if other is None else _completed(tables, str(other), what, word, (*above, name))

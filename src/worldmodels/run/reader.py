@@ -1,4 +1,4 @@
-"""Looking into a run without changing it: what is finished, what was measured, episodes, latents, V and the agent."""
+"""Read-only access to a run: the status of its stages, metrics, episodes, latents, V, the agent and scores."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from worldmodels.vision.base import Vision
 
 @dataclass(frozen=True)
 class StageStatus:
-    """A stage of a round: "finished", "begun" or "waiting"; seconds and metrics of a finished one."""
+    """The status of a stage. state: "finished", "begun" or "waiting"; seconds, metrics: of a finished stage only."""
 
     round: int
     name: str
@@ -32,9 +32,9 @@ class StageStatus:
 
 
 class RunReader:
-    """A run, finished or not, of this process or another one. Takes no lock and writes nothing.
+    """Reads a run, finished or not, which another process may be running. Takes no lock and writes nothing.
 
-    Raises :class:`UserError` where there is no run, and where something is asked for that is not finished.
+    Raises :class:`UserError` if there is no run, and if the result of a stage is asked for that is not finished.
     """
 
     def __init__(self, directory: Path | str) -> None:
@@ -50,12 +50,12 @@ class RunReader:
 
     @property
     def rounds(self) -> int:
-        """Rounds that have begun, at least 1."""
+        """Number of rounds that have begun, at least 1."""
         numbers = [path.name.removeprefix("round-") for path in self.directory.glob("round-*")]
         return max((int(number) for number in numbers if number.isdigit()), default=1)
 
     def artifacts(self, round_number: int | None = None) -> Artifacts:
-        """What the stages of a round left (None: the last that has begun)."""
+        """The artefacts of a round (None: the last one that has begun)."""
         return Artifacts(self.directory, self.config, round_number or self.rounds)
 
     def stages(self) -> list[StageStatus]:
@@ -74,15 +74,15 @@ class RunReader:
             done = read_json(directory / "done.json", checksum=True)
             return StageStatus(number, name, "finished", float(done["seconds"]), dict(done["metrics"]))
         except UserError:
-            # Asked after reading: the process whose run it is may have taken it away in between, to go on.
+            # Checked after reading: a process that continues the stage may have removed the file in between.
             if (directory / "done.json").exists():
                 raise
         return StageStatus(number, name, "begun" if (directory / "begun.json").exists() else "waiting", None, {})
 
     def metrics(self, stage: str, round_number: int | None = None) -> dict[str, np.ndarray]:
-        """What a stage measured over time: columns (R,) float64 by name, NaN where a cell is empty.
+        """The metrics of a stage: columns (R,) float64 by name, NaN for empty cells; an unknown stage is a UserError.
 
-        stage: its verb ("vision"), or for a phase of evolution the verb and the phase's folder ("controller/1-real").
+        stage: its name ("vision"), or for a phase of evolution with the phase's folder ("controller/1-real").
         """
         name, _, phase = stage.partition("/")
         if name not in FOLDERS:
@@ -107,11 +107,11 @@ class RunReader:
         return self._last("encode").latents()
 
     def vision(self, device: str = "cpu") -> Vision:
-        """The V of the last round that has finished training one."""
+        """The V of the last round that has finished the stage vision."""
         return self._last("vision").vision(choose_device(device))
 
     def agent(self, device: str = "cpu") -> Agent:
-        """The agent of the last round that has finished one."""
+        """The agent of the last round that has finished the stage controller."""
         return self._last("controller").agent(choose_device(device))
 
     def evaluation(self) -> dict[str, Any]:

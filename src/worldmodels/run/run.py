@@ -1,11 +1,11 @@
 """A run: one directory that holds everything of an experiment, used by one process at a time.
 
 run.json                     the resolved configuration
-round-1/episodes/            what collect wrote; likewise vision/, latents/, memory/, controller/, evaluation/
-round-1/vision/done.json     written last: the stage is finished, from these inputs, with this result
-round-1/controller/1-real/   what the first phase of evolution measured, and its checkpoint
+round-1/episodes/            output of collect; likewise vision/, latents/, memory/, controller/, evaluation/
+round-1/vision/done.json     written last, when the stage is finished: its inputs and its result
+round-1/controller/1-real/   metrics and checkpoint of the first phase of evolution
 agent/                       the finished agent
-summary.json, curves.png     what came of it
+summary.json, curves.png     results
 """
 
 import fcntl
@@ -37,7 +37,7 @@ class Run:
     @classmethod
     @contextmanager
     def open(cls, directory: Path, config: Config) -> Iterator["Run"]:
-        """Create the run or continue it. One made with another task or other settings, or in use, is refused."""
+        """Create the run or continue it; :class:`UserError` if it is in use or has another task or other settings."""
         with _locked(directory):
             old = read_config(directory)
             if old is not None:
@@ -103,7 +103,7 @@ def _with_generations(old: EvolutionConfig, new: EvolutionConfig) -> EvolutionCo
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the run's lock; the system frees it when the process ends, however it ends."""
+    """Hold the run's lock; the operating system releases it when the process ends, even if it is killed."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file = open(os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", errors="replace")  # noqa: SIM115
@@ -117,6 +117,6 @@ def _locked(directory: Path) -> Iterator[None]:
             raise UserError(
                 f"{directory} is in use by process {holder}; wait for it, stop it, or use another --run"
             ) from None
-        # Of one width and in one call, so that nobody ever reads half a number or none.
+        # A fixed width and a single call, so that another process never reads a part of the number.
         os.pwrite(file.fileno(), f"{os.getpid():<20}\n".encode(), 0)
         yield

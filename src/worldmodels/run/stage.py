@@ -1,4 +1,4 @@
-"""One stage's directory: what it was begun from, how long it took, and the mark that it is finished."""
+"""The directory of a stage: the inputs with which it was begun, its duration, and the mark that it is finished."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ _UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
 
 
 class Stage:
-    """Finished when ``done.json`` is there; what an unfinished stage was begun from stands in ``begun.json``."""
+    """A stage, finished if ``done.json`` exists; ``begun.json`` holds the inputs of an unfinished stage."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name, self.directory = name, directory
@@ -25,10 +25,10 @@ class Stage:
         self._elapsed = directory / "elapsed.json"
 
     def result(self, inputs: Mapping[str, Any], free: Collection[str] = ()) -> dict[str, Any] | None:
-        """What :meth:`finish` was given, if the stage is finished with these inputs; None if there is work to do.
+        """The result that :meth:`finish` wrote, if the stage is finished with these inputs; None if work is left.
 
-        Begun or finished with other inputs: :class:`UserError`, because going on would mix two experiments; inputs
-        called ``free`` ("controller.generations") may change, and then there is more work.
+        A stage that was begun or finished with other inputs is a :class:`UserError`, because continuing would mix two
+        experiments. Inputs in ``free`` (such as "evaluate.episodes") may change; there is then work left.
         """
         before = self._before()
         if before is None:
@@ -37,27 +37,28 @@ class Stage:
         refused = [name for name in changed if name not in free]
         if refused:
             raise UserError(
-                f"{self.directory} was made from other inputs or settings than those of now (changed: "
+                f"{self.directory} was made with other inputs or settings than the current ones (changed: "
                 f"{', '.join(refused)}); delete that folder to redo the stage, or use another --run"
             )
         return before if "digest" in before and not changed else None
 
     def _before(self) -> dict[str, Any] | None:
-        """What stands in ``done.json``, or else in ``begun.json``."""
+        """The content of ``done.json``, or else of ``begun.json``; None if there is neither."""
         for path in (self._done, self._begun):
             if path.exists():
                 content = read_json(path, checksum=True)
                 wanted = {"inputs": dict} if path == self._begun else {"inputs": dict, "digest": str, "metrics": dict}
                 if not all(isinstance(content.get(key), kind) for key, kind in wanted.items()):
-                    raise UserError(f"{path} does not say what its stage did; delete {self.directory} to redo it")
+                    raise UserError(f"{path} lacks the record of its stage; delete {self.directory} to redo the stage")
                 return dict(content)
         return None
 
     @contextlib.contextmanager
     def begin(self, inputs: Mapping[str, Any]) -> Iterator["Stopwatch"]:
-        """Around the work: notes what it starts from, and counts the seconds of all its processes, killed ones too.
+        """A context for the work: notes its inputs, and counts its seconds, including those of killed processes.
 
-        Unfinished work from other inputs is thrown away; the caller has asked :meth:`result` whether that is right.
+        Unfinished work with other inputs is deleted; the caller must have called :meth:`result`, which refuses inputs
+        that must not change.
         """
         with disk_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -87,22 +88,22 @@ class Stage:
         write_json(self._done, content | {"seconds": seconds, "metrics": dict(metrics)}, checksum=True)
 
     def tidy(self) -> None:
-        """Remove what only unfinished work needs."""
+        """Remove the files that only an unfinished stage needs."""
         self._remove(*_UNFINISHED_WORK, "begun.json", "elapsed.json")
 
     def written(self, digest: str, paths: Sequence[Path], command: str) -> list[Path]:
-        """``paths``, if they are still what the finished stage wrote.
+        """``paths``, if they are unchanged since the finished stage wrote them.
 
-        Otherwise :class:`UserError` names the one that is not, and the ``command`` that makes it again.
+        Otherwise, a :class:`UserError` names the path that is not, and the ``command`` that makes it again.
         """
         total, parts = digests(path for path in paths if path.exists())
         if total == digest:
             return list(paths)
         noted = (self._before() or {}).get("files", {})
         other = [path for path in paths if parts.get(path.name) != noted.get(path.name)]
-        culprit = other[0] if other and noted else self.directory
-        what = "is damaged or was replaced since the stage wrote it" if culprit.exists() else "is missing"
-        raise UserError(f"{culprit} {what}; restore it from a copy, or delete it and run: {command}")
+        damaged = other[0] if other and noted else self.directory
+        problem = "is damaged or was replaced since the stage wrote it" if damaged.exists() else "is missing"
+        raise UserError(f"{damaged} {problem}; restore it from a copy, or delete it and run: {command}")
 
     def _remove(self, *names: str) -> None:
         for name in names:
@@ -112,12 +113,12 @@ class Stage:
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of the inputs that differ."""
     old, new = flat(before), flat(now)
-    # A setting that did not exist then is checked by the run, which knows its default.
+    # Settings that did not exist then are compared by the run, which knows their defaults.
     return [name for name in old if old[name] != new.get(name)]
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by the name of their option: {"vision": {"latent_size": 32}} is {"vision.latent-size": 32}."""
+    """Nested settings by the name of their option: {"vision": {"latent_size": 32}} gives {"vision.latent-size": 32}."""
     values: dict[str, Any] = {}
     for key, value in content.items():
         name = f"{prefix}{key}".replace("_", "-")
@@ -126,7 +127,7 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def digests(paths: Iterable[Path]) -> tuple[str, dict[str, str]]:
-    """SHA-256 of the content and names of some files and folders: of all together, and of each."""
+    """SHA-256 of the names and contents of files and folders: of all together, and of each by its name."""
     total, parts = hashlib.sha256(), {}
     for path in paths:
         part = hashlib.sha256()
@@ -143,7 +144,7 @@ def digests(paths: Iterable[Path]) -> tuple[str, dict[str, str]]:
 
 
 class Stopwatch:
-    """Seconds since the start, plus those of earlier processes; a thread notes them every few seconds."""
+    """Counts seconds, including those of earlier processes; a thread saves them every few seconds."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._started = path, time.monotonic()
@@ -162,12 +163,12 @@ class Stopwatch:
             self._note()
 
     def _note(self) -> None:
-        # When it cannot be written, the stage itself meets the same trouble and says so.
+        # If the file cannot be written, the stage itself has the same problem and reports it.
         with contextlib.suppress(UserError, OSError):
             write_json(self._path, {"seconds": self.seconds})
 
     def stop(self) -> None:
-        """End the thread and note the time."""
+        """End the thread and save the seconds."""
         self._stop.set()
         self._thread.join()
         if self._path.parent.is_dir():
@@ -175,7 +176,7 @@ class Stopwatch:
 
 
 def _noted(path: Path) -> float:
-    """The seconds of earlier processes; a damaged note costs them and nothing else."""
+    """The seconds of earlier processes; 0 if the file is missing or damaged."""
     try:
         return float(read_json(path)["seconds"])
     except (UserError, KeyError, TypeError, ValueError):

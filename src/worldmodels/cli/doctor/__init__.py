@@ -1,7 +1,7 @@
 """``worldmodels doctor``: what works on this machine, what does not, what to install, and which worlds are ready.
 
-Every check really does the thing that it reports: it steps a world, writes a film, loads an agent. One that fails is a
-row that says what to do, and never a traceback.
+Every check does what it reports: it steps a world, writes a video, or loads an agent. A check that fails gives a row
+that says what to do, and never a traceback.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from worldmodels.cli.doctor import machine, worlds
 from worldmodels.cli.doctor.rows import Check, Row
 
 _WIDTH = 30
-"""Columns of what was looked at."""
+"""Width of the names of the checks, in characters."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a world can be trained and scored here, and that in one line."""
+    """Whether a world can be trained and scored here, and a line of text about it."""
 
     trainable: bool
     text: str
 
 
 def checks() -> list[Check]:
-    """All checks, those that are quick first."""
+    """All checks, the fast ones first."""
     return [
         Check("python", machine.python, needed=True),
         Check("cores", machine.cores),
@@ -37,8 +37,8 @@ def checks() -> list[Check]:
         Check("processor", machine.processor),
         Check("gpu", machine.gpu),
         Check("zarr with zstd", machine.storage, needed=True),
-        Check("mp4 films", lambda: machine.film("mp4", "pip install imageio-ffmpeg")),
-        Check("gif films", lambda: machine.film("gif", "pip install imageio pillow")),
+        Check("mp4 videos", lambda: machine.film("mp4", "pip install imageio-ffmpeg")),
+        Check("gif videos", lambda: machine.film("gif", "pip install imageio pillow")),
         Check("window", machine.window),
         Check("shipped agents", machine.agents),
         Check("libraries of the worlds", worlds.world_libraries),
@@ -47,15 +47,15 @@ def checks() -> list[Check]:
 
 
 def report() -> Iterator[Row]:
-    """All rows as they come, the first at once; the last takes some ten seconds. Raises nothing."""
+    """All rows, as soon as their checks have finished; the last take some ten seconds. Raises nothing."""
     for check in checks():
         yield from check.guarded()
 
 
 def main() -> int:
-    """Print rows as they come, then a verdict on each world.
+    """Print all rows as soon as they are known, then a verdict on each world.
 
-    1 if something that all training needs is broken, or no world can be trained, else 0.
+    Returns 1 if something that all training needs is broken, or if no world can be trained, else 0.
     """
     from rich.console import Console
     from rich.text import Text
@@ -83,12 +83,12 @@ def main() -> int:
 
 
 def verdicts_of(rows: Iterable[Row]) -> list[Verdict]:
-    """A verdict on every world that rows are about: trainable if the backend works on which scores count."""
+    """A verdict on every world in the rows, which is trainable if its reference backend works."""
     by_task: dict[str, list[Row]] = {}
     for row in rows:
         if row.task:
             by_task.setdefault(row.task, []).append(row)
-    return [_verdict(task, some) for task, some in by_task.items()]
+    return [_verdict(task, task_rows) for task, task_rows in by_task.items()]
 
 
 def _verdict(task: str, rows: list[Row]) -> Verdict:
@@ -104,7 +104,7 @@ def _verdict(task: str, rows: list[Row]) -> Verdict:
 
 @contextlib.contextmanager
 def _interrupted_at_once() -> Iterator[None]:
-    """Inside, Ctrl-C and termination end the work where it is: there is nothing to save."""
+    """Inside the block, SIGINT and SIGTERM end the process at once, because there is nothing to save."""
 
     def terminated(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, libraries, films, a window, the shipped agents."""
+"""Checks of this machine: cores, memory, disk, libraries, videos, windows and the shipped agents."""
 
 import os
 import platform
@@ -14,13 +14,13 @@ from worldmodels.cli.doctor.trials import one_line, tried
 from worldmodels.cli.doctor.worlds import install
 
 _ROOM_GB = 5.0
-"""Disk that a standard run with its episodes fits into."""
+"""Disk space that is enough for a standard run with its episodes."""
 _MEMORY_GB = 4.0
-"""Memory that training fits into with everything around it."""
+"""Memory that is enough for training, with the operating system and other programs."""
 _NEEDED = ("torch", "gymnasium", "numpy", "zarr", "safetensors", "cma", "tensorboard", "matplotlib")
 """Libraries without which nothing can be trained."""
 _FILMS = {"imageio": "imageio", "imageio_ffmpeg": "imageio-ffmpeg"}
-"""Modules that only films need, and what brings them."""
+"""Modules that only videos need, and the packages that contain them."""
 
 _TRY_WINDOW = """
 import pygame
@@ -31,29 +31,29 @@ pygame.display.quit()
 
 
 def python() -> Iterator[Row]:
-    """Its version and the system."""
+    """The version of Python, and the operating system."""
     new_enough = sys.version_info >= (3, 11)
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Row("python", new_enough, found, "install Python 3.11 or newer", needed=True)
 
 
 def cores() -> Iterator[Row]:
-    """Those that this process may use."""
+    """The CPU cores that this process may use."""
     from worldmodels.core.cores import usable_cores
 
     yield Row("cores", True, f"{usable_cores()} usable of {os.cpu_count()}")
 
 
 def memory() -> Iterator[Row]:
-    """That which this process may use."""
+    """The memory that this process may use."""
     gigabytes = _memory_bytes() / 1e9
     found = f"{gigabytes:.1f} GB" if gigabytes else "unknown on this system"
-    fix = f"training wants {_MEMORY_GB:.0f} GB; close other programs"
+    fix = f"training needs {_MEMORY_GB:.0f} GB; close other programs"
     yield Row("memory", not gigabytes or gigabytes >= _MEMORY_GB, found, fix)
 
 
 def _memory_bytes() -> int:
-    """Memory that this process may use, containers counted; 0 where the system does not tell."""
+    """Memory that this process may use, in bytes, limited by its container; 0 if the system does not tell."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -66,14 +66,14 @@ def _memory_bytes() -> int:
 
 
 def disk() -> Iterator[Row]:
-    """Room where a run would be written."""
+    """Free space on the disk of the current directory."""
     gigabytes = shutil.disk_usage(Path.cwd()).free / 1e9
     fix = f"a run needs about {_ROOM_GB:.0f} GB; free some, or put the run elsewhere with --run DIR"
     yield Row("disk", gigabytes >= _ROOM_GB, f"{gigabytes:.1f} GB free here", fix)
 
 
 def libraries() -> Iterator[Row]:
-    """Those without which nothing can be trained, and those that films need."""
+    """The libraries without which nothing can be trained, and those that videos need."""
     for module in _NEEDED:
         yield library(module, REINSTALL, needed=True)
     for module, distribution in _FILMS.items():
@@ -81,7 +81,7 @@ def libraries() -> Iterator[Row]:
 
 
 def processor() -> Iterator[Row]:
-    """What it computes with."""
+    """The vector instructions of the CPU, and whether it has bfloat16 instructions."""
     import torch
 
     from worldmodels.core.device import fast_bfloat16
@@ -91,7 +91,7 @@ def processor() -> Iterator[Row]:
 
 
 def gpu() -> Iterator[Row]:
-    """The first one, or whether there is one that PyTorch cannot use."""
+    """The first GPU, or whether there is one that PyTorch cannot use."""
     import torch
 
     if torch.cuda.is_available():
@@ -119,12 +119,12 @@ def storage() -> Iterator[Row]:
         )
         array[:] = frames
         same = np.array_equal(np.asarray(array[:]), frames)
-    found = "what was written came back" if same else "what came back is not what was written"
+    found = "wrote an array and read it back" if same else "read back another array than was written"
     yield Row("zarr with zstd", same, found, "pip install --force-reinstall zarr numcodecs", needed=True)
 
 
 def film(kind: str, install: str) -> Iterator[Row]:
-    """Write eight frames as a film and count what comes back."""
+    """Write a video of eight frames, read it back and count the frames."""
     try:
         import imageio.v2 as imageio
         import numpy as np
@@ -135,13 +135,13 @@ def film(kind: str, install: str) -> Iterator[Row]:
             imageio.mimwrite(path, frames)  # type: ignore[arg-type]
             count = len(imageio.mimread(path))
     except Exception as error:  # codecs fail in every way there is
-        yield Row(f"{kind} films", False, one_line(error), install)
+        yield Row(f"{kind} videos", False, one_line(error), install)
     else:
-        yield Row(f"{kind} films", count == len(frames), f"wrote {len(frames)} frames, read {count}", install)
+        yield Row(f"{kind} videos", count == len(frames), f"wrote {len(frames)} frames, read {count}", install)
 
 
 def window() -> Iterator[Row]:
-    """Open a window, where there is a display."""
+    """Open a window, if there is a display."""
     fix = "only `play` needs a window: run it on a desktop, through ssh -X, or under xvfb-run"
     on_x = sys.platform not in ("darwin", "win32")
     if on_x and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -161,7 +161,7 @@ def agents() -> Iterator[Row]:
     for name in names:
         try:
             load_agent(name)
-        except Exception as error:  # a damaged file is a row, whatever the reader made of it
+        except Exception as error:  # a damaged file gives a row, whatever error it causes
             reinstall = "pip install --force-reinstall --no-deps worldmodels"
             yield Row(f"agent {name}", False, one_line(error), reinstall)
         else:

@@ -1,4 +1,4 @@
-"""The rows of the doctor's report, and checks that give them whatever breaks."""
+"""The rows of the doctor's report, and checks, which give rows even if they fail."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from importlib import import_module, metadata
 from worldmodels.cli.doctor.trials import one_line
 
 REINSTALL = 'pip install "worldmodels[all]"'
-"""What repairs most."""
+"""The command that repairs most problems."""
 
 
 @dataclass(frozen=True)
@@ -16,33 +16,33 @@ class Row:
     """One line of the report."""
 
     what: str
-    """What was looked at."""
+    """What was checked."""
     works: bool
     """Whether it works."""
     found: str
     """What was found, or what went wrong, in one line."""
     fix: str = ""
-    """What to do when it does not work."""
+    """What to do if it does not work."""
     needed: bool = False
     """Whether nothing can be trained without it."""
     task: str = ""
-    """The world that it is about."""
+    """The task that was checked, if the row is about one."""
     backend: str = ""
-    """The backend of that world that it is about."""
+    """The backend of the task that was checked."""
     reference: bool = False
-    """Whether that is the one on which scores count, without which there is no training."""
+    """Whether this is the task's reference backend, without which it cannot be trained and scored."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something to look at, as ``rows()``; ``needed``: whether nothing can be trained if the check itself breaks."""
+    """A check. rows: returns its rows; needed: whether nothing can be trained if the check itself fails."""
 
     name: str
     rows: Callable[[], Iterable[Row]]
     needed: bool = False
 
     def guarded(self) -> Iterator[Row]:
-        """Its rows as they come; one more if it breaks."""
+        """The rows of the check, and a row about the error if it raises one."""
         try:
             yield from self.rows()
         except Exception as error:  # a report about a broken machine must survive every breakage
@@ -50,7 +50,7 @@ class Check:
 
 
 def library(module: str, fix: str, needed: bool = False) -> Row:
-    """Import a module; what was found is its version."""
+    """Import a module; the row says its version, or the error."""
     try:
         import_module(module)
     except Exception as error:  # a broken binary raises much more than ImportError
@@ -64,5 +64,5 @@ def library(module: str, fix: str, needed: bool = False) -> Row:
 
 @cache
 def _distributions() -> dict[str, list[str]]:
-    """What brings each module."""
+    """The installed distributions that contain each module."""
     return dict(metadata.packages_distributions())

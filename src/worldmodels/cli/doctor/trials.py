@@ -1,4 +1,4 @@
-"""Python programs in processes of their own, so that a library that crashes or hangs costs no more than a trial."""
+"""Python programs that are run in separate processes, so that a library that crashes or hangs affects only a trial."""
 
 import subprocess
 import sys
@@ -8,19 +8,19 @@ from collections.abc import Generator, Sequence
 from worldmodels.core.cores import usable_cores
 
 _SECONDS = 120.0
-"""How long a trial may take."""
+"""Time limit of a trial."""
 
 
 def tried(program: str, *arguments: str) -> tuple[bool, str]:
-    """Run a Python program: whether it ended well, and the last line that it wrote."""
+    """Run a Python program; returns whether it succeeded, and the last line of its output or errors."""
     (outcome,) = all_tried(program, [arguments])
     return outcome
 
 
 def all_tried(program: str, arguments: Sequence[Sequence[str]]) -> Generator[tuple[bool, str], None, None]:
-    """Outcomes of a program with each of some arguments, in their order; as many run at a time as there are cores.
+    """The outcomes of a program for several arguments, in their order; one process per core runs at a time.
 
-    Whoever stops asking, by an interruption for example, ends those that are still running.
+    Closing the generator kills the processes that are still running.
     """
     waiting, running = deque(arguments), deque[subprocess.Popen[str] | OSError]()
     try:
@@ -50,19 +50,19 @@ def _outcome(process: "subprocess.Popen[str] | OSError") -> tuple[bool, str]:
     if isinstance(process, OSError):
         return False, one_line(process)
     try:
-        written, complaint = process.communicate(timeout=_SECONDS)
+        output, errors = process.communicate(timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return False, f"hung: no end after {_SECONDS:g} s"
+        return False, f"did not end within {_SECONDS:g} s"
     if process.returncode < 0:
         return False, f"crashed with signal {-process.returncode}"
     works = process.returncode == 0
-    lines = (written if works else complaint).strip().splitlines()
+    lines = (output if works else errors).strip().splitlines()
     return works, lines[-1] if lines else f"ended with code {process.returncode}"
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line."""
+    """The type and the last line of an error."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

@@ -1,4 +1,4 @@
-"""Which worlds can be built and stepped here."""
+"""Checks which worlds can be built and stepped on this machine."""
 
 import contextlib
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ except UserError as error:
 assert first.shape == after.shape and first.any(), "the world drew nothing"
 print("drew", "x".join(map(str, first.shape[1:])), "and took a step")
 """
-_BROKEN = "repair what is broken above, or reinstall the package that brings this world"
+_BROKEN = "repair the problems above, or reinstall the package that contains this world"
 
 
 def world_libraries() -> Iterator[Row]:
-    """The libraries that worlds ask for, each once."""
+    """The libraries that the worlds need, each once."""
     wanted: dict[str, str] = {}
     for task in _tasks():
         if not isinstance(task, Row):
@@ -43,7 +43,7 @@ def world_libraries() -> Iterator[Row]:
 
 
 def worlds() -> Iterator[Row]:
-    """Every world on every backend, which is built and stepped once."""
+    """Every world on every backend: it is built and stepped once."""
     rows = [row for task in _tasks() for row in ([task] if isinstance(task, Row) else _untried(task))]
     trials = all_tried(_TRY_WORLD, [(row.task, row.backend) for row in rows if row.works])
     with contextlib.closing(trials):
@@ -53,18 +53,18 @@ def worlds() -> Iterator[Row]:
 
 
 def _tasks() -> "Iterator[Task | Row]":
-    """Every world that is known, or a row about one that cannot be imported."""
+    """Every registered task, or a row about it if it cannot be imported."""
     from worldmodels.tasks import get_task, task_names
 
     for name in task_names():
         try:
             yield get_task(name)
-        except Exception as error:  # other packages bring worlds too
+        except Exception as error:  # tasks also come from other packages
             yield Row(name, False, one_line(error), _BROKEN, task=name, reference=True)
 
 
 def _untried(task: "Task") -> Iterator[Row]:
-    """A row for each backend of a world that may work, and for those that lack a library."""
+    """A row for each backend of a task, before its trial; ``works`` says whether all of its libraries are installed."""
     for backend, world in task.worlds.items():
         modules, extra = needs(world)
         missing = [module for module in modules if find_spec(module) is None]
@@ -78,7 +78,7 @@ def _untried(task: "Task") -> Iterator[Row]:
 
 
 def needs(world: "World") -> tuple[tuple[str, ...], str]:
-    """The modules that a backend needs, and the extra of this package that brings them."""
+    """The modules that a backend needs, and the extra of this package that installs them."""
     from worldmodels.tasks.base import EnvPoolWorld, ProcessWorld
 
     if isinstance(world, EnvPoolWorld):
@@ -87,7 +87,7 @@ def needs(world: "World") -> tuple[tuple[str, ...], str]:
 
 
 def install(extra: str) -> str:
-    """How to install an extra of this package, and what it does not bring here."""
+    """How to install an extra of this package, and which of its libraries are not available on this system."""
     from packaging.requirements import Requirement
 
     lacking = []

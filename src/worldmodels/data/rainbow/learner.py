@@ -154,7 +154,7 @@ class Learner:
                 self._algorithm.update(self._replay, settings.batch)
 
     def save(self, path: Path) -> None:
-        """Save weights, Adam's moments and replay priorities. Raises :class:`UserError` for weights that are not finite."""
+        """Save weights, Adam's moments and replay priorities. Raises :class:`UserError` if weights are not finite."""
         weights = self._weights()
         if not all(value.isfinite().all() for value in weights.values()):
             raise UserError("rainbow learnt weights that are not finite; choose another --policy or another --seed")

@@ -35,7 +35,10 @@ class Frames:
 
 @dataclass(frozen=True)
 class Transitions:
-    """frames (n,): number of the frame before each action, the frame after it being the next; actions, rewards, ended (n,)."""
+    """n transitions: frames, actions, rewards and ended, each (n,).
+
+    frames: numbers of the frames before the actions; the frame after an action has the next number.
+    """
 
     frames: np.ndarray
     actions: np.ndarray

@@ -1,1 +1,1 @@
-"""What makes dreams fast: random numbers computed on the device, and CUDA graphs."""
+"""Parts that make dreams fast: random numbers that are computed on the device, and CUDA graphs."""

@@ -1,4 +1,4 @@
-"""Random numbers computed where the dream is, each from its seed, its step and its place alone."""
+"""Counter-based random numbers, computed on the dream's device from seed, step and position alone."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _STEPS, _BEGINNING = 0, 1
-"""What numbers are for: steps, or the moment at which a dream begins."""
+"""The purpose of random numbers: the steps of a dream, or its start."""
 _CHUNK = 32
-"""Steps computed at a time: a few hundred small operations cost about as much for one step as for many."""
+"""Steps computed at a time, because the few hundred small operations take as long for one step as for many."""
 _AT_ONCE = 1 << 16
-"""Most steps of all seeds together that are computed at a time, which bounds the memory that it takes."""
+"""Maximum of seeds times steps that are computed at a time, to limit the memory."""
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -26,7 +26,8 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
-    Every tensor is int64 and holds words in [0, 2**32); counter and key broadcast.
+    Returns four random words for every counter and key, which are broadcast. All tensors are int64 and hold words in
+    [0, 2**32).
     """
     a, b, c, d = counter
     low, high = key
@@ -40,7 +41,7 @@ def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
 
 
 def uniforms(words: Tensor) -> Tensor:
-    """Multiples of 2**-24 in [0, 1), float32, from words."""
+    """Uniform float32 numbers in [0, 1), multiples of 2**-24, from words."""
     return (words >> 8).float() * 2.0**-24
 
 
@@ -53,11 +54,11 @@ def normals(words: Tensor) -> Tensor:
 
 
 class CounterBasedStreams:
-    """As :class:`~worldmodels.dream.fast.streams.NumpyStreams`, but nothing is drawn, copied or waited for.
+    """Random streams as in :class:`~worldmodels.dream.fast.streams.NumpyStreams`, but computed on the device.
 
-    The numbers are others.
-    The state is a seed and a number of steps per stream, on the device, so that :meth:`ahead` can be part of a CUDA
-    graph: replaying it goes on with the next steps.
+    They need no copies and no synchronisation, and give other numbers for the same seeds. The state of a stream is its
+    seed and its number of steps, on the device, so that :meth:`ahead` can be part of a CUDA graph: every replay
+    continues with the next steps.
     """
 
     def __init__(self, seeds: Sequence[int], latent_size: int, device: torch.device, shared: bool = False) -> None:
@@ -72,11 +73,11 @@ class CounterBasedStreams:
         self._ready: list[Numbers] = []
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """What :meth:`ahead` reads and moves on."""
+        """The tensors that :meth:`ahead` reads and updates."""
         return (self._seeds, self._done) if self._rows is None else (self._seeds, self._done, self._rows)
 
     def start(self, starts: int) -> tuple[Tensor, Tensor]:
-        """Which of ``starts`` recorded moments each row starts from, (N,), and standard normal numbers (N, Z)."""
+        """The index (N,) of each row's start among ``starts`` recorded moments, and standard normal numbers (N, Z)."""
         which, normal = self._beginning(self._seeds, starts)
         return (which, normal) if self._rows is None else (which[self._rows], normal[self._rows])
 
@@ -85,7 +86,7 @@ class CounterBasedStreams:
         return words[:, 0] * starts >> 32, normals(words[:, 1:])[:, : self._latent_size]
 
     def replace(self, rows: Sequence[int], seeds: Sequence[int], starts: int) -> tuple[Tensor, Tensor]:
-        """Give some rows new streams, from their beginning; what :meth:`start` would have said of them."""
+        """Give ``rows`` new streams with these seeds; returns what :meth:`start` returns, for these rows."""
         assert self._rows is None, "rows that share streams are not restarted"
         self._done -= self._taken_back()
         places = torch.tensor(rows, dtype=torch.int64, device=self._seeds.device)
@@ -100,7 +101,7 @@ class CounterBasedStreams:
         return self._ready.pop(0)
 
     def _taken_back(self) -> int:
-        """How many steps were computed that have not come yet; they are forgotten."""
+        """Discard the steps that were computed but not used yet, and return their number."""
         steps, self._ready = len(self._ready), []
         return steps
 
@@ -123,12 +124,12 @@ class CounterBasedStreams:
 
     @property
     def _even(self) -> int:
-        """Words for the normal numbers of one step, which come in pairs."""
+        """Number of words for the normal numbers of one step, which are computed in pairs."""
         return self._latent_size + self._latent_size % 2
 
     @staticmethod
     def _words(seeds: Tensor, number: Tensor, purpose: int, count: int) -> Tensor:
-        """Words (..., S, count) for seeds (S,) and numbers of steps (..., S)."""
+        """Random words (..., S, count) for seeds (S,) and the indices (..., S) of their steps."""
         number = number[..., None]
         blocks = torch.arange(-(-count // 4), device=seeds.device)
         counter = (blocks, number & _WORD, torch.full_like(number, purpose), torch.zeros_like(number))
@@ -136,7 +137,7 @@ class CounterBasedStreams:
         return torch.stack(words, dim=-1).flatten(-2)[..., :count]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with the rows ``rows`` (n,) only; streams that are shared are all kept, so that shapes stay."""
+        """Continue with the rows ``rows`` (n,) only; shared streams are all kept, so that shapes do not change."""
         self._done = self._done - self._taken_back()
         if self._rows is None:
             self._seeds, self._done = self._seeds[rows], self._done[rows]

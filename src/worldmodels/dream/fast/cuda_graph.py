@@ -1,4 +1,4 @@
-"""Work on a GPU that is recorded once and replayed: no launch and no line of Python for each of its operations."""
+"""CUDA graphs: GPU work that is recorded once and replayed, without Python and launch costs for each operation."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ from worldmodels.core.events import say
 
 
 class CudaGraph:
-    """Call it with ``work``, which changes tensors in place: a GPU does it as a CUDA graph, others call it.
+    """Runs ``work``, a function that changes tensors in place: on a GPU as a CUDA graph, elsewhere as a plain call.
 
-    ``work`` is the same every time: it reads and writes the same tensors, asks the device for no value, copies nothing
-    from the CPU and has shapes that depend on no value. The first call on a GPU is ordinary work on a stream of its
-    own, in which libraries set themselves up (as PyTorch asks for); the second one records. Where recording fails, one
-    line says so and the work is done operation by operation, with the same results.
+    ``work`` must do the same every time: it reads and writes the same tensors, reads no value back from the device,
+    copies nothing from the CPU, and no shape depends on a value. The first call on a GPU runs normally on a side
+    stream, the warm-up that PyTorch requires; the second call records the graph. If that fails, a warning is shown and
+    the work is always run operation by operation, with the same results.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,7 +22,7 @@ class CudaGraph:
         self._warm, self._fails = False, False
 
     def __call__(self, work: Callable[[], object]) -> None:
-        """Do the work once."""
+        """Run the work once."""
         if self._device.type != "cuda" or self._fails:
             work()
             return
@@ -48,7 +48,7 @@ class CudaGraph:
     def _record(self, work: Callable[[], object]) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
-            # The outer context brings the stream back where the inner one, failing, does not.
+            # The outer context restores the current stream, which the inner one does not do when it fails.
             with (
                 torch.cuda.stream(torch.cuda.current_stream()),
                 torch.cuda.graph(graph, capture_error_mode="thread_local"),

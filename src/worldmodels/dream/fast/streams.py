@@ -1,4 +1,4 @@
-"""Random numbers that belong to a dream's seed: the same ones in whatever batch and beside whatever it is dreamt."""
+"""Random streams of dreams: the numbers of a dream depend on its seed alone, not on the batch that it is part of."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -10,21 +10,24 @@ from torch import Tensor
 from worldmodels.core.seeds import Stream
 
 Numbers = tuple[Tensor, Tensor, Tensor]
-"""Of one step: uniform (N, Z) in [0, 1) and standard normal (N, Z) for the next z, uniform (N,) for the end."""
+"""Random numbers of one step: uniform (N, Z) and standard normal (N, Z) for the next z, uniform (N,) for the end.
+
+Uniform numbers are in [0, 1).
+"""
 
 _CHUNK = 32
-"""Steps drawn at a time, since asking each stream for a few numbers would take longer than drawing them."""
+"""Steps drawn at a time, because calling every stream for a few numbers takes longer than drawing them."""
 
 
 class Noise(Protocol):
-    """Random numbers of N rows: drawn ahead by NumPy, or computed on the device (``counter_based.py``)."""
+    """Random streams of N rows: drawn by NumPy, or computed on the device (``counter_based.py``)."""
 
     def start(self, starts: int) -> tuple[Tensor, Tensor]:
-        """Which of ``starts`` recorded moments each row starts from, (N,), and standard normal numbers (N, Z)."""
+        """The index (N,) of each row's start among ``starts`` recorded moments, and standard normal numbers (N, Z)."""
         ...
 
     def replace(self, rows: Sequence[int], seeds: Sequence[int], starts: int) -> tuple[Tensor, Tensor]:
-        """Give some rows new seeds, from their beginning; what :meth:`start` would have said of them."""
+        """Give ``rows`` new streams with these seeds; returns what :meth:`start` returns, for these rows."""
         ...
 
     def next(self) -> Numbers:
@@ -36,12 +39,15 @@ class Noise(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with the rows ``rows`` (n,) only."""
+        """Continue with the rows ``rows`` (n,) only."""
         ...
 
 
 class _SeedStream:
-    """The numbers of one seed; uniform and normal ones come separately, so that they can be drawn in any portions."""
+    """The random stream of one seed, with separate generators for uniform and normal numbers.
+
+    Each kind can therefore be drawn in portions of any size.
+    """
 
     def __init__(self, seed: int) -> None:
         self.uniform, self.normal = (
@@ -50,9 +56,9 @@ class _SeedStream:
 
 
 class NumpyStreams:
-    """One stream per row, or, ``shared``, one per distinct seed.
+    """One stream per row or, if ``shared``, one per distinct seed.
 
-    Candidates that dream the same dreams share the cost of drawing them, and differ only in what they do.
+    Candidates with the same seeds then get the same random numbers, which are drawn only once.
     """
 
     def __init__(self, seeds: Sequence[int], latent_size: int, device: torch.device, shared: bool = False) -> None:
@@ -66,7 +72,7 @@ class NumpyStreams:
         self._normal = np.empty((_CHUNK, len(chosen), latent_size), np.float32)
 
     def start(self, starts: int) -> tuple[Tensor, Tensor]:
-        """Which of ``starts`` recorded moments each row starts from, (N,), and standard normal numbers (N, Z)."""
+        """The index (N,) of each row's start among ``starts`` recorded moments, and standard normal numbers (N, Z)."""
         which, normal = self._beginning(self._streams, starts)
         return (which, normal) if self._rows is None else (which[self._rows], normal[self._rows])
 
@@ -76,14 +82,14 @@ class NumpyStreams:
         return torch.from_numpy(which).to(self._device), torch.from_numpy(normal).to(self._device)
 
     def replace(self, rows: Sequence[int], seeds: Sequence[int], starts: int) -> tuple[Tensor, Tensor]:
-        """Give some rows new streams, from their beginning; what :meth:`start` would have said of them."""
+        """Give ``rows`` new streams with these seeds; returns what :meth:`start` returns, for these rows."""
         assert self._rows is None, "rows that share streams are not restarted"
         fresh = [_SeedStream(seed) for seed in seeds]
         which, normal = self._beginning(fresh, starts)
         position = self._step % _CHUNK
         for row, stream in zip(rows, fresh, strict=True):
             self._streams[row] = stream
-            if position:  # the others are in the middle of a chunk
+            if position:  # the other rows are in the middle of a chunk
                 self._draw(row, position)
         return which, normal
 
@@ -94,7 +100,7 @@ class NumpyStreams:
             for column in range(len(self._streams)):
                 self._draw(column, 0)
         self._step += 1
-        # Copied, since the next chunk is drawn into the same place.
+        # Copied, because the next chunk is drawn into the same buffer.
         uniform = torch.tensor(self._uniform[step], device=self._device)
         normal = torch.tensor(self._normal[step], device=self._device)
         if self._rows is not None:
@@ -112,7 +118,7 @@ class NumpyStreams:
         self._normal[position:, column] = stream.normal.standard_normal((steps, self._latent_size), dtype=np.float32)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with the rows ``rows`` (n,) only; streams that nobody needs any more are dropped."""
+        """Continue with the rows ``rows`` (n,) only; streams that no row uses any more are dropped."""
         if self._rows is None:
             kept = rows.cpu()
         else:
