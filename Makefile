@@ -1,5 +1,5 @@
 # make demo   from nothing to a driving agent       make test   all checks       make help   the rest
-# Needs python3 (3.11 or newer), make and a network. No other system package: the wheels bring their own libraries.
+# Needs python3 (3.11 or newer), make and a network connection, but no other system package: the wheels contain all libraries.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,16 +19,16 @@ help:
 
 env: $(READY)
 
-# The stamp is written last, so an installation that was cut short is started again.
+# The file $(READY) is written last, so that an interrupted installation is repeated.
 $(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install it (Debian, Ubuntu: sudo apt install python3 python3-venv) or say make PYTHON=/path/to/python3"; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: worldmodels needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; install a newer one and say, for example, make PYTHON=python3.12")'
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install it (Debian, Ubuntu: sudo apt install python3 python3-venv) or run make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: worldmodels needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}; install a newer one and run, for example, make PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot create environments; install its venv package (Debian, Ubuntu: sudo apt install python3-venv, or python3.N-venv for another Python) and run make again"; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@rm -f $(READY)
 	@echo "installing the pinned packages into $(VENV) (a few minutes the first time)"
-	@# torch and the build backend first: then nothing in the second step can choose another torch, and the package
-	@# itself is built with the pinned backend.
+	@# torch and the build backend first, so that the second step cannot choose another torch and builds the package
+	@# with the pinned backend.
 	@$(PIP) install --quiet -c constraints.txt torch hatchling editables
 	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	@touch $(READY)

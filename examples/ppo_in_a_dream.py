@@ -3,7 +3,7 @@
     pip install "worldmodels[rl,car]"
     python examples/ppo_in_a_dream.py --steps 500000
 
-V and M come with the agent; its C is not used. PPO sees what C would see (z and h), 64 dreams at a time.
+V and M are the agent's; its C is not used. PPO gets the inputs that C would get (z and h), from 64 dreams at a time.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from worldmodels.tasks.base import playing_of
 
 
 def main() -> None:
-    """Train, then play."""
+    """Train in dreams, then play in the real world."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agent", default="car-racing-dream", help="a shipped agent's name or the path of an agent")
-    parser.add_argument("--steps", type=int, default=500_000, help="dreamt steps of training")
-    parser.add_argument("--dream-length", type=int, default=300, help="longest dream")
-    parser.add_argument("--temperature", type=float, default=1.0, help="uncertainty of the dreams")
-    parser.add_argument("--episodes", type=int, default=10, help="real episodes that the result is scored on")
+    parser.add_argument("--steps", type=int, default=500_000, help="training steps in dreams")
+    parser.add_argument("--dream-length", type=int, default=300, help="longest dream, in steps")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the dreams; above 1 they are more uncertain")
+    parser.add_argument("--episodes", type=int, default=10, help="real episodes that are played after training")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
 
@@ -47,9 +47,9 @@ def main() -> None:
         returns.append(total)
         print(f"real episode {episode + 1}: {total:.1f}")
     world.close()
-    found = statistics(np.array(returns))
-    low, high = found["ci95"]
-    print(f"mean {found['mean']:.1f} over {len(returns)} real episodes, 95% interval {low:.1f} to {high:.1f}")
+    result = statistics(np.array(returns))
+    low, high = result["ci95"]
+    print(f"mean {result['mean']:.1f} over {len(returns)} real episodes, 95% interval {low:.1f} to {high:.1f}")
 
 
 if __name__ == "__main__":

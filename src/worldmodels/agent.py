@@ -176,7 +176,7 @@ class AgentPolicy:
         return action
 
     def _choose(self, inputs: Tensor, index: Tensor | None, observations: Observations) -> np.ndarray:
-        """Actions from the inputs (n, F) of C for the rows ``index`` (None: all), valid by the task's action mask."""
+        """Actions from the inputs (n, F) of C for the rows ``index`` (None: all), as the task's action mask allows."""
         task = self.agent.task
         control = self._controllers(inputs, index).cpu().numpy()
         mask = task.action_mask(observations.frames) if task.masked else None

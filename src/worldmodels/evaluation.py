@@ -91,7 +91,7 @@ def report(task: str, agent: str, backend: str, seeds: Sequence[int], returns: n
 
 
 def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print a table of results of :func:`report`, by the name of the policy."""
+    """Print a table of results; rows: what :func:`report` returned, by the name of the policy."""
     from rich.console import Console
     from rich.table import Table
 

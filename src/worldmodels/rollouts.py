@@ -29,8 +29,8 @@ class Observer(Protocol):
 class Rollouts:
     """The results of N episodes.
 
-    returns (N,) float64; lengths (N,) int64, in steps; terminated (N,) bool: whether the world ended the episode, and
-    not a limit.
+    returns (N,) float64; lengths (N,) int64, in steps; terminated (N,) bool: True if the world ended the episode, False
+    if a limit did.
     """
 
     returns: np.ndarray

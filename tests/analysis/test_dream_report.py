@@ -179,7 +179,7 @@ def test_controllers_are_evolved_as_the_phase_called_dream_says(tmp_path: Path) 
 
 
 def test_without_a_phase_called_dream_the_report_says_so_before_it_measures(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a phase called dream; these settings have real"):
+    with pytest.raises(UserError, match="a phase called dream, whose settings the report uses; phases: real"):
         measured(dreamer(), TINY, tmp_path, evolution=EvolutionConfig())
     assert not list(tmp_path.iterdir())
 

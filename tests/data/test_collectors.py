@@ -165,7 +165,7 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
         ("car-racing", "best-fit", "for car-racing; choose exploration, perturbed, random, a shipped agent or"),
         ("take-cover", "best-fit", "choose exploration, perturbed, random, rainbow, a shipped"),
         ("bin-packing", "car-racing", "expected an agent for bin-packing as policy, car-racing is one for car-racing"),
-        ("car-racing", "rainbow", "expected a world with numbered actions for the policy rainbow, car-racing has Box"),
+        ("car-racing", "rainbow", "expected a discrete action space for the policy rainbow, car-racing has Box"),
     ],
 )
 def test_a_policy_that_cannot_play_is_refused_in_one_line(task: str, policy: str, message: str) -> None:

@@ -311,7 +311,7 @@ class Lacking(Scripted):
 
 
 def test_missing_packages_and_unknown_ids_are_told_before_anything_starts() -> None:
-    with pytest.raises(UserError, match=r'scripted needs the missing no_such_thing; pip install "worldmodels\[car\]"'):
+    with pytest.raises(UserError, match=r'needs no_such_thing, not installed here; pip install "worldmodels\[car\]"'):
         make_envs(Lacking(), 1, "slow")
     for unknown in ("NoSuchWorld-v0", "no_such_module:World-v0", "not an id!"):
         with pytest.raises(UserError, match="unknown Gymnasium environment") as caught:

@@ -239,9 +239,9 @@ def test_killing_leaves_no_game_and_no_shared_memory(victim: str, tmp_path: Path
 
 def test_a_missing_vizdoom_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'missing vizdoom; pip install "worldmodels\[doom\]"'):
+    with pytest.raises(UserError, match=r'vizdoom, not installed here; pip install "worldmodels\[doom\]"'):
         make_envs(TASK, 1, "vizdoom")
-    with pytest.raises(UserError, match=r'it needs vizdoom; pip install "worldmodels\[doom\]"'):
+    with pytest.raises(UserError, match=r'TakeCover needs vizdoom; pip install "worldmodels\[doom\]"'):
         stock_env(TASK)
 
 

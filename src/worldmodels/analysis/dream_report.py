@@ -75,7 +75,7 @@ class DreamReport:
         """
         if self.config.generations and _PHASE not in self.evolution.phases:
             names = ", ".join(self.evolution.phases) or "none"
-            raise UserError(f"expected settings with a phase called {_PHASE}, to evolve controllers; they have {names}")
+            raise UserError(f"expected a phase called {_PHASE}, whose settings the report uses; phases: {names}")
         report: dict[str, Any] = {
             "task": self.agent.task.name,
             "prediction": self._part("prediction", self._prediction),

@@ -40,7 +40,10 @@ def _help() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit status. Errors are one line on stderr; WORLDMODELS_DEBUG=1 shows tracebacks."""
+    """Run one verb and return the exit status.
+
+    Errors are one line on stderr. With WORLDMODELS_DEBUG=1, unexpected errors are shown with their traceback.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     from worldmodels.core.errors import UsageError, UserError
 

@@ -32,7 +32,7 @@ class EvaluateOptions:
     seed: int = number(1, low=0)
     """Seed of the episodes, which are never used in training."""
     backend: str | None = text(None)
-    """Backend of the world (default: the task's reference backend, the one for scores)."""
+    """Backend of the world (default: the task's reference backend, on which scores are measured)."""
     num_envs: int | None = number(None, low=1)
     """Number of environments that are stepped together (default: the task's)."""
     steps: int = number(0, low=0)

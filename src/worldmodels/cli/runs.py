@@ -41,7 +41,7 @@ class RunOptions(Config):
     """Where episodes are played and fitness is measured; local means this machine."""
 
     def config(self) -> Config:
-        """The settings, without the options that do not affect the result."""
+        """The settings of the run, without the options run, device and executor."""
         return Config(**{item.name: getattr(self, item.name) for item in dataclasses.fields(Config)})
 
     def directory(self) -> Path:

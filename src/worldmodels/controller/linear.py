@@ -30,7 +30,7 @@ class LinearControllers:
         self._side_by_side = self.weights.permute(1, 0, 2).reshape(inputs, len(parameters) * controls)
 
     def __call__(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Controls (n, C) in [-1, 1] for inputs (n, F); input row i is for controller ``rows[i]``, of ``rows`` (n,).
+        """Controls (n, C) in [-1, 1] for inputs (n, F); row i is for controller ``rows[i]``, with ``rows`` (n,).
 
         ``rows`` None means one row for every controller, in order. A single controller (P = 1) is used for all rows.
         """

@@ -13,7 +13,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Started:
-    """Work has started. what: its name; total: its units; done: units that an earlier process finished."""
+    """Work has started. what: its name; total: number of units; done: units that an earlier process finished."""
 
     what: str
     total: int

@@ -45,7 +45,7 @@ class MetricsLog:
 
 
 class _Table:
-    """A CSV file, to which every row is written at once."""
+    """A CSV file, to which every row is written immediately."""
 
     def __init__(self, path: Path, columns: tuple[str, ...], resume_step: int) -> None:
         self._path, self._columns = path, columns
@@ -86,7 +86,7 @@ class _TensorBoard:
 
 
 class _Events:
-    """One event file of TensorBoard, to which every row is written at once.
+    """One event file of TensorBoard, to which every row is written immediately.
 
     TensorBoard's own writer buffers rows for minutes, and they are lost if the process is killed. It also writes from a
     background thread, where the error of a full disk cannot be caught.

@@ -95,11 +95,11 @@ def check_policy(task: Task, policy: str) -> None:
     if policy == "rainbow":
         if not isinstance(task.action_space, spaces.Discrete):
             raise UserError(
-                f"expected a world with numbered actions for the policy rainbow, {task.name} has {task.action_space}; "
+                f"expected a discrete action space for the policy rainbow, {task.name} has {task.action_space}; "
                 "choose another policy"
             )
         if importlib.util.find_spec("tianshou") is None:
-            raise UserError('the policy rainbow needs the missing tianshou; pip install "worldmodels[rl]"')
+            raise UserError('the policy rainbow needs tianshou, which is not installed; pip install "worldmodels[rl]"')
     if policy in COLLECTORS.names():
         return
     if policy not in shipped_agents() and not (policy and Path(policy).exists()):

@@ -17,9 +17,10 @@ class PhaseConfig:
     population: int = number(16, low=2)
     """Candidates per generation."""
     episodes: int = number(4, low=1)
-    """Episodes per candidate in the first generation. Every generation uses new episodes."""
+    """Episodes per candidate in the first generation. Every generation uses new episodes, apart from the fraction
+    hard_episode_fraction."""
     episodes_growth: float = number(0.0, low=0)
-    """Episodes added per generation, may be a fraction: later candidates differ less and need more episodes to be
+    """Episodes added per generation (may be a fraction): later candidates differ less and need more episodes to be
     ranked."""
     hard_episode_fraction: float = number(0.0, low=0, high=1)
     """Fraction of a generation's episodes that repeat those with the lowest returns in the previous generation; at

@@ -1,9 +1,9 @@
 """The search space of C: its weights along principal components of its inputs, instead of each weight by itself.
 
-The mean of h is far from zero, so that a random change of C's weights mostly adds a constant to its controls. A few
-dozen directions of the input space hold nearly all of the variance, of 288 in CarRacing. Relative to the mean and along
-the leading components, evolution searches about a hundred parameters instead of 867. C itself remains a linear map of
-its inputs.
+The mean of h is far from zero, so that a random change of C's weights mostly adds a constant to its controls. In
+CarRacing, a few dozen of the 288 directions of the input space hold nearly all of the variance. Relative to the mean
+and along the leading components, evolution searches about a hundred parameters instead of 867. C itself remains a
+linear map of its inputs.
 
 At first, mean and components are computed from recorded episodes. To finetune a C that already acts well, they are
 computed from episodes that it plays itself, because its inputs there are distributed differently.

@@ -54,7 +54,7 @@ def _check_packages(task: Task, world: ProcessWorld) -> None:
     missing = [package for package in world.requires if importlib.util.find_spec(package) is None]
     if missing:
         names = " and ".join(missing)
-        raise UserError(f'{task.name} needs the missing {names}; pip install "worldmodels[{world.extra}]"')
+        raise UserError(f'{task.name} needs {names}, not installed here; pip install "worldmodels[{world.extra}]"')
 
 
 class Environments:

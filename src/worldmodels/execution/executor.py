@@ -1,4 +1,4 @@
-"""Executors run the work of a run: fitness, recorded episodes and scores. A run makes one executor.
+"""Executors compute what a run needs: fitness, recorded episodes and scores. A run makes one executor.
 
 Work is divided into chunks. A chunk is a function that gets the environments that a worker keeps. Its shape and its
 seeds are fixed, so that its result depends neither on the worker nor on how often it is repeated.
@@ -27,7 +27,7 @@ class Executor(Protocol):
         ...
 
     def release(self) -> None:
-        """Close the environments that are kept for further chunks; for when no such chunks follow soon."""
+        """Close the environments that are kept for further chunks. Call it if no such chunks follow soon."""
         ...
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Playing and watching: viewers without a window, and the window that shows them."""
+"""Playing and watching: viewers, which have no window of their own, and the window that shows them."""

@@ -1,4 +1,4 @@
-"""Playing a world of numbered choices, each in your own time, beside a rule that plays the same episode."""
+"""Turn-based playing of a world with numbered choices, beside a rule that plays the same episode."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from worldmodels.agent import Agent
 
 _SHOWN_PER_SECOND = 30
-"""Keys and clicks are answered at this rate, however slow the automatic players are."""
+"""How often keys and clicks are handled, even if the automatic players choose less often."""
 _ROWS = np.arange(2)
 
 
 def viewer_of(task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> Viewer:
-    """The viewer with which people play the real world: on its board if it has one, else with held keys."""
+    """The viewer for playing the real world: a ChoiceViewer if the task has a board, else a WorldViewer."""
     kind = WorldViewer if playing_of(task).board() is None else ChoiceViewer
     return kind(task, seed, save, agent)
 
 
 def settled(typed: str, choices: int) -> bool:
-    """Whether no longer number below ``choices`` starts with what was typed, so that it needs no Enter."""
+    """Whether a typed number is complete without Enter: no longer number below ``choices`` starts with it."""
     return not any(number != typed and number.startswith(typed) for number in map(str, range(choices)))
 
 
 class ChoiceViewer(EpisodeViewer):
-    """Numbers and clicks choose; the agent or the task's first rule choose at the task's speed until you do again.
+    """A person chooses by typing numbers or clicking; until the next choice, the agent or the first rule can take over.
 
-    Arguments as of :class:`WorldViewer`, for a task whose people choose on a board.
+    These automatic players choose at the task's speed. The arguments are those of :class:`WorldViewer`. Raises
+    :class:`UserError` for a task without a board.
     """
 
     def __init__(self, task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> None:
@@ -45,7 +46,7 @@ class ChoiceViewer(EpisodeViewer):
         super().__init__(task, seed, save, agent, ScenePainter(board.size, message_line=True))
         self.board, self.rule_name = board, task.rules[0].replace("-", " ")
         self._rule_task, self._rule_for = task.rule(task.rules[0])
-        # Two copies of every episode as the rule sees it: in row 0 the person's choices are made, in row 1 the rule's.
+        # Two copies of every episode with the rule's observations: row 0 is the one that is shown, row 1 the rule's.
         self._both = make_envs(self._rule_task, 2, self._rule_task.reference_backend)
         self.typed, self.rule_acts = "", False
         self.hovered: int | None = None
@@ -56,17 +57,17 @@ class ChoiceViewer(EpisodeViewer):
 
     @property
     def frames_per_second(self) -> int:
-        """Faster than the world, because a person types."""
+        """At least 30, so that typing and clicking are answered quickly."""
         return max(_SHOWN_PER_SECOND, self.playing.frames_per_second)
 
     @property
     def player(self) -> str:
-        """Who chooses."""
+        """Who chooses: "agent", the name of the rule, or "you"."""
         return "agent" if self.agent_acts else self.rule_name if self.rule_acts else "you"
 
     @property
     def pointed(self) -> int | None:
-        """The choice that the person thinks of."""
+        """The choice that the typed number or the mouse points to."""
         return int(self.typed) if self.typed else self.hovered
 
     def _start(self) -> None:
@@ -81,24 +82,24 @@ class ChoiceViewer(EpisodeViewer):
         self.action_mask = np.ones(self.task.control_size, bool) if mask is None else mask[0]
 
     def press(self, key: str) -> None:
-        """A digit is typed, any other key is a command."""
+        """A key goes down: a digit is part of a number, any other key is a command."""
         if len(key) == 1 and key.isascii() and key.isdigit():
             self._type(key)
         else:
             self._command(key)
 
     def point(self, place: tuple[int, int]) -> None:
-        """The choice under the pointer is thought of."""
+        """The mouse moves to ``place``: point to the choice there."""
         self.hovered = self.board.choice_at(place)
 
     def click(self, place: tuple[int, int]) -> None:
-        """The choice under the pointer is made."""
+        """The person clicks at ``place``: make the choice there."""
         clicked = self.board.choice_at(place)
         if clicked is not None:
             self._choose(clicked)
 
     def lose_focus(self) -> None:
-        """Only the automatic players have to wait; a person chooses in their own time."""
+        """Pause the automatic players; without them the world waits for the person anyway."""
         self.paused = self.player != "you"
 
     def _type(self, digit: str) -> None:
@@ -110,7 +111,7 @@ class ChoiceViewer(EpisodeViewer):
             self._spare_enter = True
 
     def _command(self, key: str) -> None:
-        # Who is used to Enter after a number must not lose the episode where the number needed none.
+        # An Enter after a number that was complete without it must not start a new episode.
         spare, self._spare_enter = self._spare_enter and not self.over, False
         if key == "enter" and self.typed:
             self._choose(int(self.typed))
@@ -138,7 +139,7 @@ class ChoiceViewer(EpisodeViewer):
         self.typed, self.message, self.paused = "", "", False
 
     def _choose(self, choice: int) -> None:
-        """What a person chose; a choice that may not be made changes nothing but the message."""
+        """Make a person's choice, or say why it is not allowed; either way the person takes over."""
         if self.over:
             return
         self._hand_over(agent=False, rule=False)
@@ -150,19 +151,19 @@ class ChoiceViewer(EpisodeViewer):
             self._play(choice)
 
     def _tick(self) -> None:
-        """A choice of the automatic player, when it is time for one."""
+        """Let the automatic player choose, if it is time."""
         self._ticks += 1
         due = self._ticks % max(1, self.frames_per_second // self.playing.frames_per_second) == 0
         if due and self.player != "you":
             self._play(None)
 
     def _play(self, choice: int | None) -> None:
-        """Make a choice, that of the automatic player where it is None, while the rule makes its own beside it."""
-        ruled = self._rule.act(Observations(self._rule_task, self._states), _ROWS)
-        agents = self._agents_choice()
+        """Make ``choice``, or that of the automatic player if it is None; the rule makes its own choice in row 1."""
+        rule_choices = self._rule.act(Observations(self._rule_task, self._states), _ROWS)
+        agent_choice = self._agent_action()
         if choice is None:
-            choice = int(agents if self.agent_acts else ruled[0])
-        self._states, rewards, *_ = self._both.step(np.array([choice, ruled[1]]))
+            choice = int(agent_choice if self.agent_acts else rule_choices[0])
+        self._states, rewards, *_ = self._both.step(np.array([choice, rule_choices[1]]))
         self.rule_score += float(rewards[1])
         self._step(np.int64(choice))
 
@@ -174,7 +175,7 @@ class ChoiceViewer(EpisodeViewer):
         return (Panel(self._drawn[1]),)
 
     def message_line(self) -> str:
-        """What is typed, what went wrong, or whose turn it is."""
+        """The typed number, why a choice was not allowed, or whose turn it is."""
         if self.typed:
             return f"{self.typed}_   a second digit, or enter for {self.typed}"
         if self.message or self.over:
@@ -182,10 +183,10 @@ class ChoiceViewer(EpisodeViewer):
         return "your turn" if self.player == "you" else f"{self.player} chooses"
 
     def readings(self) -> dict[str, str]:
-        """Both scores, the step, what the world tells, and who chooses."""
-        known = {"score": f"{self.score:.0f}", self.rule_name: f"{self.rule_score:.0f}"}
+        """Both scores, the step, the values of the world, and who chooses."""
+        scores = {"score": f"{self.score:.0f}", self.rule_name: f"{self.rule_score:.0f}"}
         step = {"step": f"{self.step} / {self.task.max_steps}"}
-        return {**known, **step, **self.world_readings(), "player": self.player}
+        return {**scores, **step, **self.world_readings(), "player": self.player}
 
     def _banner(self) -> str | None:
         if not self.over:
@@ -201,6 +202,6 @@ class ChoiceViewer(EpisodeViewer):
         return f"0 to {choices - 1} or a click choose{enter}    {keys}"
 
     def close(self) -> None:
-        """End both worlds."""
+        """Close the environments."""
         super().close()
         self._both.close()

@@ -1,4 +1,4 @@
-"""Playing in the dream beside the real world: both get your keys, and you see how long the dream stays true."""
+"""Playing in a dream beside the real world: both get the same actions, which shows how long the dream is realistic."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 _PANEL = (600, 450)
 _FACTOR, _COLDEST, _HOTTEST = 1.15, 0.05, 4.0
-"""What a key does to the temperature, and its limits."""
+"""Factor by which a key changes the temperature, and the lowest and highest temperature."""
 
 
 def agent_that_dreams(task: Task, agent: "Agent | str | None", temperature: float) -> "Agent":
-    """The agent that is meant (as by :func:`agent_for`), if people can play in its dream at this temperature."""
+    """The agent of :func:`agent_for`, checked for playing in its dreams.
+
+    Raises :class:`UserError` for a task that is played on a board and for an agent that cannot dream so.
+    """
     if playing_of(task).board() is not None:
         raise UserError(
             f"{task.name} cannot be played by hand in its dream; dream record {task.name} shows the agent there"
@@ -33,10 +36,11 @@ def agent_that_dreams(task: Task, agent: "Agent | str | None", temperature: floa
 
 
 class DreamViewer(Viewer):
-    """The dream on the left, the real world on the right where it can be run here.
+    """The dream on the left, and on the right the real world, if it can be opened on this machine.
 
-    seed: of the first dream; agent: the one whose dream it is, itself or its name or path (None: the shipped one);
-    temperature: above 1 the dream is less certain than M is. Raises :class:`UserError` for an agent that cannot dream.
+    seed: of the first dream; agent: whose dream it is, or its name or path (None: the task's shipped agent);
+    temperature: above 1, dreams are more uncertain than M's predictions. Raises :class:`UserError` as
+    :func:`agent_that_dreams` does.
     """
 
     help = "arrow keys act    a agent    + - temperature    p pause    enter new dream    esc quit"
@@ -59,7 +63,7 @@ class DreamViewer(Viewer):
 
     @property
     def temperature(self) -> float:
-        """Of the dream."""
+        """The temperature of the dream."""
         return self.side_by_side.dreams.temperature
 
     def _command(self, key: str) -> None:
@@ -97,7 +101,7 @@ class DreamViewer(Viewer):
         return {"step": step, "temperature": f"{self.temperature:.2f}", "player": self.player}
 
     def close(self) -> None:
-        """End the real world."""
+        """Close the real environment."""
         if self.side_by_side.env is not None:
             with contextlib.suppress(Exception):
                 self.side_by_side.env.close()

@@ -1,4 +1,4 @@
-"""What a viewer shows, as plain data, and the picture that is made of it."""
+"""Scenes, which are what a viewer shows as plain data, and the painter that draws them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from worldmodels.core.theme import ACCENT, BACKGROUND, QUIET, TEXT, text_width, 
 
 _MARGIN, _HEAD = 24, 48
 _READINGS, _LINE = 56, 36
-"""Heights of the row of readings and of each row of text beneath it."""
+"""Heights in pixels of the row of readings and of each row of text beneath it."""
 _NAME_SIZE, _VALUE_SIZES = 18, ((28, 42), (24, 28), (20, 16), (16, 12), (13, 8))
-"""Letters of the readings: values, and the gaps behind them, are as large as lets all of them fit."""
+"""Text sizes of the readings: of names, and of values with the gap after them; the largest pair that fits is used."""
 _SMALLEST = 13
-"""Size below which letters cannot be read."""
+"""The smallest text size that can be read."""
 _BAND = 72
 """Height of the band on which the banner is written."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of the world: a picture (H, W, 3) uint8 and a line above it."""
+    """A picture (H, W, 3) uint8 with a line of text above it."""
 
     picture: np.ndarray
     caption: str = ""
@@ -33,10 +33,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a viewer shows at one moment.
+    """Everything that a viewer shows at one moment.
 
-    title: of the world; readings: pairs of name and value; message: what has just happened, perhaps nothing; help: what
-    the keys do; banner: why the world stands still, None while it does not.
+    title: of the world; readings: pairs of name and value; message: what has just happened, or empty; help: what the
+    keys do; banner: why the world is paused or over, None while it runs.
     """
 
     title: str
@@ -48,10 +48,10 @@ class Scene:
 
 
 class ScenePainter:
-    """Draws scenes of one viewer as pictures (H, W, 3) uint8 of one ``size`` (width, height).
+    """Draws the scenes of one viewer as pictures (H, W, 3) uint8, all of the same ``size`` (width, height).
 
-    panel: width and height of every panel; columns: how many stand side by side; captions: whether they have lines
-    above them; message_line: whether the message has a row of its own, instead of taking the place of the help.
+    panel: width and height of every panel; columns: how many are side by side; captions: whether panels have captions;
+    message_line: whether the message has its own row, instead of replacing the help.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class ScenePainter:
         foot = _READINGS + _LINE * (2 if message_line else 1)
         self.size = (columns * panel[0], self._head + panel[1] + foot)
         self._plain = np.array(Image.new("RGB", self.size, BACKGROUND))
-        self._room: dict[str, int] = {}
+        self._widths: dict[str, int] = {}
         self._strips: dict[str, tuple[Any, np.ndarray]] = {}
 
     def draw(self, scene: Scene) -> np.ndarray:
-        """The picture of a scene; it is the caller's own."""
+        """The picture of a scene, a new array."""
         picture = self._plain.copy()
         width, height = self._panel
         bottom = self._head + height
@@ -83,13 +83,13 @@ class ScenePainter:
         return picture
 
     def _strip(self, name: str, content: Any, write_on: Callable[[Image.Image, Any], None], height: int) -> np.ndarray:
-        """A row of text over the whole width, drawn again only when its content has changed."""
-        kept = self._strips.get(name)
-        if kept is None or kept[0] != content:
+        """A strip of text over the whole width, drawn again only when its content has changed."""
+        strip = self._strips.get(name)
+        if strip is None or strip[0] != content:
             image = Image.new("RGB", (self.size[0], height), BACKGROUND)
             write_on(image, content)
-            kept = self._strips[name] = content, np.asarray(image)
-        return kept[1]
+            strip = self._strips[name] = content, np.asarray(image)
+        return strip[1]
 
     def _write_captions(self, image: Image.Image, captions: tuple[str, ...]) -> None:
         for column, caption in enumerate(captions):
@@ -107,24 +107,24 @@ class ScenePainter:
             _write_line(image, line, _READINGS + 18 + row * _LINE, largest, color, width)
 
     def _write_readings(self, image: Image.Image, readings: tuple[tuple[str, str], ...]) -> None:
-        """Names and values from left to right, where they do not jump about as the values change."""
+        """Write names and values from left to right, at places that do not change with the length of the values."""
         for size, gap in _VALUE_SIZES:
-            rooms = [self._widened(name, value, size) + gap for name, value in readings]
-            if sum(rooms) - gap <= self.size[0] - 2 * _MARGIN:
+            widths = [self._width_of(name, value, size) + gap for name, value in readings]
+            if sum(widths) - gap <= self.size[0] - 2 * _MARGIN:
                 break
         left = _MARGIN
-        for (name, value), room in zip(readings, rooms, strict=True):
+        for (name, value), width in zip(readings, widths, strict=True):
             after = write(image, name, (left, 40), min(size, _NAME_SIZE), QUIET)
             write(image, value, (after + 8, 40), size, TEXT)
-            left += room
+            left += width
 
-    def _widened(self, name: str, value: str, size: int) -> int:
-        """Pixels for a reading: as many as it has ever needed."""
+    def _width_of(self, name: str, value: str, size: int) -> int:
+        """The width of a reading in pixels: the largest that it has needed so far."""
         key = f"{name} {size}"
         value_width = max(text_width(value, size), 3 * size // 2)
-        needed = text_width(name, min(size, _NAME_SIZE)) + 8 + value_width
-        self._room[key] = max(needed, self._room.get(key, 0))
-        return self._room[key]
+        width = text_width(name, min(size, _NAME_SIZE)) + 8 + value_width
+        self._widths[key] = max(width, self._widths.get(key, 0))
+        return self._widths[key]
 
     def _banner(self, behind: np.ndarray, text: str) -> Image.Image:
         image = Image.fromarray(behind)
@@ -135,7 +135,7 @@ class ScenePainter:
 
 
 def _write_line(image: Image.Image, line: str, base: int, size: int, color: str, width: int) -> None:
-    """A row of text, which is broken in two where it is too long: the end of an error says what to do."""
+    """Write a line, broken in two if it is too long, because the end of an error message says what to do."""
     if text_width(line, _SMALLEST) <= width:
         text, size = fitted(line, size, width)
         write(image, text, (_MARGIN, base), size, color)
@@ -149,7 +149,7 @@ def _write_line(image: Image.Image, line: str, base: int, size: int, color: str,
 
 @lru_cache(256)
 def fitted(text: str, size: int, width: int) -> tuple[str, int]:
-    """A line and its size in pixels, made smaller and at last cut so that it is at most ``width`` wide."""
+    """A line and its text size, reduced until the line is at most ``width`` pixels wide; then the line is cut."""
     while size > _SMALLEST and text_width(text, size) > width:
         size -= 1
     if text_width(text, size) > width:
@@ -160,13 +160,13 @@ def fitted(text: str, size: int, width: int) -> tuple[str, int]:
 
 
 def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture (H, W, 3) uint8 at ``size`` (width, height), smoothly.
+    """A picture (H, W, 3) uint8, resized to ``size`` (width, height) with an antialiased bilinear filter.
 
-    By PyTorch, which does this eight times as fast as Pillow where the colours of a pixel lie side by side.
+    PyTorch does this eight times as fast as Pillow if the colours of a pixel are adjacent in memory.
     """
     if picture.shape[:2] == size[::-1]:
         return picture
     image = torch.from_numpy(np.require(picture, requirements=["C", "W"])).unsqueeze(0).permute(0, 3, 1, 2)
-    larger = F.interpolate(image, size=size[::-1], mode="bilinear", antialias=True)
-    array: np.ndarray = larger[0].permute(1, 2, 0).numpy()
+    scaled = F.interpolate(image, size=size[::-1], mode="bilinear", antialias=True)
+    array: np.ndarray = scaled[0].permute(1, 2, 0).numpy()
     return array

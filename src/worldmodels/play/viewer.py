@@ -1,6 +1,6 @@
-"""Playing and watching without a window: keys go in by name, scenes and pictures come out.
+"""The base class of viewers, which get keys by name and return scenes and pictures.
 
-A window shows a viewer on a screen (``window.py``), a page can show the same one in a browser.
+A viewer has no window of its own: ``window.py`` shows it on a screen, and a web page could show it in a browser.
 """
 
 from abc import ABC, abstractmethod
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from worldmodels.agent import Agent
 
 ARROWS = ("left", "right", "up", "down")
-"""The keys that people hold; every other key does something once when it goes down."""
+"""The keys that are held; every other key acts once, when it goes down."""
 WORLD_PANEL = (900, 630)
 
 
 class Viewer(ABC):
-    """A session of one person with one world, or with its dream.
+    """A session in which one person plays or watches one world, or its dream.
 
-    Whoever shows it repeats, :attr:`frames_per_second` times a second and while it is :attr:`running`: tell it what the
-    person did, :meth:`advance` it, show its :meth:`picture` (or :meth:`scene`). At the end, :meth:`close` it.
-    Keys are called "left", "right", "up", "down", "enter", "escape", "backspace", "plus" and "minus"; letters and
-    digits are called what they are. Places are pixels of the picture, (x, y).
+    The code that shows a viewer does the following :attr:`frames_per_second` times per second, while the viewer is
+    :attr:`running`: pass on the person's keys and clicks, call :meth:`advance`, and show :meth:`picture` (or
+    :meth:`scene`). At the end it calls :meth:`close`. Names of keys are "left", "right", "up", "down", "enter",
+    "escape", "backspace", "plus", "minus", letters and digits. Places are pixels (x, y) of the picture.
     """
 
     help: str
@@ -42,7 +42,7 @@ class Viewer(ABC):
         self.agent_acts = False
         self.message = ""
         self.scores: list[float] = []
-        """Of every finished episode."""
+        """The score of every finished episode."""
         self.held: set[str] = set()
         """The arrow keys that are down."""
         self._word, self._painter = episode_word, painter
@@ -50,16 +50,16 @@ class Viewer(ABC):
 
     @property
     def frames_per_second(self) -> int:
-        """How often the viewer is to be advanced and shown."""
+        """How many times per second the viewer is to be advanced and shown."""
         return self.playing.frames_per_second
 
     @property
     def player(self) -> str:
-        """Who acts."""
+        """Who acts: "agent" or "you"."""
         return "agent" if self.agent_acts else "you"
 
     def press(self, key: str) -> None:
-        """A key goes down; while it is held down it is not pressed again."""
+        """A key goes down. A key that is held down is not pressed again until it is released."""
         if key in ARROWS:
             self.held.add(key)
         else:
@@ -70,20 +70,20 @@ class Viewer(ABC):
         self.held.discard(key)
 
     def point(self, place: tuple[int, int]) -> None:
-        """The pointer moves to ``place``; most viewers do not care."""
+        """The mouse moves to ``place``; most viewers ignore it."""
         return
 
     def click(self, place: tuple[int, int]) -> None:
-        """The person clicks at ``place``; most viewers do not care."""
+        """The person clicks at ``place``; most viewers ignore it."""
         return
 
     def lose_focus(self) -> None:
-        """The person turns to something else: let go of the keys, which may be released unseen, and wait."""
+        """The person turns to another window: pause, and release all keys, since their release may not be reported."""
         self.held.clear()
         self.paused = True
 
     def quit(self) -> None:
-        """The person has had enough."""
+        """End the session: :attr:`running` becomes False."""
         self.running = False
 
     def _command(self, key: str) -> None:
@@ -108,13 +108,13 @@ class Viewer(ABC):
             self._start()
 
     def advance(self) -> None:
-        """One step of the world, unless it is paused or over."""
+        """Advance the world by one step, unless it is paused or over."""
         if not self.paused and not self.over:
             with torch_threads(1):
                 self._tick()
 
     def scene(self) -> Scene:
-        """What there is to be seen now."""
+        """What the viewer shows now."""
         with torch_threads(1):
             readings = tuple(self.readings().items())
             return Scene(self.title, self._panels(), readings, self.message_line(), self.help, self._banner())
@@ -130,31 +130,34 @@ class Viewer(ABC):
         return "paused: p to go on" if self.paused else None
 
     def message_line(self) -> str:
-        """What has just happened, perhaps nothing."""
+        """What has just happened, or empty."""
         return self.message
 
     @abstractmethod
     def readings(self) -> dict[str, str]:
-        """Names and values of what people may want to know."""
+        """Names and values that are shown below the world, such as the score."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the world."""
+        """Close the environments."""
 
     @abstractmethod
     def _start(self) -> None:
-        """Start the world with :attr:`seed`."""
+        """Start an episode with :attr:`seed`."""
 
     @abstractmethod
     def _tick(self) -> None:
-        """One step of the world."""
+        """Advance the world by one step."""
 
     @abstractmethod
     def _panels(self) -> tuple[Panel, ...]: ...
 
 
 def agent_for(task: Task, agent: "Agent | str | None") -> "Agent":
-    """The agent, or the one with this name or path (None: the shipped one); one for another task is refused."""
+    """``agent`` itself, or the agent with this name or path (None: the task's shipped agent).
+
+    Raises :class:`UserError` if there is none and for an agent of another task.
+    """
     from worldmodels.agent import Agent, load_agent
 
     loaded = agent if isinstance(agent, Agent) else load_agent(agent or task.name)

@@ -1,4 +1,4 @@
-"""The window that shows viewers, by pygame. It also runs without a screen (SDL_VIDEODRIVER=dummy), as in tests."""
+"""The window that shows viewers, made with pygame. It runs without a screen if SDL_VIDEODRIVER is "dummy"."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ _NAMES = {
     "MINUS": "minus",
     "KP_MINUS": "minus",
 }
-"""Viewers' names of pygame's keys. Where plus needs the shift key, equals is the same key without it."""
+"""Viewers' names of pygame's keys. On keyboards where plus is shift and equals, equals alone counts as plus."""
 
 
 def play(
@@ -44,9 +44,9 @@ def play(
 ) -> list[float]:
     """Open the window and play until it is closed; returns the score of every finished episode.
 
-    seed: of the first episode; save: directory in which finished episodes are kept as an episode store; agent: who acts
-    on the key "a" (None: the shipped agent); tick: called before every picture (tests press keys there).
-    Raises :class:`UserError` when pygame or a screen is missing.
+    seed: of the first episode; save: directory of an episode store, to which finished episodes are added; agent: the
+    one that takes over on the key "a" (None: the task's shipped agent); tick: called before every picture (tests press
+    keys there). Raises :class:`UserError` if pygame or a screen is missing.
     """
     playing_of(task)
     return show(lambda: viewer_of(task, seed, save, agent), tick)
@@ -59,16 +59,17 @@ def play_dream(
     temperature: float = 1.0,
     tick: Callable[[Viewer], None] | None = None,
 ) -> list[float]:
-    """Open the window and dream until it is closed; returns the score of every finished dream.
+    """Open the window and play in dreams until it is closed; returns the score of every finished dream.
 
-    agent: whose dream it is (None: the shipped agent's); temperature: 1 is what M believes; tick: as for :func:`play`.
+    agent: whose dreams they are (None: the task's shipped agent); temperature: 1 leaves M's predictions as they are;
+    tick and errors: as for :func:`play`.
     """
     dreaming = agent_that_dreams(task, agent, temperature)
     return show(lambda: DreamViewer(task, seed, dreaming, temperature), tick)
 
 
 def show(make: Callable[[], Viewer], tick: Callable[[Viewer], None] | None = None) -> list[float]:
-    """Show the viewer that ``make`` makes in a window until it is closed; returns its scores."""
+    """Show the viewer that ``make`` returns in a window until it is closed; returns its scores."""
     pygame = _pygame()
     try:
         with contextlib.closing(make()) as viewer:
@@ -120,7 +121,7 @@ def _key_names(pygame: Any) -> dict[int, str]:
 
 
 def _tell(viewer: Viewer, event: Any, names: dict[int, str], pygame: Any) -> None:
-    """Pass an event of the window on, in the viewer's words."""
+    """Translate an event of pygame into a call of the viewer."""
     if event.type == pygame.QUIT:
         viewer.quit()
     elif event.type == pygame.WINDOWFOCUSLOST:
@@ -130,7 +131,7 @@ def _tell(viewer: Viewer, event: Any, names: dict[int, str], pygame: Any) -> Non
     elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
         viewer.click(event.pos)
     elif event.type == pygame.KEYDOWN:
-        # Layouts on which digits and plus need the shift key say them as unicode alone.
+        # On keyboard layouts where digits and plus need the shift key, only the unicode text identifies them.
         typed = getattr(event, "unicode", "").replace("+", "plus").replace("-", "minus")
         viewer.press(names.get(event.key, typed))
     elif event.type == pygame.KEYUP and event.key in names:

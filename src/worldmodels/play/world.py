@@ -1,4 +1,4 @@
-"""Playing the real world: held keys, the agent that takes over, and finished episodes kept as data."""
+"""Playing in the real world with arrow keys or by the agent; finished episodes can be saved as data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class EpisodeViewer(Viewer):
-    """Plays episodes of the stock environment, keeps them where asked, and loads the agent when it is first wanted.
+    """Plays episodes of the stock environment, saves them if asked to, and loads the agent when it is first needed.
 
-    A class that inherits from it calls :meth:`new_episode` at the end of its ``__init__``.
+    A subclass calls :meth:`new_episode` at the end of its ``__init__``.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class EpisodeViewer(Viewer):
                 return
         super()._toggle_agent()
 
-    def _agents_choice(self) -> Any:
-        """What the agent would do, None as long as nobody has asked for it.
+    def _agent_action(self) -> Any:
+        """The agent's action, or None as long as the agent has not been needed.
 
-        It watches even when a person acts, so that it knows where it is when it takes over.
+        It is computed at every step, also while a person acts, so that M's state is right when the agent takes over.
         """
         return None if self._policy is None else self._policy.act(self.observations)[0]
 
@@ -82,19 +82,19 @@ class EpisodeViewer(Viewer):
             self.message = f"saved to {self._recording.directory}"
 
     def world_readings(self) -> dict[str, str]:
-        """What the world itself tells."""
+        """Named values of the world, as text."""
         return {name: f"{value:.0f}" for name, value in self.playing.readings(self.env).items()}
 
     def close(self) -> None:
-        """End the world."""
+        """Close the environment."""
         self.env.close()
 
 
 class WorldViewer(EpisodeViewer):
-    """The real world, in which a person holds the arrow keys and the agent takes over on the key a.
+    """The real world, in which a person holds the arrow keys and the key "a" lets the agent take over.
 
-    seed: of the first episode; save: directory in which finished episodes are kept as an episode store; agent: the one
-    that takes over, itself or its name or path (None: the shipped one). Raises :class:`UserError` where the world
+    seed: of the first episode; save: directory of an episode store, to which finished episodes are added; agent: the
+    agent that takes over, or its name or path (None: the task's shipped agent). Raises :class:`UserError` if the world
     cannot be opened.
     """
 
@@ -104,8 +104,8 @@ class WorldViewer(EpisodeViewer):
         self.new_episode()
 
     def _tick(self) -> None:
-        chosen = self._agents_choice()
-        self._step(chosen if self.agent_acts else self.playing.key_action(frozenset(self.held)))
+        agent_action = self._agent_action()
+        self._step(agent_action if self.agent_acts else self.playing.key_action(frozenset(self.held)))
 
     def _panels(self) -> tuple[Panel, ...]:
         if self._picture is None:
@@ -113,8 +113,8 @@ class WorldViewer(EpisodeViewer):
         return (Panel(self._picture),)
 
     def readings(self) -> dict[str, str]:
-        """Score, time, what the world tells, and who acts."""
+        """Score, step, time, the values of the world, and who acts."""
         rate = self.playing.frames_per_second
         time = f"{self.step / rate:.1f} / {self.task.max_steps / rate:.0f} s"
-        known = {"score": f"{self.score:.0f}", "step": f"{self.step}", "time": time}
-        return {**known, **self.world_readings(), "player": self.player}
+        progress = {"score": f"{self.score:.0f}", "step": f"{self.step}", "time": time}
+        return {**progress, **self.world_readings(), "player": self.player}

@@ -1,1 +1,1 @@
-"""Pictures and films of an agent at work."""
+"""Pictures and videos of an acting agent."""

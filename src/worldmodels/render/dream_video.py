@@ -1,4 +1,4 @@
-"""Record a dream, with the real world beside it that goes through the same actions."""
+"""Record a dream, and beside it the real world with the same actions."""
 
 import contextlib
 from pathlib import Path
@@ -25,7 +25,7 @@ _PANEL, _MARGIN, _HEAD = (480, 360), 24, 64
 
 
 class _Pair:
-    """Draws a moment whose ``seen`` is the dream and whose ``world`` is the real world, if there is one."""
+    """Draws moments: ``seen`` is the frame of the dream, ``world`` the picture of the real world (unless ``alone``)."""
 
     def __init__(self, latent_size: int, alone: bool) -> None:
         self.latent_size, self._alone = latent_size, alone
@@ -51,11 +51,11 @@ class _Pair:
 def record_dream(
     agent: Agent, out: Path, seed: int, temperature: float = 1.0, steps: int | None = None, every: int | None = None
 ) -> dict[str, Any]:
-    """Let the agent act in its dream and write that to ``out`` (.mp4 or .gif), beside the real world.
+    """Let the agent act in its dream, beside the real world, and write the pictures to ``out`` (.mp4 or .gif).
 
-    steps: longest dream (None: the task's limit); every: show one step in so many (None: every step in an .mp4, every
-    fifth in a .gif). Returns out, seed, temperature, steps, dream_score and real_score (None where the real world
-    cannot be run).
+    steps: longest dream (None: the task's limit); every: show only every so many steps (None: 1 in an .mp4, 5 in a
+    .gif). Returns out, seed, temperature, steps, dream_score and real_score (None if the real world cannot be opened on
+    this machine). Raises :class:`UserError` for a file that cannot be written and an agent that cannot dream.
     """
     out = Path(out)
     if (steps is not None and steps < 1) or (every is not None and every < 1):

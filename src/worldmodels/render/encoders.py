@@ -1,4 +1,4 @@
-"""Where recorded moments go: an H.264 video, an animated GIF or a contact sheet, each written as it comes."""
+"""Encoders of recorded moments: an H.264 video or an animated GIF, written frame by frame, or a contact sheet."""
 
 import contextlib
 import glob
@@ -15,7 +15,7 @@ from worldmodels.render.picture import Moment, contact_sheet
 
 SUFFIXES = (".mp4", ".gif", ".png")
 EVERY = {".mp4": 1, ".gif": 5, ".png": 5}
-"""Show every so many steps, unless told otherwise."""
+"""By default only every so many steps are shown."""
 
 _SHEET = 8
 """Moments in a contact sheet."""
@@ -34,13 +34,16 @@ class Encoder(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what is held, whether the file is complete or not."""
+        """Release all resources, whether or not the file is complete."""
         ...
 
 
 @contextlib.contextmanager
 def whole_file(out: Path) -> Iterator[Path]:
-    """A temporary file beside ``out`` that takes its name only when the block ends well."""
+    """A temporary file beside ``out``, which is renamed to ``out`` only if the block ends without an error.
+
+    Raises :class:`UserError` for a file that cannot be written.
+    """
     _sweep(out)
     temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp{out.suffix}")
     try:
@@ -54,7 +57,7 @@ def whole_file(out: Path) -> Iterator[Path]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what recordings of ``out`` that were killed have left."""
+    """Remove temporary files of killed recordings of ``out``."""
     for litter in out.parent.glob(f".{glob.escape(out.stem)}.*.tmp{out.suffix}"):
         process = litter.name.removesuffix(f".tmp{out.suffix}").rpartition(".")[2]
         if process.isdigit() and not _runs(int(process)):
@@ -67,12 +70,12 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # somebody else's
+        return True  # a process of another user
     return True
 
 
 class MomentPainter(Protocol):
-    """Draws moments as images of one ``size`` (width, height); latent_size: numbers in the z of their V."""
+    """Draws moments as pictures of one ``size`` (width, height); latent_size: numbers in z."""
 
     size: tuple[int, int]
     latent_size: int
@@ -83,14 +86,14 @@ class MomentPainter(Protocol):
 
 
 def encoder(path: Path, suffix: str, painter: MomentPainter, fps: float) -> Encoder:
-    """The encoder for ``suffix``; fps: frames per second of a video."""
+    """The encoder for the file type ``suffix`` (.mp4, .gif or .png); fps: frames per second of an .mp4."""
     if suffix == ".mp4":
         return _Mp4(path, painter, fps)
     return _Gif(path, painter) if suffix == ".gif" else _Sheet(path, painter.latent_size)
 
 
 class _Mp4:
-    """H.264 in yuv420p with the index in front, which every browser plays; the last frame stays for a second."""
+    """H.264 in yuv420p with the index in front, which every browser plays; the last frame is shown for a second."""
 
     def __init__(self, path: Path, painter: MomentPainter, fps: float) -> None:
         import imageio_ffmpeg
@@ -124,7 +127,7 @@ class _Mp4:
         for _ in range(round(self._fps) if self._image else 0):
             self._send()
         self._pipe.close()
-        # ffmpeg's exit status is not reported, so look whether every frame arrived.
+        # ffmpeg's exit status is not reported, so check that every frame was written.
         try:
             written, _ = imageio_ffmpeg.count_frames_and_secs(str(self._path))
         except RuntimeError:
@@ -137,7 +140,7 @@ class _Mp4:
 
 
 class _Gif:
-    """Half-size frames, each with the colours it needs, written one by one."""
+    """Frames of half the size, each with its own palette, written one by one."""
 
     def __init__(self, path: Path, painter: MomentPainter) -> None:
         self._painter = painter
@@ -171,7 +174,7 @@ class _Gif:
 
 
 class _Sheet:
-    """Keeps a few evenly spaced moments of an episode whose length is not known before its end."""
+    """Keeps a few evenly spaced moments of an episode whose length is unknown until it ends."""
 
     def __init__(self, path: Path, latent_size: int) -> None:
         self._path, self._spacing, self._latent_size = path, 1, latent_size
@@ -183,11 +186,11 @@ class _Sheet:
         self._kept.append(moment)
         if len(self._kept) >= 8 * _SHEET:
             self._spacing *= 2
-            self._kept = [one for one in self._kept if one.step % self._spacing == 0]
+            self._kept = [kept for kept in self._kept if kept.step % self._spacing == 0]
 
     def finish(self) -> None:
         if not self._kept:
-            raise UserError("the episode ended before M could expect anything; choose another --seed")
+            raise UserError("the episode ended before M made a prediction; choose another --seed")
         count = min(_SHEET, len(self._kept))
         places = (np.arange(count) + 0.5) * len(self._kept) / count
         chosen = [self._kept[int(place)] for place in places]

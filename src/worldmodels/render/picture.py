@@ -1,4 +1,4 @@
-"""Pictures of an agent at work: the world, what V sees of it and what M expected, side by side."""
+"""Pictures of an acting agent: the world, V's reconstruction of it and M's prediction of it, side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from worldmodels.tasks.base import playing_of
 _PANEL = (480, 360)
 _MARGIN, _HEAD, _FOOT = 24, 64, 76
 _MOST_BARS = 6
-"""Of more action numbers only the largest is named; each would have too little room."""
+"""If an action has more numbers, only the name of the largest is written, because bars would have too little room."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One step of an episode as the agent lived it.
+    """One step of an episode from the agent's point of view.
 
-    world: (H, W, 3) uint8; seen: (64, 64, 3) uint8, decoded from the z of this frame; expected: (64, 64, 3) uint8,
-    decoded from what M predicted for this frame one step before, None at the first; action: (A,) taken at this frame,
-    None at the last; score: sum of the rewards so far.
+    score: sum of the rewards so far; world: the real picture, (H, W, 3) uint8; seen: V's reconstruction of the frame,
+    (64, 64, 3) uint8; expected: M's prediction of this frame, made one step before and decoded, (64, 64, 3) uint8, None
+    at the first step; action: the numbers (A,) that encode the action for M, None at the last step.
     """
 
     step: int
@@ -34,7 +34,7 @@ class Moment:
 
 
 def captions(latent_size: int) -> tuple[tuple[str, str, str], ...]:
-    """Title and two lines of explanation of each panel."""
+    """A title and two lines of explanation for each of the three panels."""
     return (
         ("The world", "as people", "see it"),
         ("V sees", "decoded from", f"{latent_size} numbers"),
@@ -43,7 +43,7 @@ def captions(latent_size: int) -> tuple[tuple[str, str, str], ...]:
 
 
 class Composer:
-    """Draws moments of one task as (H, W, 3) uint8 images of even ``size`` (width, height)."""
+    """Draws moments of one task as pictures (H, W, 3) uint8 of an even ``size`` (width, height)."""
 
     def __init__(self, task: Task, latent_size: int = 32) -> None:
         playing = playing_of(task)
@@ -59,7 +59,7 @@ class Composer:
             draw.text((left + draw.textlength(title, font(26)) + 14, 46), " ".join(note), QUIET, font(18), anchor="ls")
 
     def draw(self, moment: Moment) -> np.ndarray:
-        """The three panels with score, step and action."""
+        """A picture of the three panels with score, step and action."""
         image = self._plain.copy()
         for left, picture in zip(self._left, (moment.world, moment.seen, moment.expected), strict=True):
             image.paste(_panel(picture, _PANEL, picture is moment.world), (left, _HEAD))
@@ -80,7 +80,7 @@ class Composer:
         draw.text((left + 70, top + 28), value, TEXT, font(30), anchor="ls")
 
     def _bars(self, draw: ImageDraw.ImageDraw, top: int, action: np.ndarray) -> None:
-        """One bar per action number, from zero to the value, over the whole range."""
+        """Draw one bar per action number, from zero to its value, on a scale of its whole range."""
         room = self.size[0] - self._left[1] - _MARGIN
         slot = room / max(3, len(self._ranges))
         for index, (low, high) in enumerate(self._ranges):
@@ -90,7 +90,7 @@ class Composer:
             start = left + max(draw.textlength(name, font(20)) for name in self._names) + 14
             end = self._left[1] + (index + 1) * slot - 28
             draw.rounded_rectangle((start, top + 12, end, top + 30), 4, PANEL)
-            zero, value = (start + (end - start) * _share(one, low, high) for one in (0.0, float(action[index])))
+            zero, value = (start + (end - start) * _share(number, low, high) for number in (0.0, float(action[index])))
             if abs(value - zero) >= 1:
                 draw.rectangle((min(zero, value), top + 12, max(zero, value), top + 30), ACCENT)
             if low < 0 < high:
@@ -98,7 +98,7 @@ class Composer:
 
 
 def contact_sheet(moments: Sequence[Moment], latent_size: int = 32) -> np.ndarray:
-    """Moments as columns; rows: the world, what V sees, what M expected. (H, W, 3) uint8."""
+    """A picture (H, W, 3) uint8 with a column per moment; rows: the world, V's reconstruction, M's prediction."""
     panel, gap, label, head = (208, 156), 10, 190, 44
     size = (label + len(moments) * (panel[0] + gap) + gap, head + 3 * (panel[1] + gap) + gap)
     image = Image.new("RGB", size, BACKGROUND)
@@ -125,7 +125,7 @@ def _panel(picture: np.ndarray | None, size: tuple[int, int], sharp: bool) -> Im
         return blank
     image = Image.fromarray(picture)
     if sharp and picture.shape[0] < 128:
-        # A small observation keeps its pixels; smooth only what the decoder has blurred anyway.
+        # Pixels of a small observation are kept sharp; only decoded pictures, which are blurred anyway, are smoothed.
         factor = -(-size[1] // picture.shape[0])
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     return image.resize(size, Image.Resampling.BICUBIC)

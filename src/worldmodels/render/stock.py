@@ -1,4 +1,4 @@
-"""The stock environment of a task, which draws pictures for people."""
+"""The stock environment of a task, which renders pictures for people."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from worldmodels.tasks.base import playing_of
 def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
     """One stock Gymnasium environment, limited to the task's longest episode.
 
-    Raises :class:`UserError` where it cannot be opened, and where the world itself fails later.
+    Raises :class:`UserError` if it cannot be made; its ``reset`` and ``step`` do so if the simulator fails.
     """
     playing = playing_of(task)
     options = {**playing.gymnasium_options, "render_mode": "rgb_array", "max_episode_steps": task.max_steps}
@@ -27,7 +27,7 @@ def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
 
 
 class _InOneLine(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Says in one line when the world itself fails."""
+    """Turns errors of the simulator into a :class:`UserError` of one line."""
 
     def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
         with self._failing():
@@ -52,7 +52,7 @@ class _InOneLine(gymnasium.Wrapper[Any, Any, Any, Any]):
 def visible(task: Task, picture: np.ndarray) -> np.ndarray:
     """The rows of a picture (H, W, 3) that frames keep, so that all panels show the same part of the world.
 
-    A copy: a world may draw its next picture into the memory of this one.
+    They are copied, because a world may render its next picture into the same memory.
     """
     top, bottom = (round(len(picture) * share) for share in playing_of(task).visible_rows)
     return np.array(picture[top:bottom], order="C")

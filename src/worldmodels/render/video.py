@@ -1,4 +1,4 @@
-"""Record an agent: the world, what V sees of it and what M expected, as a video, a GIF or a contact sheet."""
+"""Record an agent: the world, V's reconstruction and M's prediction, as a video, a GIF or a contact sheet."""
 
 import contextlib
 from collections.abc import Callable
@@ -31,12 +31,11 @@ def record(
     max_steps: int | None = None,
     every: int | None = None,
 ) -> dict[str, Any]:
-    """Play one episode and write it to ``out`` (.mp4, .gif or .png); frames are encoded as they come.
+    """Play one episode and write it to ``out`` (.mp4, .gif or .png); frames are encoded during the episode.
 
-    backend: None means the task's reference backend, which draws the sharpest picture; max_steps: None means the
-    task's limit; every: show every so many steps (None: all in a video, every fifth elsewhere). Returns out, task,
-    backend, seed, return, steps, frames and terminated. Raises :class:`UserError` for a suffix, folder or codec that
-    cannot be used.
+    backend: None means the task's reference backend, which renders the sharpest picture; max_steps: None means the
+    task's limit; every: show only every so many steps (None: 1 in an .mp4, 5 otherwise). Returns out, task, backend,
+    seed, return, steps, frames and terminated. Raises :class:`UserError` for a file that cannot be written.
     """
     task, out = agent.task, Path(out)
     chosen = backend or task.reference_backend
@@ -78,7 +77,7 @@ def record(
 
 
 def watched_env(task: Task, backend: str) -> VectorEnv:
-    """One environment; where Gymnasium is the reference, the stock one in this process, which can draw itself."""
+    """One environment; for the reference backend "gymnasium" it is the stock one in this process, which can render."""
     if backend == task.reference_backend == "gymnasium":
         return SyncVectorEnv([lambda: stock_env(task)], autoreset_mode=AutoresetMode.DISABLED)
     return make_envs(task, 1, backend)
@@ -87,9 +86,9 @@ def watched_env(task: Task, backend: str) -> VectorEnv:
 def watch(
     agent: "Agent", env: VectorEnv, seed: int, max_steps: int, show: Callable[[Moment], None], stride: int = 1
 ) -> Rollouts:
-    """Play one episode and show every moment of it: T+1 for T steps, the last one without an action.
+    """Play one episode and call ``show`` with its moments: T+1 for T steps, the last one without an action.
 
-    Moments that ``stride`` skips come without decoded pictures (zeros), which would take most of the time.
+    Pictures are made only at every ``stride``-th step, because they take most of the time; other moments are blank.
     """
     watcher = _Watcher(agent, env, show, stride)
     with torch_threads(1):
@@ -99,17 +98,17 @@ def watch(
 
 
 class _Watcher:
-    """Stands between the agent and the rollout, as policy and as observer, and turns both sides into moments.
+    """Makes the moments of a rollout, of which it is both the policy, by the agent, and the observer.
 
-    After the policy has acted at step t, it knows z of frame t and what M expects of frame t+1; the latter is kept
-    for one step, so that it is shown beside the frame it is about.
+    After the agent has acted at step t, z of frame t and M's prediction of frame t+1 are known; the prediction is kept
+    for one step, so that it is shown beside the frame that it predicts.
     """
 
     def __init__(self, agent: "Agent", env: VectorEnv, show: Callable[[Moment], None], stride: int) -> None:
         self._agent, self._env, self._show, self._stride = agent, env, show, stride
         self._policy = agent.policy(1)
         self._policy.reset()
-        self._draws = isinstance(env, SyncVectorEnv)
+        self._renders = isinstance(env, SyncVectorEnv)
         self._step, self._score = 0, 0.0
         self._expected: Any = None
 
@@ -129,26 +128,26 @@ class _Watcher:
         return actions
 
     def finish(self) -> None:
-        """Show the frame after the last action; the policy looks at it, but what it would do is not done."""
+        """Show the frame after the last action. The policy encodes it; the action that it chooses is not taken."""
         self._policy.act(self._last)
         self._moment(self._last, None, last=True)
 
     def _moment(self, observations: Observations, action: np.ndarray | None, last: bool = False) -> None:
-        wanted = last or self._step % self._stride == 0
+        is_shown = last or self._step % self._stride == 0
         blank = np.zeros((64, 64, 3), np.uint8)
-        seen = self._agent.decode(self._policy.latents)[0] if wanted else blank
-        expected = self._agent.decode(self._expected)[0] if wanted and self._expected is not None else None
-        world = self._picture(observations) if wanted else blank
-        self._show(Moment(self._step, self._score, world, seen, expected, action))
+        reconstruction = self._agent.decode(self._policy.latents)[0] if is_shown else blank
+        expected = self._agent.decode(self._expected)[0] if is_shown and self._expected is not None else None
+        world = self._picture(observations) if is_shown else blank
+        self._show(Moment(self._step, self._score, world, reconstruction, expected, action))
         self._expected = self._policy.expected_latents()
 
     def _picture(self, observations: Observations) -> np.ndarray:
-        drawn = cast(tuple[np.ndarray, ...], self._env.render()) if self._draws else observations.raw
-        return visible(self._agent.task, np.asarray(drawn[0]))
+        pictures = cast(tuple[np.ndarray, ...], self._env.render()) if self._renders else observations.raw
+        return visible(self._agent.task, np.asarray(pictures[0]))
 
 
 def check_target(out: Path) -> None:
-    """Refuse a file that cannot be written, before any work is done."""
+    """Raise :class:`UserError` for a file that cannot be written, before any work is done."""
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"cannot tell the format of {out}: expected a name that ends in .mp4, .gif or .png")
     if not out.parent.is_dir():

@@ -29,9 +29,9 @@ class Config:
     """Everything that a run's result depends on."""
 
     task: str = text("car-racing")
-    """The world."""
+    """Name of the task, the world to learn."""
     preset: str = text("standard")
-    """Name of the preset that the other values come from."""
+    """Name of the preset from which the other values come."""
     seed: int = number(1, low=0)
     """Seed from which all other seeds follow."""
     rounds: int = number(1, low=1)

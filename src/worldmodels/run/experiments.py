@@ -34,25 +34,25 @@ def _opened(config: Config, directory: Path, executor: str) -> Iterator[tuple[Ru
     # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
     phases_of(config.evolution)
     VISIONS.target(config.vision.model)
-    with contextlib.closing(make_executor(executor)) as made, Run.open(directory, config) as run:
-        yield run, made
+    with contextlib.closing(make_executor(executor)) as workers, Run.open(directory, config) as run:
+        yield run, workers
 
 
 def train_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> dict[str, Any]:
     """Run every stage of every round; write summary.json, curves.png and agent/, print a table, return the summary."""
-    chosen = choose_device(device)
-    with _opened(config, directory, executor) as (run, made):
+    torch_device = choose_device(device)
+    with _opened(config, directory, executor) as (run, workers):
         _check_backends(run.config)
         rows = []
         for number in range(1, config.rounds + 1):
-            pipeline = Pipeline(run.artifacts(number), chosen, made)
+            pipeline = Pipeline(run.artifacts(number), torch_device, workers)
             for name in STAGES:
                 if name == "evaluate" and number < config.rounds:
                     continue
                 result = getattr(pipeline, name)()
                 label = name if config.rounds == 1 else f"{name} {number}"
                 rows.append({"name": label, "seconds": result["seconds"], "metrics": result["metrics"]})
-        pipeline.artifacts.agent(chosen).save(directory / "agent")
+        pipeline.artifacts.agent(torch_device).save(directory / "agent")
         summary = {
             "task": config.task,
             "preset": config.preset,
@@ -75,8 +75,8 @@ def _check_backends(config: Config) -> None:
 
 def run_stage(name: str, config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
     """Run one stage of the run's last round; :class:`UserError` if a stage that it needs is not finished."""
-    with _opened(config, directory, executor) as (run, made):
-        result = getattr(Pipeline(run.artifacts(config.rounds), choose_device(device), made), name)()
+    with _opened(config, directory, executor) as (run, workers):
+        result = getattr(Pipeline(run.artifacts(config.rounds), choose_device(device), workers), name)()
     say(f"{name}: {duration(result['seconds'])}; {_metrics_text(result['metrics'])}")
 
 
@@ -86,8 +86,8 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
     Writes ablation.json and ablation.png, and prints a table of these scores beside those of the run's agent and of the
     random policy.
     """
-    with _opened(config, directory, executor) as (run, made):
-        pipeline = Pipeline(run.artifacts(config.rounds), choose_device(device), made)
+    with _opened(config, directory, executor) as (run, workers):
+        pipeline = Pipeline(run.artifacts(config.rounds), choose_device(device), workers)
         rows: dict[str, Any] = {"full": _evaluation(pipeline)}
         for variant in _variants(run.config):
             artifacts = dataclasses.replace(pipeline.artifacts, variant=variant)
@@ -98,7 +98,7 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
         seeds, backend = rows["full"]["seeds"], task.reference_backend
         partial = directory / f"round-{config.rounds}" / "random-policy.json"
         returns = evaluate(
-            made, task, task.random_policy, backend, seeds, settings.num_envs, settings.steps, partial, "random"
+            workers, task, task.random_policy, backend, seeds, settings.num_envs, settings.steps, partial, "random"
         )
         rows["random"] = report(task.name, "random", backend, seeds, returns)
         write_json(directory / "ablation.json", rows)
@@ -114,13 +114,13 @@ def _variants(config: Config) -> list[str]:
     """The ablations that apply to this run."""
     worlds = {phase.world for _, phase in phases_of(config.evolution)}
     uses_memory = not {"h", "c"}.isdisjoint(config.controller.inputs)
-    chosen = {
+    applicable = {
         "v-only": uses_memory,
         "untrained-m": uses_memory,
         "mask-only": get_task(config.task).masked,
         "dream-only": worlds != {"dream"} and "dream" in config.evolution.phases,
     }
-    return [name for name, applies in chosen.items() if applies]
+    return [name for name, applies in applicable.items() if applies]
 
 
 def _evaluation(pipeline: Pipeline) -> dict[str, Any]:

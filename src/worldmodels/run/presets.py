@@ -91,14 +91,14 @@ def _completed(
         problem = f"refers back to itself through {word!r}" if name in above else "is not a table"
         raise UserError(f"the {what} {name!r} {problem}")
     table = dict(tables[name])
-    other = table.pop(word, None)
-    base = {} if other is None else _completed(tables, str(other), what, word, (*above, name))
+    base_name = table.pop(word, None)
+    base = {} if base_name is None else _completed(tables, str(base_name), what, word, (*above, name))
     return _merged(base, table)
 
 
 def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    found = copy.deepcopy(dict(base))
+    merged = copy.deepcopy(dict(base))
     for key, value in more.items():
-        both = isinstance(value, dict) and isinstance(found.get(key), dict)
-        found[key] = _merged(found[key], value) if both else copy.deepcopy(value)
-    return found
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both_tables else copy.deepcopy(value)
+    return merged

@@ -60,13 +60,13 @@ class RunReader:
 
     def stages(self) -> list[StageStatus]:
         """Every stage of every round, in order."""
-        found = []
+        stages = []
         for number in range(1, max(self.rounds, self.config.rounds) + 1):
             for name in STAGES:
                 if name == "evaluate" and number < self.config.rounds:
                     continue
-                found.append(self._status(number, name))
-        return found
+                stages.append(self._status(number, name))
+        return stages
 
     def _status(self, number: int, name: str) -> StageStatus:
         directory = self.artifacts(number).stage(name).directory
@@ -91,11 +91,11 @@ class RunReader:
 
     def shards(self) -> list[Shard]:
         """The shards of episodes of all rounds that are complete so far."""
-        found = []
+        shards = []
         for number in range(1, self.rounds + 1):
             store = EpisodeStore(self.artifacts(number).stage("collect").directory)
-            found += [Shard(path) for path in store.paths()]
-        return found
+            shards += [Shard(path) for path in store.paths()]
+        return shards
 
     def episodes(self) -> Iterator[Episode]:
         """Every recorded episode of all rounds, loaded one at a time."""

@@ -86,7 +86,7 @@ def _same(directory: Path, old: Config, new: Config) -> None:
     )
     if grown != new:
         before, after = flat(to_json(grown)), flat(to_json(new))
-        # A phase may be in one of them alone.
+        # A phase may exist in only one of the two.
         name = next(key for key in before | after if before.get(key, _NOTHING) != after.get(key, _NOTHING))
         was, now = before.get(name, _NOTHING), after.get(name, _NOTHING)
         raise UserError(f"{directory} was made with --{name} {was}, not {now}; use another --run or that value")

@@ -55,7 +55,7 @@ class Stage:
 
     @contextlib.contextmanager
     def begin(self, inputs: Mapping[str, Any]) -> Iterator["Stopwatch"]:
-        """A context for the work: notes its inputs, and counts its seconds, including those of killed processes.
+        """A context manager for the work: saves its inputs and counts its seconds, including those of killed processes.
 
         Unfinished work with other inputs is deleted; the caller must have called :meth:`result`, which refuses inputs
         that must not change.
@@ -100,8 +100,8 @@ class Stage:
         if total == digest:
             return list(paths)
         noted = (self._before() or {}).get("files", {})
-        other = [path for path in paths if parts.get(path.name) != noted.get(path.name)]
-        damaged = other[0] if other and noted else self.directory
+        changed = [path for path in paths if parts.get(path.name) != noted.get(path.name)]
+        damaged = changed[0] if changed and noted else self.directory
         problem = "is damaged or was replaced since the stage wrote it" if damaged.exists() else "is missing"
         raise UserError(f"{damaged} {problem}; restore it from a copy, or delete it and run: {command}")
 

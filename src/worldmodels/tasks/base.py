@@ -93,7 +93,7 @@ PolicyFor = Callable[[Sequence[int]], Policy]
 
 
 class Board(Protocol):
-    """Draws a world of numbered choices for people who play it, and tells where they click.
+    """Draws a world of numbered choices for people who play it, and says which choice is at a pixel.
 
     Legend: C choices. A state (S,) is one observation of the task that :meth:`Task.rule` returns.
     """
@@ -272,7 +272,7 @@ class Task(ABC):
 def playing_of(task: Task) -> Playing:
     """The task's :attr:`Task.playing`. Raises :class:`UserError` for a task that people cannot watch or play."""
     if task.playing is None:
-        raise UserError(f"{task.name} cannot be watched or played: its task does not say how; see Task.playing")
+        raise UserError(f"{task.name} cannot be watched or played, because its task has no Task.playing")
     return task.playing
 
 

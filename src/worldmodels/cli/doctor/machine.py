@@ -134,7 +134,7 @@ def film(kind: str, install: str) -> Iterator[Row]:
             path = Path(directory, f"film.{kind}")
             imageio.mimwrite(path, frames)  # type: ignore[arg-type]
             count = len(imageio.mimread(path))
-    except Exception as error:  # codecs fail in every way there is
+    except Exception as error:  # codecs raise errors of many kinds
         yield Row(f"{kind} videos", False, one_line(error), install)
     else:
         yield Row(f"{kind} videos", count == len(frames), f"wrote {len(frames)} frames, read {count}", install)

@@ -45,7 +45,7 @@ class Check:
         """The rows of the check, and a row about the error if it raises one."""
         try:
             yield from self.rows()
-        except Exception as error:  # a report about a broken machine must survive every breakage
+        except Exception as error:  # the report must not fail because the machine is broken
             yield Row(self.name, False, one_line(error), REINSTALL, self.needed)
 
 
@@ -53,7 +53,7 @@ def library(module: str, fix: str, needed: bool = False) -> Row:
     """Import a module; the row says its version, or the error."""
     try:
         import_module(module)
-    except Exception as error:  # a broken binary raises much more than ImportError
+    except Exception as error:  # a broken binary may raise other errors than ImportError
         return Row(module, False, one_line(error), fix, needed)
     names = _distributions().get(module, [module])
     try:

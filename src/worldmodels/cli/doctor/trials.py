@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from worldmodels.core.cores import usable_cores
 
 _SECONDS = 120.0
-"""Time limit of a trial."""
+"""Time limit of a trial, in seconds."""
 
 
 def tried(program: str, *arguments: str) -> tuple[bool, str]:

@@ -36,7 +36,7 @@ class StrategySettings:
 class Strategy(Protocol):
     """A search distribution that adapts to the fitness of its candidates, which it maximises.
 
-    Its state depends on its settings and on the fitness that it was told alone.
+    Its state depends only on its settings and on the fitness that it was told.
     """
 
     def ask(self) -> np.ndarray:

@@ -22,7 +22,7 @@ _LR_DECAY, _LR_LIMIT = 0.9999, 0.001
 
 
 class PEPG:
-    """PEPG that maximises. Its candidates depend on its settings and on the fitness that it was told alone.
+    """PEPG that maximises. Its candidates depend only on its settings and on the fitness that it was told.
 
     lr: Adam's learning rate for the mean; weight_decay: a candidate's rank (-0.5 to 0.5) is reduced by this times the
     mean square of its parameters; sigma_decay: factor of the step sizes after every generation except the first

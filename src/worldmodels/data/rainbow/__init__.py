@@ -5,4 +5,6 @@ from worldmodels.core.errors import UserError
 try:
     import tianshou as tianshou
 except ImportError:
-    raise UserError('the policy rainbow needs the missing tianshou; pip install "worldmodels[rl]"') from None
+    raise UserError(
+        'the policy rainbow needs tianshou, which is not installed; pip install "worldmodels[rl]"'
+    ) from None

@@ -1,4 +1,4 @@
-"""The learner, a Rainbow DQN that plays the environments of one shard together and learns meanwhile.
+"""The learner, a Rainbow DQN that plays the environments of one shard together and learns while it plays.
 
 Of Rainbow (Hessel et al. 2018) it has the parts that the published bin packing project uses (see
 ``tasks/bin_packing/task.py``): value distributions (C51), prioritised replay, a target network and epsilon-greedy

@@ -18,7 +18,7 @@ _STEPS, _BEGINNING = 0, 1
 _CHUNK = 32
 """Steps computed at a time, because the few hundred small operations take as long for one step as for many."""
 _AT_ONCE = 1 << 16
-"""Maximum of seeds times steps that are computed at a time, to limit the memory."""
+"""Maximum number of seeds times steps that are computed at a time, to limit the memory."""
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 

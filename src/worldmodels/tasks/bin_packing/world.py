@@ -35,7 +35,8 @@ _SMALL = {
     "bounded-waste": (0, 0.5, 0.5),
 }
 DISTRIBUTIONS = tuple(_LARGE)
-"""Distributions of item sizes, with AWS Labs' probabilities; named by how the best policy's waste grows in theory."""
+"""Distributions of item sizes with AWS Labs' probabilities, named by how the waste of the best policy grows (theory of
+Gupta and Radovanovic)."""
 
 
 def probabilities_of(distribution: str | Sequence[float], capacity: int) -> np.ndarray:

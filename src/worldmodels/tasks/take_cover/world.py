@@ -35,7 +35,7 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
 
     def __init__(self, render_mode: str | None = None) -> None:
         if importlib.util.find_spec("vizdoom") is None:
-            raise gymnasium.error.DependencyNotInstalled('it needs vizdoom; pip install "worldmodels[doom]"')
+            raise gymnasium.error.DependencyNotInstalled('TakeCover needs vizdoom; pip install "worldmodels[doom]"')
         self.render_mode = render_mode
         self.observation_space = spaces.Box(0, 255, SCREEN, np.uint8)
         self.action_space = spaces.Discrete(3)
