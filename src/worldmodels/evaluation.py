@@ -36,9 +36,10 @@ def evaluate(
     """The returns (len(seeds),) of one episode per seed.
 
     num_envs: episodes that are played together; steps: longest episode (0: the task's limit); partial_file: a JSON file
-    that keeps the finished episodes, so that a killed evaluation can continue; identity: a text for the policy and
-    everything else that the returns depend on. A partial file with another identity is not used.
+    that keeps the finished episodes, so that a killed evaluation can continue; identity: a text for the policy. A
+    partial file of another policy, task, backend or longest episode is not used.
     """
+    identity = f"{identity} {task.name} {backend} {steps or task.max_steps}"
     returns = _finished(partial_file, seeds, identity)
     rest = seeds[len(returns) :]
     parts = [list(rest[start : start + num_envs]) for start in range(0, len(rest), num_envs)]

@@ -76,10 +76,10 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     backend = options.backend or task.reference_backend
     seeds = episode_seeds("evaluation", options.seed, options.episodes)
     unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.finished")
-    num_envs, identity = options.num_envs or task.num_envs, f"{policy_identity} {backend} {options.steps}"
+    num_envs = options.num_envs or task.num_envs
     with contextlib.closing(make_executor(options.executor)) as executor:
         returns = evaluation.evaluate(
-            executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, identity
+            executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, policy_identity
         )
     result = evaluation.report(task.name, name, backend, seeds, returns)
     evaluation.print_scores({name: result})

@@ -78,9 +78,9 @@ def _digest(data: bytes) -> str:
 
 def write_json(path: Path, content: Any, checksum: bool = False) -> None:
     """Write strict JSON (no NaN or infinity) atomically; ``checksum`` adds a checksum to the content, a dictionary."""
-    if checksum:
-        content = {**content, "checksum": _digest(_canonical(content))}
     try:
+        if checksum:
+            content = {**content, "checksum": _digest(_canonical(content))}
         text = json.dumps(content, indent=2, allow_nan=False)
     except ValueError as error:
         raise UserError(f"{path} was not written: a value is not a finite number ({error})") from None

@@ -43,6 +43,11 @@ def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
     return [(name, config.phases[name]) for name in names]
 
 
+def phases_in(config: EvolutionConfig, world: str) -> tuple[str, ...]:
+    """Names of the phases, performed or not, in which candidates get their fitness in ``world``, "real" or "dream"."""
+    return tuple(name for name, phase in config.phases.items() if phase.world == world)
+
+
 @dataclass
 class Evolution:
     """Evolves the C of an agent, phase by phase.

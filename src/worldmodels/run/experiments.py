@@ -14,7 +14,7 @@ from worldmodels.core.files import write_json
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.core.terminal import duration
 from worldmodels.evaluation import agent_policy, evaluate, print_scores, report
-from worldmodels.evolution.phases import phases_of
+from worldmodels.evolution.phases import phases_in, phases_of
 from worldmodels.execution.environments import make_envs
 from worldmodels.execution.executor import Executor, make_executor
 from worldmodels.run.artifacts import STAGES
@@ -116,9 +116,9 @@ def _variants(config: Config) -> list[str]:
     uses_memory = not {"h", "c"}.isdisjoint(config.controller.inputs)
     applicable = {
         "v-only": uses_memory,
-        "untrained-m": uses_memory,
+        "untrained-m": uses_memory and bool(phases_in(config.evolution, "real")),
         "mask-only": get_task(config.task).masked,
-        "dream-only": worlds != {"dream"} and "dream" in config.evolution.phases,
+        "dream-only": worlds != {"dream"} and bool(phases_in(config.evolution, "dream")),
     }
     return [name for name, applies in applicable.items() if applies]
 
@@ -139,9 +139,12 @@ def demo_run(directory: Path, seed: int) -> None:
     task, backend = shipped.task, shipped.task.reference_backend
     seeds = episode_seeds("evaluation", seed, config.evaluate.episodes)
     with contextlib.closing(make_executor()) as executor:
-        for name, policy in (("shipped agent", agent_policy(shipped)), ("random", task.random_policy)):
+        for name, policy, identity in (
+            ("shipped agent", agent_policy(shipped), shipped.digest()),
+            ("random", task.random_policy, "random"),
+        ):
             partial = directory / f"demo-{name.replace(' ', '-')}.json"
-            returns = evaluate(executor, task, policy, backend, seeds, config.evaluate.num_envs, 0, partial, name)
+            returns = evaluate(executor, task, policy, backend, seeds, config.evaluate.num_envs, 0, partial, identity)
             rows[name] = report(task.name, name, backend, seeds, returns)
     print_scores(rows)
     bar_of_scores(list(rows.items()), directory / "scores.png", directory)

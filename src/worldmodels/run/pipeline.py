@@ -29,7 +29,7 @@ from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
 from worldmodels.evaluation import agent_policy, evaluate, report
 from worldmodels.evolution.config import EvolutionConfig
-from worldmodels.evolution.phases import Evolution, phases_of
+from worldmodels.evolution.phases import Evolution, phases_in, phases_of
 from worldmodels.execution.executor import Executor
 from worldmodels.memory.train import train_memory
 from worldmodels.run.artifacts import FILES, Artifacts
@@ -226,11 +226,11 @@ class Pipeline:
     def _evolution(self) -> EvolutionConfig:
         """The settings of evolution for this variant; with an untrained M, C is not evolved in dreams."""
         config = self.artifacts.config.evolution
-        worlds = {name: phase.world for name, phase in config.phases.items()}
         if self.artifacts.variant == "dream-only":
-            return dataclasses.replace(config, sequence=("dream",))
-        if self.artifacts.variant == "untrained-m" and any(worlds.get(name) == "dream" for name in config.sequence):
-            return dataclasses.replace(config, sequence=("real",))
+            return dataclasses.replace(config, sequence=phases_in(config, "dream")[:1])
+        dreamt = not set(config.sequence).isdisjoint(phases_in(config, "dream"))
+        if self.artifacts.variant == "untrained-m" and dreamt:
+            return dataclasses.replace(config, sequence=phases_in(config, "real")[:1])
         return config
 
     def _evaluate(self, directory: Path, identity: str) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Hand-written rules for bin packing, which serve as baselines, and an upper bound for the return of any rule.
+"""Hand-written rules for bin packing, which serve as baselines.
 
 Rules take states (N, B+1) of :meth:`BinPackingVectorEnv.state` and a random stream, and return levels (N,) int64.
 """
@@ -88,11 +88,3 @@ RULES: dict[str, Rule] = {
     "uniform-existing": uniform_existing,
 }
 """Every rule by its name; the first one is the opponent of people who play."""
-
-
-def best_possible(sizes: np.ndarray, capacity: int) -> np.ndarray:
-    """Upper bound (N,) for the return of any rule, even one that knows all item sizes (N, T) in advance.
-
-    The items need at least ceil(sum / B) bins, and the part of their capacity that the items leave over is free space.
-    """
-    return -np.asarray((-sizes.sum(axis=1)) % capacity, dtype=np.float64)

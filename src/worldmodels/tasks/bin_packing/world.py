@@ -40,8 +40,9 @@ Gupta and Radovanovic)."""
 
 
 def probabilities_of(distribution: str | Sequence[float], capacity: int) -> np.ndarray:
-    """Probabilities (S,) of the item sizes 1 to S: of a named distribution at this capacity, or as they are given.
+    """Probabilities (S,) of the item sizes 1 to S: of a named distribution, or as they are given.
 
+    Below capacity 30, the named distributions are those of AWS Labs for small bins (sizes 1 to 3), else 1 to 9.
     Raises :class:`UserError` for an unknown name, for numbers that are no probabilities, and for items that are larger
     than the capacity.
     """
