@@ -123,3 +123,11 @@ def test_a_number_that_makes_no_sense_is_named_with_what_it_must_be(
     monkeypatch.chdir(tmp_path)
     line = refused(call(capsys, *arguments), arguments[-2].rpartition(".")[2])
     assert "must be" in line and not list(tmp_path.iterdir())
+
+
+def test_a_policy_that_is_called_like_a_task_is_not_taken_for_the_task(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    outcome = call(capsys, "collect", "--policy", "bin-packing", "--run", tmp_path / "run")
+    refused(outcome, "expected an agent for car-racing as policy", "bin-packing")
+    assert not (tmp_path / "run").exists()

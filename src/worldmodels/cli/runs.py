@@ -59,9 +59,13 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     for short, long in _SHORT.items():
         if (verb, short) != ("evaluate", "--policy"):  # --policy of evaluate is the policy to score
             arguments = [re.sub(rf"^{short}(?==|$)", long, text) for text in arguments]
+    description += "\n\n--policy is short for --collect.policy, --phases for --evolution.sequence."
     given = {name: value_of(f"--{name}", arguments) for name in ("preset", "run")}
     old = read_config(Path(given["run"])) if given["run"] else None
-    named = next((text for text in arguments if text in task_names()), old.task if old else "car-racing")
+    # A task's name that follows an option is the value of that option: a policy or a folder.
+    words = zip(["", *arguments], arguments, strict=False)
+    tasks = [text for before, text in words if text in task_names() and not before.startswith("--")]
+    named = tasks[0] if tasks else old.task if old else "car-racing"
     if old is not None and given["preset"] is None and old.task == named:
         config = old
     else:
