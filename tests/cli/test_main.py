@@ -289,3 +289,27 @@ def test_an_agent_says_the_task_to_other_policies_too(tmp_path: Path, capsys: py
 def test_the_task_of_an_agent_is_not_taken_for_another(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["record", "bin-packing", "--agent", "car-racing-dream"]) == 1
     assert "is an agent for car-racing, not for bin-packing" in one_line(capsys)
+
+
+@pytest.mark.parametrize("closed", ["the reader has gone", "it is closed"])
+def test_work_goes_on_to_its_end_when_nobody_reads_its_progress(tmp_path: Path, closed: str) -> None:
+    run = tmp_path / "run"
+    words = ["collect", "bin-packing", "--collect.episodes", "4", "--collect.num-envs", "2", "--run", str(run)]
+    command = [sys.executable, "-m", "worldmodels", *words]
+    reading, writing = os.pipe()
+    os.close(reading)
+    if closed == "it is closed":
+        command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=writing, timeout=300)
+    os.close(writing)
+    assert done.returncode == 0 and (run / "round-1" / "episodes" / "done.json").exists()
+
+
+def test_a_reader_of_the_output_that_ends_early_is_no_success() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "worldmodels", "--help"], stdout=writing, stderr=subprocess.PIPE, timeout=300
+    )
+    os.close(writing)
+    assert done.returncode != 0 and b"Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """The entry point of the command line: finds the verb, calls it, and turns errors into one line and an exit status."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -48,13 +49,18 @@ def main(argv: list[str] | None = None) -> int:
     from worldmodels.core.errors import UsageError, UserError
 
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except UserError as error:
         return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        return 0
+        # The reader of stdout has ended: what is left to print goes nowhere, and a shell sees that it was not all.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except Exception as error:
         if os.environ.get("WORLDMODELS_DEBUG"):
             raise
@@ -101,7 +107,9 @@ def _prepare_threads() -> None:
 
 
 def _fail(text: str, status: int) -> int:
-    print(f"worldmodels: {' '.join(text.split())}", file=sys.stderr)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"worldmodels: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return status
 
 

@@ -1,5 +1,6 @@
 """Shows events on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -39,11 +40,14 @@ class Terminal:
             self._end(event)
 
     def _line(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        # Work does not stop because nobody reads its progress: the reader of a pipe may end, stderr may be closed.
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):
+                print(text, file=sys.stderr, flush=True)
 
     def _start(self, event: Started) -> None:
         self._printed[event.what] = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 

@@ -1,10 +1,10 @@
 """Repeating work that was lost because a worker process died."""
 
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def retrying(work: Callable[[], T], attempts: int = 3) -> T:
         try:
             return work()
         except WorkerDied as death:
-            print(f"warning: {death}; starting again (attempt {attempt + 1} of {attempts})", file=sys.stderr)
+            say(f"warning: {death}; starting again (attempt {attempt + 1} of {attempts})")
     try:
         return work()
     except WorkerDied as death:
