@@ -26,6 +26,8 @@ AGENT_FILE = "agent.safetensors"
 _FORMAT = 2
 _FEW_ROWS = 4
 """Maximum number of environments in which an agent acts with one thread, because more would wait for each other."""
+_LARGEST_INPUT = 1e6
+"""Larger than any input of C."""
 
 
 class Agent:
@@ -229,7 +231,9 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
                 if not rows or values.shape != (rows, 2, size):
                     raise ValueError(f"expected (S, 2, {size}) as {name}, got {tuple(values.shape)}")
                 _check_finite(name, values)
-        return Agent(task, vision, memory, tensors["controller"], meta["inputs"], meta["info"], starts, states)
+        agent = Agent(task, vision, memory, tensors["controller"], meta["inputs"], meta["info"], starts, states)
+        _check_outputs(agent)
+        return agent
     except KeyError as error:
         raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None
     except (UserError, TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -254,6 +258,25 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
 def _check_finite(name: str, values: Tensor) -> None:
     if not values.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinity; train it again")
+
+
+@torch.inference_mode()
+def _check_outputs(agent: Agent) -> None:
+    """ValueError if V, M or C compute numbers that are not finite, because finite weights are so large."""
+    frames = np.stack([np.full((64, 64, 3), value, np.uint8) for value in (0, 85, 255)])
+    frames[1, ::2] = 170
+    z, logvar = agent.encode(frames)
+    h, c = agent.memory.initial_state(len(z))
+    for _ in range(2):
+        h, c = agent.memory.step(z, torch.zeros(len(z), agent.task.action_size, device=agent.device), (h, c))
+    prediction = agent.memory.heads(h)
+    heads = [*prediction.mixture, prediction.reward, prediction.end_logit]
+    # C's own output is always within [-1, 1]; what must not overflow is the sum before, for inputs of any likely size.
+    before = _LARGEST_INPUT * agent.controller.abs().sum()
+    outputs = {"V": [z, logvar, agent.vision.decode(z)], "M": [h, c, *heads], "C": [before]}
+    for name, values in outputs.items():
+        if not all(value is None or bool(value.isfinite().all()) for value in values):
+            raise ValueError(f"the outputs of {name} are not finite, because its weights are too large; train it again")
 
 
 def shipped_agents() -> list[str]:

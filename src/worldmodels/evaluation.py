@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from worldmodels.agent import Agent
+from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
 from worldmodels.core.files import read_json, write_json
 from worldmodels.core.progress import Progress
+from worldmodels.core.terminal import console
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 from worldmodels.rollouts import rollout
@@ -37,7 +40,7 @@ def evaluate(
 
     num_envs: episodes that are played together; steps: longest episode (0: the task's limit); partial_file: a JSON file
     that keeps the finished episodes, so that a killed evaluation can continue; identity: a text for the policy. A
-    partial file of another policy, task, backend or longest episode is not used.
+    partial file of another policy, task, backend or longest episode is not used, and neither is a damaged one.
     """
     identity = f"{identity} {task.name} {backend} {steps or task.max_steps}"
     returns = _finished(partial_file, seeds, identity)
@@ -64,11 +67,16 @@ def _play(
 def _finished(path: Path | None, seeds: Sequence[int], identity: str) -> list[float]:
     if path is None or not path.exists():
         return []
-    content = read_json(path, checksum=True)
-    count = len(content["returns"])
-    if content["identity"] != identity or content["seeds"][:count] != list(seeds[:count]):
+    try:
+        content = read_json(path, checksum=True)
+        returns = [float(value) for value in content["returns"]]
+        if not np.isfinite(returns).all() or len(returns) > len(content["seeds"]):
+            raise ValueError
+        same = content["identity"] == identity and content["seeds"][: len(returns)] == list(seeds[: len(returns)])
+    except (UserError, KeyError, TypeError, ValueError, OverflowError):
+        say(f"{path} is damaged and not used; the evaluation starts anew")
         return []
-    return [float(value) for value in content["returns"][: len(seeds)]]
+    return returns[: len(seeds)] if same else []
 
 
 def statistics(returns: np.ndarray) -> dict[str, Any]:
@@ -93,7 +101,6 @@ def report(task: str, agent: str, backend: str, seeds: Sequence[int], returns: n
 
 def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a table of results; rows: what :func:`report` returned, by the name of the policy."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
@@ -106,4 +113,4 @@ def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
         low, high = row["ci95"]
         numbers = [f"{row[key]:.1f}" for key in ("mean", "sd", "median")]
         table.add_row(name, *numbers, f"{low:.1f} to {high:.1f}", f"{len(row['returns']):,}", row["backend"])
-    Console().print(table)
+    console().print(table)

@@ -113,7 +113,9 @@ class DreamReport:
         identity = self._identity(name)
         if path.exists():
             before = read_json(path, checksum=True)
-            if before["identity"] == identity:
+            if not isinstance(before, dict) or not isinstance(before.get("result"), dict):
+                raise UserError(f"{path} is not a part of a report; delete it and run the same command again")
+            if before.get("identity") == identity:
                 return dict(before["result"])
         say(f"measuring {name}")
         result = measure()

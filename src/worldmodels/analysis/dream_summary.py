@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.core.events import say
+from worldmodels.core.terminal import console
 
 
 def print_report(report: Mapping[str, Any], directory: Path) -> None:
     """Print the main figures of a report, and the folder with all tables and plots."""
-    from rich.console import Console
     from rich.table import Table
 
     prediction, correlation = report["prediction"], report["correlation"]
@@ -35,7 +35,7 @@ def print_report(report: Mapping[str, Any], directory: Path) -> None:
         for row in report["temperatures"]:
             scores = (f"{row[f'{world}_mean']:.0f} ± {row[f'{world}_sd']:.0f}" for world in ("dream", "real"))
             table.add_row(f"{row['temperature']:g}", *scores)
-        Console().print(table)
+        console().print(table)
     say(f"tables and pictures: {directory}")
 
 

@@ -1,5 +1,6 @@
 """Plots of a run's training curves and of scores, as PNG, from the CSV and JSON files that the stages write."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from worldmodels.analysis.style import BLUE, GREY, STYLE, json_or_none, run_titl
 from worldmodels.core.errors import UserError
 from worldmodels.core.metrics import read_metrics
 
+_LARGEST = 1e30
+"""Larger numbers are not drawn: nothing that is measured is as large, and matplotlib cannot scale axes for them."""
+_ROUNDS = 20
+"""Most rounds in one figure, the last ones of the run."""
+
 
 def training_curves(run_dir: Path, out: Path) -> None:
     """Draw what the stages of a run have measured so far, as a PNG.
@@ -23,9 +29,12 @@ def training_curves(run_dir: Path, out: Path) -> None:
 
 
 def curves_figure(run_dir: Path) -> Figure:
-    """Four panels per round: V, M, the phases of C's evolution, and the scores; panels of missing stages say so."""
+    """Four panels per round: V, M, the phases of C's evolution, and the scores; panels of missing stages say so.
+
+    What is damaged in the files is left out. At most the last 20 rounds are drawn.
+    """
     rounds = {path.name.removeprefix("round-"): path for path in Path(run_dir).glob("round-*") if path.is_dir()}
-    numbers = sorted(int(number) for number in rounds if number.isdigit())
+    numbers = sorted(int(number) for number in rounds if re.fullmatch("[1-9][0-9]{0,8}", number))[-_ROUNDS:]
     if not numbers:
         raise UserError(f"{run_dir} holds no rounds to draw; expected the directory of a run")
     with matplotlib.rc_context(STYLE):
@@ -34,14 +43,19 @@ def curves_figure(run_dir: Path) -> Figure:
         panels = figure.subplots(2 * len(numbers), 2, squeeze=False).reshape(len(numbers), 4)
         for row, number in zip(panels, numbers, strict=True):
             directory = rounds[str(number)]
-            prefix = f"Round {number}: " if len(numbers) > 1 else ""
+            prefix = f"Round {number}: " if len(rounds) > 1 else ""
             for axes, name in zip(row, ("Vision", "Memory", "Controller", "Evaluation"), strict=True):
                 axes.set_title(f"{prefix}{name}")
-            vision_panel(row[0], read_metrics(directory / "vision" / "metrics.csv"))
-            memory_panel(row[1], read_metrics(directory / "memory" / "metrics.csv"))
+            vision_panel(row[0], _measured(directory / "vision" / "metrics.csv"))
+            memory_panel(row[1], _measured(directory / "memory" / "metrics.csv"))
             controller_panel(row[2], phase_columns(directory / "controller"))
             evaluation_panel(row[3], _scores(directory, Path(run_dir) if number == numbers[-1] else None))
     return figure
+
+
+def _measured(path: Path) -> Columns:
+    """The columns of a ``metrics.csv``, with NaN for numbers too large to draw."""
+    return {name: np.where(np.abs(column) < _LARGEST, column, np.nan) for name, column in read_metrics(path).items()}
 
 
 def phase_columns(directory: Path) -> list[tuple[str, Columns]]:
@@ -58,7 +72,7 @@ def phase_columns(directory: Path) -> list[tuple[str, Columns]]:
     phases: list[tuple[str, Columns]] = []
     before = 0.0
     for _, name, path in sorted(folders):
-        columns = read_metrics(path)
+        columns = _measured(path)
         if len(columns.get("step", ())):
             phases.append((name, columns | {"step": columns["step"] + before}))
             before += float(columns["step"][-1])
@@ -111,6 +125,15 @@ def _scores(directory: Path, run_dir: Path | None) -> Mapping[str, Any] | None:
     summary = json_or_none(run_dir / "summary.json") if run_dir is not None else None
     summarised = summary.get("evaluation") if isinstance(summary, dict) else None
     for content in (json_or_none(directory / "evaluation" / "evaluation.json"), summarised):
-        if isinstance(content, dict) and {"returns", "mean", "median", "ci95"} <= content.keys():
+        if isinstance(content, dict) and _are_scores(content):
             return content
     return None
+
+
+def _are_scores(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a JSON file is that of an evaluation, with numbers that can be drawn."""
+    returns, interval = content.get("returns"), content.get("ci95")
+    if not isinstance(returns, list) or not isinstance(interval, list) or len(interval) != 2:
+        return False
+    numbers = [content.get("mean"), content.get("median"), *interval, *returns]
+    return all(isinstance(number, int | float) and -_LARGEST < number < _LARGEST for number in numbers)

@@ -9,6 +9,7 @@ from typing import Any
 from worldmodels.analysis.probe_plot import probe_plot
 from worldmodels.core.events import say
 from worldmodels.core.files import write_bytes, write_json
+from worldmodels.core.terminal import console
 
 SOURCES = ("latents", "pixels", "constant")
 """The features from which a state is predicted: mu of V, the frame itself, nothing."""
@@ -32,7 +33,6 @@ def write(result: Mapping[str, Any], out: Path, json: Path | None) -> None:
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="predicted by a linear map from", title_justify="left")
@@ -45,4 +45,4 @@ def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in sorted(means, key=lambda row: order.index((row["variable"], row["measure"]))):
         numbers = ["" if row[source] is None else f"{row[source]:.3f}" for source in SOURCES]
         table.add_row(row["variable"], row["measure"], row["vision"], *numbers)
-    Console().print(table)
+    console().print(table)

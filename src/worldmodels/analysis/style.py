@@ -1,13 +1,14 @@
 """The common style of all plots, and how they are saved."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from worldmodels.core.files import write_bytes
+from worldmodels.core.errors import UserError
+from worldmodels.core.files import read_json, write_bytes
+from worldmodels.core.terminal import printable
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#6b7280"
 """Okabe and Ito's colours, which colour-blind people can tell apart."""
@@ -30,6 +31,8 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
+    # Names out of files are text, even if they contain dollar signs.
+    "text.parse_math": False,
 }
 """Settings for ``matplotlib.rc_context``; light, because plots are shown among text."""
 
@@ -42,14 +45,14 @@ def run_title(run_dir: Path) -> str:
     if not isinstance(content, dict):
         return ""
     words = [str(content["task"])] if "task" in content else []
-    return ", ".join(words + [f"{name} {content[name]}" for name in ("preset", "seed") if name in content])
+    return printable(", ".join(words + [f"{name} {content[name]}" for name in ("preset", "seed") if name in content]))
 
 
 def json_or_none(path: Path) -> Any:
     """The content of a JSON file, or None if it is missing or damaged: a plot shows the rest and reports no damage."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path)
+    except (UserError, OSError):
         return None
 
 

@@ -1,5 +1,6 @@
 """Speed, as ratios to a baseline and to an upper bound that are measured in the same run."""
 
+from collections.abc import Callable
 from typing import Any
 
 from worldmodels.core.errors import UserError
@@ -7,12 +8,19 @@ from worldmodels.core.errors import UserError
 BENCHMARKS = ("acting", "vision", "dream", "world")
 
 
-def run_bench(what: str, task_name: str, repeats: int, steps: int | None = None) -> dict[str, Any]:
+def run_bench(
+    what: str,
+    task_name: str,
+    repeats: int,
+    steps: int | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Measure ``what``, one of ``BENCHMARKS``, print a table, and return the figures as JSON-able values.
 
     Every measurement is repeated ``repeats`` times, in turns with the others; steps: of every environment in one
-    measurement of acting or of the world (None: as many as take some seconds). Raises :class:`UserError` for an unknown
-    name or task and for fewer than one repeat or step.
+    measurement of acting or of the world (None: as many as take some seconds); save: called with the figures before the
+    table is printed, because printing fails if nobody reads the output any more. Raises :class:`UserError` for an
+    unknown name or task and for fewer than one repeat or step.
     """
     if what not in BENCHMARKS:
         raise UserError(f"unknown benchmark {what!r}; choose from {', '.join(BENCHMARKS)}")
@@ -25,7 +33,7 @@ def run_bench(what: str, task_name: str, repeats: int, steps: int | None = None)
 
     task = get_task(task_name)
     if what == "acting":
-        return acting.bench(task, repeats, steps)
+        return acting.bench(task, repeats, steps, save=save)
     if what == "world":
-        return world.bench(task, repeats, steps)
-    return vision.bench(task, repeats) if what == "vision" else dream.bench(task, repeats)
+        return world.bench(task, repeats, steps, save=save)
+    return vision.bench(task, repeats, save=save) if what == "vision" else dream.bench(task, repeats, save=save)

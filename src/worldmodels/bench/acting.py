@@ -27,7 +27,7 @@ from worldmodels.bench.measure import (
     stock_environment,
 )
 from worldmodels.bench.plain import PlainAgent
-from worldmodels.bench.table import SpeedTable
+from worldmodels.bench.table import Save, SpeedTable
 from worldmodels.core.device import torch_threads
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.execution.environments import make_envs
@@ -63,8 +63,8 @@ _PARTS = {
 }
 
 
-def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
-    """Measure, print a table and return the figures; steps: of every environment in one measurement (None: 250)."""
+def bench(task: Task, repeats: int, steps: int | None = None, save: Save | None = None) -> dict[str, Any]:
+    """Measure, save, print and return the figures; steps: of every environment in one measurement (None: 250)."""
     agent = agent_for(task)
     about = machine(agent.device, task)
     measured = _Acting(agent, replace(SIZES, steps=steps or SIZES.steps))
@@ -82,6 +82,8 @@ def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
         "machine": about,
         "notes": measured.notes + notes(about),
     }
+    if save is not None:
+        save(result)
     _print(result, spreads)
     return result
 

@@ -22,7 +22,7 @@ from worldmodels.bench.measure import (
     peak_gflops,
     seconds_of,
 )
-from worldmodels.bench.table import SpeedTable
+from worldmodels.bench.table import Save, SpeedTable
 from worldmodels.core.device import torch_threads
 from worldmodels.evolution.dream_fitness import DreamFitness
 from worldmodels.execution.executor import Executor, make_executor
@@ -53,8 +53,8 @@ GPU_SIZES = Sizes((1, 64, 1024, 4096, 65_536, 262_144), steps=1 << 27, longest=1
 """A GPU needs far more dreams than a CPU to be busy."""
 
 
-def bench(task: Task, repeats: int) -> dict[str, Any]:
-    """Measure, print a table and return the figures."""
+def bench(task: Task, repeats: int, save: Save | None = None) -> dict[str, Any]:
+    """Measure, save, print and return the figures."""
     agent = _endless(agent_for(task))
     about = machine(agent.device, task)
     sizes = SIZES if agent.device.type == "cpu" else GPU_SIZES
@@ -69,6 +69,8 @@ def bench(task: Task, repeats: int) -> dict[str, Any]:
         "machine": about,
         "notes": notes(about),
     }
+    if save is not None:
+        save(result)
     _print(result, spreads, sizes.product)
     return result
 

@@ -1,10 +1,14 @@
 """The printed table of a benchmark."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from worldmodels.bench.machine import caption
 from worldmodels.bench.measure import Spread
+from worldmodels.core.terminal import console
+
+Save = Callable[[dict[str, Any]], None]
+"""Takes the figures of a benchmark before they are printed, to write them to a file."""
 
 
 class SpeedTable:
@@ -39,7 +43,5 @@ class SpeedTable:
 
     def print(self, result: Mapping[str, Any], *more: str) -> None:
         """Print the table; below it the machine, the lines ``more`` and the notes of the result."""
-        from rich.console import Console
-
         self._table.caption = caption(result["machine"], *more, *result["notes"])
-        Console().print(self._table)
+        console().print(self._table)

@@ -23,7 +23,7 @@ from worldmodels.bench.measure import (
     seconds_of,
 )
 from worldmodels.bench.plain import PlainVAE, plain_images
-from worldmodels.bench.table import SpeedTable
+from worldmodels.bench.table import Save, SpeedTable
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import listening
 from worldmodels.core.fit import Schedule, fit
@@ -60,8 +60,8 @@ class Sizes:
 SIZES = Sizes()
 
 
-def bench(task: Task, repeats: int) -> dict[str, Any]:
-    """Measure, print a table and return the figures."""
+def bench(task: Task, repeats: int, save: Save | None = None) -> dict[str, Any]:
+    """Measure, save, print and return the figures."""
     agent = agent_for(task)
     if not isinstance(agent.vision, ConvVAE):
         raise UserError(f"this benchmark needs a V of the kind conv-vae; that of {task.name} is {agent.vision.name}")
@@ -83,6 +83,8 @@ def bench(task: Task, repeats: int) -> dict[str, Any]:
         "machine": about,
         "notes": notes(about),
     }
+    if save is not None:
+        save(result)
     _print(result, spreads)
     return result
 

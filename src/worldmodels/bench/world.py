@@ -21,7 +21,7 @@ from gymnasium.vector import VectorEnv
 from worldmodels.bench.clocked import Recording, replayed_steps
 from worldmodels.bench.machine import machine, notes
 from worldmodels.bench.measure import Measure, Spread, fastest_backend, interleaved, stock_environment
-from worldmodels.bench.table import SpeedTable
+from worldmodels.bench.table import Save, SpeedTable
 from worldmodels.core.cores import usable_cores
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.execution.environments import make_envs
@@ -57,8 +57,8 @@ class Sizes:
 SIZES = Sizes()
 
 
-def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
-    """Measure, print a table and return the figures.
+def bench(task: Task, repeats: int, steps: int | None = None, save: Save | None = None) -> dict[str, Any]:
+    """Measure, save, print and return the figures.
 
     steps: of every environment in one measurement (None: as many as take a few seconds).
     """
@@ -77,6 +77,8 @@ def bench(task: Task, repeats: int, steps: int | None = None) -> dict[str, Any]:
         "machine": about,
         "notes": measured.notes + notes(about),
     }
+    if save is not None:
+        save(result)
     _print(result, spreads)
     return result
 

@@ -1,6 +1,5 @@
 """The entry point of the command line: finds the verb, calls it, and turns errors into one line and an exit status."""
 
-import contextlib
 import importlib
 import os
 import sys
@@ -23,6 +22,10 @@ _VERBS = {
     "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
 }
 """For each verb, the module of this package and the function that runs it, and what the verb does."""
+_CONTINUE = ("demo", "train", "collect", "vision", "encode", "memory", "controller", "ablate")
+"""Verbs that continue where they were stopped; others do so with some options only."""
+_NO_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "bad_alloc", "start new thread")
+"""Parts of the messages of NumPy, PyTorch, the dynamic linker, C++ and Python when there is too little memory."""
 
 
 def _help() -> str:
@@ -45,9 +48,16 @@ def main(argv: list[str] | None = None) -> int:
 
     Errors are one line on stderr. With WORLDMODELS_DEBUG=1, unexpected errors are shown with their traceback.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _status(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _status(arguments: list[str]) -> int:
     from worldmodels.core.errors import UsageError, UserError
 
+    _open_standard_streams()
     try:
         status = _dispatch(arguments)
         if sys.stdout is not None:
@@ -55,8 +65,6 @@ def main(argv: list[str] | None = None) -> int:
         return status
     except UserError as error:
         return _fail(str(error), 2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
     except BrokenPipeError:
         # The reader of stdout has ended: what is left to print goes nowhere, and a shell sees that it was not all.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -93,7 +101,32 @@ def _dispatch(arguments: list[str]) -> int:
         with interrupt.graceful():
             return int(function(verb, rest, f"{description[0].upper()}{description[1:]}."))
     except interrupt.Interrupted as stop:
-        return _fail("stopped; everything finished so far is saved, the same command continues", stop.exit_code)
+        return _fail(f"stopped; {_what_is_left(verb, rest)}", stop.exit_code)
+
+
+def _what_is_left(verb: str, arguments: list[str]) -> str:
+    """What a stopped command leaves, for its last line."""
+
+    def given(option: str) -> bool:
+        return any(text == option or text.startswith(f"{option}=") for text in arguments)
+
+    continues = verb in _CONTINUE or (verb == "dream" and "report" in arguments)
+    if continues or (verb == "evaluate" and (given("--run") or given("--json"))):
+        return "everything finished so far is saved, the same command continues"
+    if verb == "evaluate":
+        return "nothing is saved; with --json FILE, the same command would continue"
+    return "the same command starts anew"
+
+
+def _open_standard_streams() -> None:
+    """Open standard streams that were closed (``2>&-``), so that no other file gets their numbers and their text."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _prepare_threads() -> None:
@@ -107,9 +140,9 @@ def _prepare_threads() -> None:
 
 
 def _fail(text: str, status: int) -> int:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"worldmodels: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    from worldmodels.core.terminal import show
+
+    show(f"worldmodels: {' '.join(text.split())}")
     return status
 
 
@@ -121,14 +154,28 @@ def _unexpected(error: Exception) -> int:
         return _fail(f"could not write: {error.strerror}; free space and run the same command again", 1)
     if isinstance(error, OSError) and error.filename is not None:
         return _fail(f"cannot use {error.filename}: {error.strerror}; repair that and run the same command again", 1)
-    # The messages of NumPy, of PyTorch on a CPU and of PyTorch on a GPU.
-    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
-        return _fail("out of memory; use fewer environments (--collect.num-envs) or a smaller preset", 1)
+    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return _fail(
+            f"out of memory; {_address_space()}use fewer environments (--collect.num-envs) or a smaller preset", 1
+        )
+    if isinstance(error, ImportError):
+        what = error.name or "a package"
+        return _fail(f"cannot import {what}: {text.splitlines()[0]}; install it again, see worldmodels doctor", 1)
     return _fail(
         f"unexpected {type(error).__name__}: {text.splitlines()[0]}; this is a bug: please report it with the "
         "output of the same command under WORLDMODELS_DEBUG=1",
         1,
     )
+
+
+def _address_space() -> str:
+    """What to do about a limit of the address space (``ulimit -v``), if there is one."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return f"this process may use no more than {limit >> 20:,} MiB of addresses: raise that limit (ulimit -v), or "
 
 
 if __name__ == "__main__":

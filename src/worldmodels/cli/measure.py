@@ -3,12 +3,13 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from worldmodels.cli.options import OptionalTaskName, agent_for, parse, value_of
+from worldmodels.cli.options import OptionalTaskName, agent_for, check_output, parse, value_of
 from worldmodels.cli.runs import stage
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import choice, number, text
@@ -52,6 +53,7 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     if value_of("--run", arguments) is not None:
         return stage(verb, arguments, description)
     options = parse(EvaluateOptions, verb, arguments, description=description)
+    check_output(options.json)
     from worldmodels import evaluation
     from worldmodels.core.files import write_json
     from worldmodels.core.seeds import episode_seeds
@@ -75,17 +77,18 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
         raise UserError(f"unknown policy {options.policy!r}; choose {choices} or random")
     backend = options.backend or task.reference_backend
     seeds = episode_seeds("evaluation", options.seed, options.episodes)
-    unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.finished")
+    unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.partial")
     num_envs = options.num_envs or task.num_envs
     with contextlib.closing(make_executor(options.executor)) as executor:
         returns = evaluation.evaluate(
             executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, policy_identity
         )
     result = evaluation.report(task.name, name, backend, seeds, returns)
-    evaluation.print_scores({name: result})
     if options.json is not None and unfinished is not None:
         write_json(options.json, result)
         unfinished.unlink(missing_ok=True)
+    # Printed last: nobody may be reading, but the file is complete.
+    evaluation.print_scores({name: result})
     return 0
 
 
@@ -108,12 +111,12 @@ class BenchOptions:
 def bench(verb: str, arguments: Sequence[str], description: str) -> int:
     """Measure speed."""
     options = parse(BenchOptions, verb, arguments, description=description)
+    check_output(options.json)
     from worldmodels.bench import run_bench
     from worldmodels.core.files import write_json
 
-    figures = run_bench(options.what, options.task, options.repeats, options.steps)
-    if options.json is not None:
-        write_json(options.json, figures)
+    save = partial(write_json, options.json) if options.json is not None else None
+    run_bench(options.what, options.task, options.repeats, options.steps, save)
     return 0
 
 
@@ -142,6 +145,7 @@ class ProbeOptions:
 def probe(verb: str, arguments: Sequence[str], description: str) -> int:
     """Probe one or several Vs."""
     options = parse(ProbeOptions, verb, arguments, description=description)
+    check_output(options.json)
     if not options.visions:
         raise UserError("expected runs or agents whose V is to be probed; see worldmodels probe --help")
     if len(set(options.visions)) < len(options.visions):

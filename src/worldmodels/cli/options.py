@@ -9,6 +9,7 @@ import itertools
 import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -147,6 +148,19 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
         if text.startswith(f"{flag}="):
             return text.split("=", 1)[1]
     return None
+
+
+def check_output(path: Path | None) -> None:
+    """Raise :class:`UserError` if a file that is written at the end of the work (None: no file) could not be written.
+
+    Its folder must exist, because a folder with a typing error in its name would be found only after the work.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise UserError(f"could not write {path}: there is no folder {path.parent}; create it, or choose another file")
+    if path.is_dir():
+        raise UserError(f"could not write {path}: it is a folder; choose another file")
 
 
 def agent_for(task: str | None, name: str | None, device: str = "cpu") -> "Agent":

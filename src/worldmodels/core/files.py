@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from safetensors.torch import load_file, save
 from worldmodels.core.errors import UserError
 
 _LARGEST_JSON = 64 << 20
+_TEMPORARY_FILE = re.compile(r"\..+\.[0-9]+\.tmp")
+_TEMPORARY_FOLDER = re.compile(r"\..+\.tmp")
 _REPAIR = "delete it and run the same command again, or restore it from a copy"
 
 
@@ -52,7 +55,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
+            temporary.unlink(missing_ok=True)  # of a killed process with the same number
+            # Not through a link that somebody else made under this name.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with open(os.open(temporary, flags, 0o666), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -64,12 +70,26 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove temporary files of killed processes. Only the one process that may write to ``directory`` may do this."""
-    for leftover in list(directory.rglob(".*.tmp")):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    """Remove what killed processes left in ``directory``: the temporary files and folders of this module.
+
+    Neither links nor folders below ``directory`` are followed. Only the one process that may write to ``directory`` may
+    do this.
+    """
+    for entry in list(os.scandir(directory)):
+        if entry.is_file(follow_symlinks=False) and _TEMPORARY_FILE.fullmatch(entry.name):
+            Path(entry).unlink(missing_ok=True)
+        elif entry.is_dir(follow_symlinks=False) and _TEMPORARY_FOLDER.fullmatch(entry.name):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def check_regular(path: Path, kind: str) -> None:
+    """Raise :class:`UserError` unless ``path`` is a regular file or a link to one.
+
+    Opening anything else could wait for ever (a pipe) or never end (a device). kind: what is expected, for the message.
+    """
+    if not path.is_file():
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {problem}; expected {kind} written by worldmodels")
 
 
 def _digest(data: bytes) -> str:
@@ -97,11 +117,12 @@ def read_json(path: Path, checksum: bool = False, repair: str = _REPAIR) -> Any:
     checksum: verify and remove the checksum that :func:`write_json` added; repair: what the error about a damaged file
     tells the user to do.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a JSON file written by worldmodels")
+    check_regular(path, "a JSON file")
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise ValueError
+        size = path.stat().st_size
+        if size > _LARGEST_JSON:
+            limit = f"more than the {_LARGEST_JSON >> 20} MiB of the largest JSON file of worldmodels"
+            raise UserError(f"{path} is too large: {size >> 20:,} MiB, {limit}; {repair}")
         content = json.loads(path.read_bytes())
         if not checksum:
             return content
@@ -149,8 +170,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
     Raises :class:`UserError` if the file is missing, damaged or of another format.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a safetensors file written by worldmodels")
+    check_regular(path, "a safetensors file")
     try:
         with open(path, "rb") as file:
             header_size = int.from_bytes(file.read(8), "little")
@@ -176,6 +196,8 @@ def new_directory(target: Path) -> Iterator[Path]:
     """A temporary directory for the block to fill; it becomes ``target`` at the end, or is removed after an error."""
     temporary = target.with_name(f".{target.name}.tmp")
     with disk_errors(target):
+        if temporary.is_symlink():
+            temporary.unlink()
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:

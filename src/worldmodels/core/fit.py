@@ -131,10 +131,8 @@ def fit(
 
 
 def _advice(name: str, directory: Path) -> str:
-    return (
-        f"the weights of the last checkpoint are kept in {directory}: look for broken frames, or start a new run "
-        f"with a lower --{name}.lr"
-    )
+    kept = f"the weights before are kept in {directory / CHECKPOINT}: " if (directory / CHECKPOINT).exists() else ""
+    return f"{kept}look for broken frames, or start a new run with a lower --{name}.lr"
 
 
 class _Learner(Generic[Batch]):

@@ -26,16 +26,20 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def graceful() -> Iterator[None]:
-    """While the block runs, SIGINT and SIGTERM only request a stop: the work stops at its next :func:`check`."""
+    """While the block runs, SIGINT and SIGTERM only request a stop: the work stops at its next :func:`check`.
+
+    After a signal, the handlers stay when the block ends, because the process is about to end: another signal ends it
+    at once, with an exit status that says which.
+    """
     global _received
     _received = None
     previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        _received = None
+        if _received is None:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 def requested() -> bool:

@@ -2,25 +2,31 @@
 
 import csv
 import io
+import itertools
 import math
 import os
+import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldmodels.core.events import Measured, emit
+from worldmodels.core.events import Measured, emit, say
 from worldmodels.core.files import disk_errors, write_bytes
+
+_LARGEST = 256 << 20
+"""Largest table that is read, in bytes."""
 
 
 class MetricsLog:
     """Rows of numbers by step: in ``metrics.csv``, for TensorBoard in ``tensorboard/``, and as events.
 
     resume_step: the step from which a resumed stage continues. Later rows of the killed process are dropped, so that
-    the table and the curves are those of an uninterrupted run.
+    the table and the curves are those of an uninterrupted run. A damaged table is kept under another name and continued
+    without its damaged rows, because no result depends on it.
     """
 
     def __init__(self, directory: Path, columns: tuple[str, ...], resume_step: int = 0) -> None:
@@ -49,7 +55,14 @@ class _Table:
 
     def __init__(self, path: Path, columns: tuple[str, ...], resume_step: int) -> None:
         self._path, self._columns = path, columns
-        rows = [row for row in _read(path, columns) if float(row["step"]) <= resume_step]
+        names, cells, damage = _cells(path)
+        if tuple(names) != columns:
+            damage = damage or (f"its columns are not {', '.join(columns)}" if names else "")
+            cells = []
+        if damage:
+            kept = _set_aside(path)
+            say(f"{path} is damaged ({damage}); it is kept as {kept.name}, and its {len(cells):,} good rows go on")
+        rows = [dict(zip(columns, row, strict=True)) for row in cells if int(row[0]) <= resume_step]
         self._steps = {row["step"] for row in rows}
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, restval="")
@@ -118,34 +131,48 @@ class _Events:
         self._file.close()
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a table; none if its columns are not ``columns``."""
-    names, rows = _cells(path)
-    return [dict(zip(names, row, strict=True)) for row in rows] if tuple(names) == columns else []
+def _set_aside(path: Path) -> Path:
+    """Give a file a name that is free: ``metrics.csv.damaged-1``."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+    free = next(name for name in names if not os.path.lexists(name))
+    with disk_errors(path):
+        os.rename(path, free)
+    return free
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """The columns of a ``metrics.csv`` by name, each (R,) float64 with NaN for empty cells.
 
-    The result is empty if the file is absent or has no rows. An incomplete last line is ignored.
+    The result is empty if the file is absent or has no rows. An incomplete last line and damaged rows are ignored.
     """
-    names, rows = _cells(path)
+    names, rows, _ = _cells(path)
     numbers = np.array([[_value(cell) for cell in row] for row in rows])
     return dict(zip(names, numbers.T, strict=True)) if rows else {}
 
 
-def _cells(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the complete rows: those with a step, a cell per column and a line end."""
+def _cells(path: Path) -> tuple[list[str], list[list[str]], str]:
+    """The names of the columns, the rows (a step, and a number or nothing per column), and what is damaged, in words.
+
+    A last line without a line end is no damage: it was left by a killed process, or is still being written.
+    """
     if not path.is_file():
-        return [], []
+        return [], [], "it is not a regular file" if os.path.lexists(path) else ""
+    if path.stat().st_size > _LARGEST:
+        return [], [], f"it is larger than {_LARGEST >> 20} MiB"
     text = path.read_bytes().decode(errors="replace")
-    # A last line without a line end was left by a killed process, or is still being written.
     whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
     try:
-        names, *rows = list(csv.reader(whole)) or [[]]
-    except csv.Error:
-        return [], []
-    return names, [row for row in rows if len(row) == len(names) and row[0].isdigit()]
+        names, *lines = list(csv.reader(whole)) or [[]]
+    except csv.Error as error:
+        return [], [], str(error)
+    if names and (names[0] != "step" or len(set(names)) < len(names)):
+        return [], [], "its first line does not name the columns"
+    rows = [row for row in lines if len(row) == len(names) and re.fullmatch("[0-9]{1,15}", row[0]) and _numbers(row)]
+    return names, rows, f"{len(lines) - len(rows):,} damaged rows" if len(rows) < len(lines) else ""
+
+
+def _numbers(row: Sequence[str]) -> bool:
+    return not any(cell and math.isnan(_value(cell)) and cell != "nan" for cell in row)
 
 
 def _value(cell: str) -> float:

@@ -54,13 +54,13 @@ def episode_seeds(purpose: str, seed: int, count: int, *key: int) -> list[int]:
 def row_seeds(seed: int | Sequence[int | None] | None, count: int) -> list[int]:
     """One seed per row of a vector environment, from the ``seed`` argument of its ``reset``.
 
-    A sequence must hold one seed per row, or it is a :class:`UserError`; 31-bit seeds are derived from an integer, and
-    drawn at random for None.
+    A sequence must hold one entry per row, or it is a :class:`UserError`; 31-bit seeds are derived from an integer, and
+    drawn at random for None, also for a None in a sequence.
     """
     if seed is None or isinstance(seed, int | np.integer):
         sequence = np.random.SeedSequence(None if seed is None else int(seed))
         return [int(word) >> 1 for word in sequence.generate_state(count)]
-    seeds = [int(row_seed) for row_seed in seed if row_seed is not None]
-    if len(seeds) != count:
-        raise UserError(f"expected {count} seeds, one per environment, got {len(seeds)}")
-    return seeds
+    if len(seed) != count:
+        raise UserError(f"expected {count} seeds, one per environment, got {len(seed)}")
+    drawn = row_seeds(None, count) if None in seed else [0] * count
+    return [random if given is None else int(given) for given, random in zip(seed, drawn, strict=True)]

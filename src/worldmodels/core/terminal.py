@@ -3,12 +3,40 @@
 import contextlib
 import sys
 import time
-from typing import Any
+import unicodedata
+from typing import TYPE_CHECKING, Any
 
 from worldmodels.core.event_kinds import Advanced, Ended, Event, Message, Started
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _PLAIN_SECONDS = 15.0
 """Seconds between plain lines if stderr is not a terminal."""
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, of those that change the order of text, and of line separators."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with control characters, except those in ``keep``, written as escapes such as ``\\x1b``.
+
+    Text out of a file could otherwise recolour, rewrite or reorder what the terminal shows.
+    """
+    return "".join(
+        ascii(one)[1:-1] if unicodedata.category(one) in _UNPRINTABLE and one not in keep else one for one in text
+    )
+
+
+def console(**options: Any) -> "Console":
+    """A console of rich for tables, which shows every string as it is: :func:`printable`, and without markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **named: Any) -> Text:
+            return super().render_str(printable(text, keep="\n"), **named)
+
+    return PlainConsole(markup=False, emoji=False, highlight=False, **options)
 
 
 def duration(seconds: float) -> str:
@@ -21,6 +49,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def show(text: str) -> None:
+    """Print a line of text on stderr, if that is open and somebody reads it."""
+    # Work does not stop because nobody reads its progress: the reader of a pipe may end, stderr may be closed.
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(printable(text), file=sys.stderr, flush=True)
+
+
 class Terminal:
     """A listener that shows messages and progress to the user."""
 
@@ -31,7 +67,7 @@ class Terminal:
     def __call__(self, event: Event) -> None:
         """Show one event; :class:`Measured` is for tables and plots, and is not shown."""
         if isinstance(event, Message):
-            self._line(event.text)
+            show(event.text)
         elif isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Advanced):
@@ -39,41 +75,36 @@ class Terminal:
         elif isinstance(event, Ended):
             self._end(event)
 
-    def _line(self, text: str) -> None:
-        # Work does not stop because nobody reads its progress: the reader of a pipe may end, stderr may be closed.
-        if sys.stderr is not None:
-            with contextlib.suppress(OSError, ValueError):
-                print(text, file=sys.stderr, flush=True)
-
     def _start(self, event: Started) -> None:
         self._printed[event.what] = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[line]}")
-            bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
+            name, numbers = (
+                TextColumn(text, markup=False) for text in ("{task.description:<10}", "{task.fields[line]}")
+            )
+            bar = Progress(name, BarColumn(), numbers, console=console(stderr=True), refresh_per_second=4)
             bar.start()
-            task = bar.add_task(event.what, total=event.total, completed=event.done, line="")
+            task = bar.add_task(printable(event.what), total=event.total, completed=event.done, line="")
             self._bars[event.what] = bar, task
         elif event.done:
-            self._line(f"{event.what}: continuing at {event.done:,} of {event.total:,} {event.unit}")
+            show(f"{event.what}: continuing at {event.done:,} of {event.total:,} {event.unit}")
 
     def _advance(self, event: Advanced) -> None:
         now = time.monotonic()
         if event.what in self._bars:
             bar, task = self._bars[event.what]
-            bar.update(task, completed=event.done, line=line(event))
+            bar.update(task, completed=event.done, line=printable(line(event)))
         elif now - self._printed.get(event.what, now) > _PLAIN_SECONDS:
             self._printed[event.what] = now
-            self._line(f"{event.what}: {line(event)}")
+            show(f"{event.what}: {line(event)}")
 
     def _end(self, event: Ended) -> None:
         if event.what in self._bars:
             bar, _ = self._bars.pop(event.what)
             bar.stop()
         elif event.completed:
-            self._line(f"{event.what}: {event.done:,} {event.unit} in {duration(event.seconds)}{_shown(event)}")
+            show(f"{event.what}: {event.done:,} {event.unit} in {duration(event.seconds)}{_shown(event)}")
 
 
 def line(event: Advanced) -> str:

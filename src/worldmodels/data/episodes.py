@@ -6,6 +6,7 @@ shard is written to a hidden directory and renamed, so that it is visible only w
 with zstd and has a checksum. Legend: E episodes, A numbers that encode an action for M.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from worldmodels.core.errors import UserError
-from worldmodels.core.files import new_directory
+from worldmodels.core.files import disk_errors, new_directory
 
 FRAME_CHUNK = 64
 """Frames per compressed chunk: few enough to read small parts, enough for zstd to exploit that frames are similar."""
@@ -53,12 +54,14 @@ class Shard:
     """Stored episodes; frames are read when they are needed, everything else at once.
 
     lengths: (E,) int64, the actions of each episode; actions (sum of lengths, A) float32; rewards (sum of lengths,)
-    float32; terminated (E,) uint8; seeds (E,) int64. Raises :class:`UserError` for a damaged shard.
+    float32; terminated (E,) uint8; seeds (E,) int64. Raises :class:`UserError` for a damaged shard, but does not read
+    its frames.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            _check_files(path)
             group: Any = zarr.open_group(path, mode="r", zarr_format=3)
             arrays = {name: _checked(group[name], name, dtype) for name, dtype in _DTYPES.items()}
             self._frames = arrays["frames"]
@@ -70,8 +73,31 @@ class Shard:
             self.renderer = str(group.attrs["renderer"])
         except Exception as error:  # zarr, codecs and json each raise their own kinds
             raise _damaged(path, error) from None
-        if self._frames.shape[0] != self.lengths.sum() + len(self.lengths) or len(self.actions) != self.lengths.sum():
-            raise _damaged(path, ValueError("the arrays disagree about the number of steps"))
+        if problem := self._problem():
+            raise _damaged(path, ValueError(problem))
+
+    def _problem(self) -> str:
+        """What is wrong with the arrays, in words; empty for nothing."""
+        if self._frames.ndim != 4 or self.actions.ndim != 2:
+            return "frames or actions have the wrong number of dimensions"
+        if any(array.ndim != 1 for array in (self.rewards, self.lengths, self.terminated, self.seeds)):
+            return "rewards, lengths, terminated or seeds are not one-dimensional"
+        if not len(self.lengths) == len(self.terminated) == len(self.seeds):
+            return "the arrays disagree about the number of episodes"
+        # Each one first, because the sum of some negative or huge lengths could be right.
+        if len(self.lengths) == 0 or self.lengths.min() < 0 or self.lengths.max() > len(self.actions):
+            return "the lengths of the episodes are wrong"
+        steps = int(self.lengths.sum())
+        if not len(self.actions) == len(self.rewards) == steps or self.num_frames != steps + len(self.lengths):
+            return "the arrays disagree about the number of steps"
+        if not np.isfinite(self.rewards).all() or not np.isfinite(self.actions).all():
+            return "rewards or actions are not finite"
+        return ""
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """The shape of one frame."""
+        return tuple(self._frames.shape[1:])
 
     @property
     def num_frames(self) -> int:
@@ -102,6 +128,13 @@ class Shard:
                 self.renderer,
             )
             frame, step = frame + length + 1, step + length
+
+
+def _check_files(path: Path) -> None:
+    """ValueError unless all files of a shard are regular: reading a pipe could wait for ever."""
+    for entry in path.rglob("*"):
+        if not entry.is_file() and not entry.is_dir():
+            raise ValueError(f"{entry.name} is not a regular file")
 
 
 def _checked(array: Any, name: str, dtype: str) -> Any:
@@ -146,6 +179,15 @@ class EpisodeStore:
     def has(self, index: int) -> bool:
         """Whether shard ``index`` is complete."""
         return self.shard_path(index).is_dir()
+
+    def remove(self, index: int) -> None:
+        """Remove shard ``index``; of a link, only the link."""
+        path = self.shard_path(index)
+        with disk_errors(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def write(self, index: int, episodes: Sequence[Episode]) -> None:
         """Write one shard, which gets its name only when every byte is on the disk. Episodes must have one renderer."""

@@ -86,7 +86,7 @@ class _State:
         scores = [(first * mean.score + second * mean.reevaluated) / (first + second) for mean in means]
         if not means:
             means, scores = self.means, [mean.score for mean in self.means]
-        index = int(np.argmax(scores))
+        index = int(np.argmax([_worst_if_not_finite(score) for score in scores]))
         return means[index], scores[index]
 
 
@@ -96,7 +96,8 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
     Starts from the agent's C, which is validated too if it was evolved before, and returned if no mean scores better.
     Continues from the checkpoint in ``directory``: the recorded fitness is told again to the seeded strategy, which
     brings it to the same state. A checkpoint that started from another C is not used. Raises :class:`UserError` for a
-    checkpoint of another experiment, or of more generations than the settings ask for.
+    checkpoint of another experiment, or of more generations than the settings ask for, and for returns that are not
+    finite, which are never saved.
     """
     settings, limit, checkpoint = phase.settings, agent.task.max_steps, directory / "evolution.safetensors"
     state = _load(checkpoint, agent, phase) if checkpoint.exists() else None
@@ -115,6 +116,7 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
     validation_seeds = phase.seeds("validation", settings.validation_episodes)
     if start == 0 and warm:
         scores, _ = phase.validate(space.start[None], validation_seeds, limit)
+        _check_returns(scores, f"{phase.name}: validation before the first generation")
         state.means = [_Mean(0, space.start, float(scores.mean()))]
     with Progress(settings.generations, phase.name, "generations", start) as bar, contextlib.closing(log):
         total_steps, start_time = 0, time.monotonic()
@@ -125,6 +127,7 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
             episodes = state.hard + new
             longest = min(limit, (settings.max_steps or limit) + settings.max_steps_growth * generation)
             returns, steps = phase.fitness(candidates, episodes, longest, settings.patience or None)
+            _check_returns(returns, f"{phase.name}: generation {generation + 1}")
             fitness = returns.mean(axis=1)
             strategy.tell(fitness)
             state.fitness.append(fitness)
@@ -144,6 +147,7 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
             if done % settings.validate_every == 0 or done == settings.generations:
                 mean = space.controllers(strategy.mean[None])
                 scores, _ = phase.validate(mean, validation_seeds, limit)
+                _check_returns(scores, f"{phase.name}: validation after generation {done}")
                 numbers |= {"validation": scores.mean(), "validation_sd": scores.std()}
                 state.means.append(_Mean(done, mean[0], float(scores.mean())))
                 shown["validation"] = float(scores.mean())
@@ -158,6 +162,20 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
         "best_generation": float(best.generation),
     }
     return torch.from_numpy(best.controller).float(), metrics
+
+
+def _check_returns(returns: np.ndarray, where: str) -> None:
+    """Raise :class:`UserError` for returns (N, E) that are not finite: no controller could be chosen by them."""
+    wrong = int((~np.isfinite(returns)).sum())
+    if wrong:
+        raise UserError(
+            f"{where} has {wrong:,} of {returns.size:,} returns that are NaN or infinite, and is not saved: look for "
+            "rewards that are not finite in the world, or train M again with a lower --memory.lr"
+        )
+
+
+def _worst_if_not_finite(score: float) -> float:
+    return score if math.isfinite(score) else -math.inf
 
 
 def _strategy_settings(phase: Phase, size: int, warm: bool) -> StrategySettings:
@@ -187,13 +205,14 @@ def _reevaluate(state: _State, phase: Phase, save: Callable[[], None], limit: in
     """Evaluate the best means again on other episodes, since the best of several validations owes much to luck."""
     if phase.settings.reevaluate_top_k < 2:
         return
-    chosen = sorted(state.means, key=lambda mean: -mean.score)[: phase.settings.reevaluate_top_k]
+    chosen = sorted(state.means, key=lambda mean: -_worst_if_not_finite(mean.score))[: phase.settings.reevaluate_top_k]
     missing = [mean for mean in chosen if math.isnan(mean.reevaluated)]
     seeds = phase.seeds("reevaluation", phase.settings.reevaluation_episodes)
     with Progress(len(chosen), "reevaluate", "means", len(chosen) - len(missing)) as bar:
         for mean in missing:
             interrupt.check()
             scores, _ = phase.validate(mean.controller[None], seeds, limit)
+            _check_returns(scores, f"{phase.name}: reevaluation of the mean after generation {mean.generation}")
             mean.reevaluated = float(scores.mean())
             save()
             bar.advance(1, generation=mean.generation, validation=mean.reevaluated)
@@ -238,6 +257,8 @@ def _load(path: Path, agent: Agent, phase: Phase) -> _State | None:
     fits = fits and basis.ndim == 2 and len(basis) == len(centre) and meta.get("identity") == phase.identity
     if not fits or fitness.ndim != 2 or fitness.shape[1] != phase.settings.population:
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
+    if not all(np.isfinite(values).all() for values in (fitness, means, start, centre, basis)):
+        raise UserError(f"{path} holds numbers that are not finite; delete it and run the same command again")
     if not np.array_equal(start, array(agent.controller).astype(np.float64)):
         return None
     validated = [

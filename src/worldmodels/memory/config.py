@@ -29,7 +29,7 @@ class MemoryConfig:
     end_weight: float = number(10.0, above=0)
     """Weight of the steps on which an episode ends in the loss of the end head (other steps: 1), because ends are
     rare."""
-    dream_models: int = number(0, low=0)
+    dream_models: int = number(0, low=0, high=100)
     """Number of additional Ms that dream, each trained separately on the same latents. C is evolved in their dreams,
     while the agent's own M only tracks its hidden state, as in the real world. With 0, the agent's own M dreams, and C
     sees the entire state of the dream."""

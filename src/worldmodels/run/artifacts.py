@@ -1,6 +1,8 @@
 """The artefacts of a run's stages: their paths and digests, and loading those that are finished. Nothing is written."""
 
 import dataclasses
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,14 @@ FILES = {
     "evaluate": "evaluation.json",
 }
 """The output of each stage that writes a single file into its folder."""
+_OWN_FOLDERS = (
+    "agent",
+    r"round-[0-9]+",
+    rf"round-[0-9]+/({'|'.join(FOLDERS.values())})(-[a-z0-9-]+)?",
+    r"round-[0-9]+/controller(-[a-z0-9-]+)?/[0-9]+-[A-Za-z0-9-]+",
+    r"round-[0-9]+/episodes/policy",
+)
+"""Names of the folders into which stages write files, relative to the run."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class Artifacts:
         """The digest of a finished stage; for an unfinished one, a :class:`UserError` that says what to run."""
         if not self.finished(name):
             raise UserError(f"the {name} stage of {self.directory} is not finished; run: {self.command(name)}")
-        return str(read_json(self.stage(name).directory / "done.json", checksum=True)["digest"])
+        return str(self.stage(name).done()["digest"])
 
     def command(self, name: str) -> str:
         """The command that runs a stage."""
@@ -205,6 +215,17 @@ class Artifacts:
         """The scores of the finished evaluation."""
         content: dict[str, Any] = read_json(self.written("evaluate")[0])
         return content
+
+
+def own_folders(run: Path) -> Iterator[Path]:
+    """The run's directory and the existing folders in it into which its stages write; links are left out."""
+    yield run
+    for pattern in ("*", "*/*", "*/*/*"):
+        for folder in run.glob(pattern):
+            names = folder.relative_to(run)
+            linked = any((run / part).is_symlink() for part in (names, *names.parents[:-1]))
+            if folder.is_dir() and not linked and any(re.fullmatch(one, names.as_posix()) for one in _OWN_FOLDERS):
+                yield folder
 
 
 def _load_module(path: Path, module: torch.nn.Module) -> None:

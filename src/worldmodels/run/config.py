@@ -34,7 +34,7 @@ class Config:
     """Name of the preset from which the other values come."""
     seed: int = number(1, low=0)
     """Seed from which all other seeds follow."""
-    rounds: int = number(1, low=1)
+    rounds: int = number(1, low=1, high=1000)
     """Number of passes through collect, V, M and C; later rounds collect with the agent of the previous round."""
     later_round_share: float = number(0.5, above=0)
     """Fraction of the first round's episodes, epochs of V and steps of M that each later round adds."""

@@ -12,7 +12,7 @@ from worldmodels.core.device import choose_device
 from worldmodels.core.events import say
 from worldmodels.core.files import write_json
 from worldmodels.core.seeds import episode_seeds
-from worldmodels.core.terminal import duration
+from worldmodels.core.terminal import console, duration
 from worldmodels.evaluation import agent_policy, evaluate, print_scores, report
 from worldmodels.evolution.phases import phases_in, phases_of
 from worldmodels.execution.environments import make_envs
@@ -27,21 +27,24 @@ from worldmodels.vision.base import VISIONS
 
 
 @contextlib.contextmanager
-def _opened(config: Config, directory: Path, executor: str) -> Iterator[tuple[Run, Executor]]:
-    """Open the run, with the task's defaults filled in, and the executor for all of its work."""
+def _opened(config: Config, directory: Path, executor: str, create: bool) -> Iterator[tuple[Run, Executor]]:
+    """Open the run, with the task's defaults filled in, and the executor for all of its work.
+
+    create: whether a run that does not exist is created; otherwise it is a :class:`UserError`.
+    """
     task = get_task(config.task)
     config = resolved(config, task)
     # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
     phases_of(config.evolution)
     VISIONS.target(config.vision.model)
-    with contextlib.closing(make_executor(executor)) as workers, Run.open(directory, config) as run:
+    with contextlib.closing(make_executor(executor)) as workers, Run.open(directory, config, create) as run:
         yield run, workers
 
 
 def train_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> dict[str, Any]:
     """Run every stage of every round; write summary.json, curves.png and agent/, print a table, return the summary."""
     torch_device = choose_device(device)
-    with _opened(config, directory, executor) as (run, workers):
+    with _opened(config, directory, executor, create=True) as (run, workers):
         _check_backends(run.config)
         rows = []
         for number in range(1, config.rounds + 1):
@@ -74,8 +77,11 @@ def _check_backends(config: Config) -> None:
 
 
 def run_stage(name: str, config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
-    """Run one stage of the run's last round; :class:`UserError` if a stage that it needs is not finished."""
-    with _opened(config, directory, executor) as (run, workers):
+    """Run one stage of the run's last round; :class:`UserError` if a stage that it needs is not finished.
+
+    Only ``collect``, the first stage, begins a new run.
+    """
+    with _opened(config, directory, executor, create=name == STAGES[0]) as (run, workers):
         result = getattr(Pipeline(run.artifacts(config.rounds), choose_device(device), workers), name)()
     say(f"{name}: {duration(result['seconds'])}; {_metrics_text(result['metrics'])}")
 
@@ -86,7 +92,7 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
     Writes ablation.json and ablation.png, and prints a table of these scores beside those of the run's agent and of the
     random policy.
     """
-    with _opened(config, directory, executor) as (run, workers):
+    with _opened(config, directory, executor, create=False) as (run, workers):
         pipeline = Pipeline(run.artifacts(config.rounds), choose_device(device), workers)
         rows: dict[str, Any] = {"full": _evaluation(pipeline)}
         for variant in _variants(run.config):
@@ -162,7 +168,6 @@ def _metrics_text(metrics: dict[str, float]) -> str:
 
 
 def _print_summary(summary: dict[str, Any], directory: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{summary['task']}, preset {summary['preset']}", title_justify="left")
@@ -172,6 +177,6 @@ def _print_summary(summary: dict[str, Any], directory: Path) -> None:
     for row in summary["stages"]:
         table.add_row(row["name"], duration(row["seconds"]), _metrics_text(row["metrics"]))
     table.add_row("total", duration(summary["seconds_total"]), "")
-    Console().print(table)
+    console().print(table)
     print_scores({"agent": summary["evaluation"]})
     say(f"agent: {directory / 'agent'}; curves: {directory / 'curves.png'}; summary: {directory / 'summary.json'}")

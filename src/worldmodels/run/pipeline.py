@@ -8,7 +8,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from worldmodels.core.progress import Progress
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.core.settings import to_json
 from worldmodels.data.collectors import Collector, agent_collector, make_collector
+from worldmodels.data.completeness import missing_from
 from worldmodels.data.encode import dream_starts, encode_shard
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
@@ -32,7 +34,7 @@ from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.evolution.phases import Evolution, phases_in, phases_of
 from worldmodels.execution.executor import Executor
 from worldmodels.memory.train import train_memory
-from worldmodels.run.artifacts import FILES, Artifacts
+from worldmodels.run.artifacts import FILES, Artifacts, ShardPlan
 from worldmodels.run.stage import digests, flat
 from worldmodels.vision.train import train_vision
 
@@ -127,6 +129,7 @@ class Pipeline:
 
     def _collect(self, directory: Path, identity: str) -> Mapping[str, float]:
         store, plan = EpisodeStore(directory), self.artifacts.plan()
+        self._remove_wrong_shards(store, plan)
         total = sum(len(shard.seeds) for shard in plan)
         done = sum(len(shard.seeds) for index, shard in enumerate(plan) if store.has(index))
         collector = self._collector(directory)
@@ -154,6 +157,18 @@ class Pipeline:
             "frames": float(lengths.sum()),
             "mean_return": float(np.mean(returns)),
         }
+
+    def _remove_wrong_shards(self, store: EpisodeStore, plan: Sequence[ShardPlan]) -> None:
+        """Remove stored shards that are not what an earlier process recorded, so that they are recorded again."""
+        for index, planned in enumerate(plan):
+            path = store.shard_path(index)
+            if not os.path.lexists(path):
+                continue
+            size = self.artifacts.task.action_size
+            problem = missing_from(path, planned.seeds, planned.steps, planned.backend, size)
+            if problem:
+                say(f"collect: {path} is damaged ({problem}); recording it again")
+                store.remove(index)
 
     def _collector(self, directory: Path) -> Collector:
         artifacts = self.artifacts

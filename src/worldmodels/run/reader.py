@@ -69,9 +69,10 @@ class RunReader:
         return stages
 
     def _status(self, number: int, name: str) -> StageStatus:
-        directory = self.artifacts(number).stage(name).directory
+        stage = self.artifacts(number).stage(name)
+        directory = stage.directory
         try:
-            done = read_json(directory / "done.json", checksum=True)
+            done = stage.done()
             return StageStatus(number, name, "finished", float(done["seconds"]), dict(done["metrics"]))
         except UserError:
             # Checked after reading: a process that continues the stage may have removed the file in between.

@@ -10,6 +10,7 @@ summary.json, curves.png     results
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.files import read_json, sweep, write_json
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.evolution.config import EvolutionConfig
-from worldmodels.run.artifacts import Artifacts
+from worldmodels.run.artifacts import Artifacts, own_folders
 from worldmodels.run.config import Config
 from worldmodels.run.stage import flat
 
@@ -36,8 +37,16 @@ class Run:
 
     @classmethod
     @contextmanager
-    def open(cls, directory: Path, config: Config) -> Iterator["Run"]:
-        """Create the run or continue it; :class:`UserError` if it is in use or has another task or other settings."""
+    def open(cls, directory: Path, config: Config, create: bool = True) -> Iterator["Run"]:
+        """Continue the run, or create it; :class:`UserError` if it is in use or has another task or other settings.
+
+        create: whether a run that does not exist is created; otherwise it is a :class:`UserError`.
+        """
+        if not create and not (directory / "run.json").exists():
+            raise UserError(
+                f"{directory} is not a run: it has no run.json; correct --run, or begin a run there: "
+                f"worldmodels train {config.task} --run {directory}"
+            )
         with _locked(directory):
             old = read_config(directory)
             if old is not None:
@@ -45,7 +54,8 @@ class Run:
             elif any(directory.glob("round-*")):
                 raise UserError(f"{directory} holds stages but no run.json; restore it, or use another --run")
             if old is not None:
-                sweep(directory)
+                for folder in own_folders(directory):
+                    sweep(folder)
             if old != config:
                 write_json(directory / "run.json", {"layout": _LAYOUT, **to_json(config)}, checksum=True)
             yield cls(directory, config)
@@ -106,16 +116,25 @@ def _locked(directory: Path) -> Iterator[None]:
     """Hold the run's lock; the operating system releases it when the process ends, even if it is killed."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = open(os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", errors="replace")  # noqa: SIM115
+        # Without waiting for the other end, should somebody have put a pipe there.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = open(os.open(directory / "lock", flags, 0o666), "rb+", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot use {directory} as a run: {error.strerror}; choose another --run") from None
     with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UserError(f"{directory / 'lock'} is not a regular file; remove it, or use another --run")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = file.read().strip() or "unknown"
+            holder = (file.read(20) or b"").decode(errors="replace").strip() or "unknown"
             raise UserError(
                 f"{directory} is in use by process {holder}; wait for it, stop it, or use another --run"
+            ) from None
+        except OSError as error:  # ENOLCK and others, on some network file systems
+            raise UserError(
+                f"cannot lock {directory / 'lock'}: {error.strerror}; a run needs a file system with file locks, such "
+                "as a local disk: use another --run"
             ) from None
         # A fixed width and a single call, so that another process never reads a part of the number.
         os.pwrite(file.fileno(), f"{os.getpid():<20}\n".encode(), 0)

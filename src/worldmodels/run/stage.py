@@ -13,6 +13,7 @@ from worldmodels.core.files import disk_errors, read_json, write_json
 
 _HEARTBEAT_SECONDS = 5.0
 _PIECE = 1 << 20
+_LARGEST = 1e300
 _UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
 
 
@@ -44,14 +45,30 @@ class Stage:
 
     def _before(self) -> dict[str, Any] | None:
         """The content of ``done.json``, or else of ``begun.json``; None if there is neither."""
-        for path in (self._done, self._begun):
-            if path.exists():
-                content = read_json(path, checksum=True)
-                wanted = {"inputs": dict} if path == self._begun else {"inputs": dict, "digest": str, "metrics": dict}
-                if not all(isinstance(content.get(key), kind) for key, kind in wanted.items()):
-                    raise UserError(f"{path} lacks the record of its stage; delete {self.directory} to redo the stage")
-                return dict(content)
-        return None
+        if self._done.exists():
+            return self.done()
+        if not self._begun.exists():
+            return None
+        content = read_json(self._begun, checksum=True)
+        if not isinstance(content, dict) or not isinstance(content.get("inputs"), dict):
+            raise self._lacks(self._begun)
+        return content
+
+    def done(self) -> dict[str, Any]:
+        """The content of ``done.json``; :class:`UserError` if it is missing or is not the record of a stage.
+
+        inputs, files: dictionaries; digest: text; seconds: a number; metrics: numbers by name.
+        """
+        content = read_json(self._done, checksum=True)
+        wanted = {"inputs": dict, "digest": str, "files": dict, "metrics": dict}
+        if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in wanted.items()):
+            raise self._lacks(self._done)
+        if not all(map(_is_number, [content.get("seconds"), *content["metrics"].values()])):
+            raise self._lacks(self._done)
+        return content
+
+    def _lacks(self, path: Path) -> UserError:
+        return UserError(f"{path} lacks the record of its stage; delete {self.directory} to redo the stage")
 
     @contextlib.contextmanager
     def begin(self, inputs: Mapping[str, Any]) -> Iterator["Stopwatch"]:
@@ -63,7 +80,7 @@ class Stage:
         with disk_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         before = self._before()
-        if before is not None and "seconds" in before:
+        if before is not None and "digest" in before:
             write_json(self._elapsed, {"seconds": before["seconds"]})
         if before is not None and _changed(before["inputs"], inputs):
             self._remove(*_UNFINISHED_WORK)
@@ -96,7 +113,7 @@ class Stage:
 
         Otherwise, a :class:`UserError` names the path that is not, and the ``command`` that makes it again.
         """
-        total, parts = digests(path for path in paths if path.exists())
+        total, parts = digests(path for path in paths if path.is_file() or path.is_dir())
         if total == digest:
             return list(paths)
         noted = (self._before() or {}).get("files", {})
@@ -108,6 +125,10 @@ class Stage:
     def _remove(self, *names: str) -> None:
         for name in names:
             (self.directory / name).unlink(missing_ok=True)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -178,6 +199,7 @@ class Stopwatch:
 def _noted(path: Path) -> float:
     """The seconds of earlier processes; 0 if the file is missing or damaged."""
     try:
-        return float(read_json(path)["seconds"])
-    except (UserError, KeyError, TypeError, ValueError):
+        seconds = read_json(path)["seconds"]
+    except (UserError, KeyError, TypeError):
         return 0.0
+    return float(seconds) if _is_number(seconds) and seconds >= 0 else 0.0

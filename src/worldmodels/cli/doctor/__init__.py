@@ -13,6 +13,7 @@ from types import FrameType
 
 from worldmodels.cli.doctor import machine, worlds
 from worldmodels.cli.doctor.rows import Check, Row
+from worldmodels.core.terminal import console, printable
 
 _WIDTH = 30
 """Width of the names of the checks, in characters."""
@@ -57,26 +58,25 @@ def main() -> int:
 
     Returns 1 if something that all training needs is broken, or if no world can be trained, else 0.
     """
-    from rich.console import Console
     from rich.text import Text
 
-    console, rows = Console(soft_wrap=True, highlight=False), list[Row]()
+    shown, rows = console(soft_wrap=True), list[Row]()
     with _interrupted_at_once():
         for row in report():
             mark = ("ok", "green") if row.works else ("no", "bold red" if row.needed else "yellow")
-            console.print(Text.assemble(mark, f"  {row.what:<{_WIDTH}} {row.found}"))
+            shown.print(Text.assemble(mark, f"  {row.what:<{_WIDTH}} {printable(row.found)}"))
             if not row.works and row.fix:
-                console.print(Text(f"{'':<{_WIDTH + 5}}{row.fix}"))
+                shown.print(Text(f"{'':<{_WIDTH + 5}}{row.fix}"))
             rows.append(row)
     broken = [row.what for row in rows if row.needed and not row.works]
     verdicts = verdicts_of(rows)
-    console.print()
+    shown.print()
     for verdict in verdicts:
-        console.print(Text(verdict.text, "green" if verdict.trainable else "yellow"))
+        shown.print(Text(printable(verdict.text), "green" if verdict.trainable else "yellow"))
     if broken:
-        console.print(Text(f"Nothing can be trained before this is repaired: {', '.join(broken)}.", "bold red"))
+        shown.print(Text(f"Nothing can be trained before this is repaired: {', '.join(broken)}.", "bold red"))
     elif not any(verdict.trainable for verdict in verdicts):
-        console.print(Text("No world can be trained here.", "bold red"))
+        shown.print(Text("No world can be trained here.", "bold red"))
     else:
         return 0
     return 1
