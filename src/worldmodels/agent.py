@@ -237,6 +237,8 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
     except KeyError as error:
         raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None
     except (UserError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        if "allocate memory" in str(error):
+            raise
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not an agent that this version of worldmodels can use: {reason}") from None
 

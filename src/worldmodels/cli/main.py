@@ -24,8 +24,17 @@ _VERBS = {
 """For each verb, the module of this package and the function that runs it, and what the verb does."""
 _CONTINUE = ("demo", "train", "collect", "vision", "encode", "memory", "controller", "ablate")
 """Verbs that continue where they were stopped; others do so with some options only."""
-_NO_MEMORY = ("allocate memory", "out of memory", "failed to map segment", "bad_alloc", "start new thread")
+_NO_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "failed to map segment",
+    "bad_alloc",
+    "start new thread",
+    "temporarily unavailable",
+)
 """Parts of the messages of NumPy, PyTorch, the dynamic linker, C++ and Python when there is too little memory."""
+_LEAST_ADDRESSES = 1536 << 20
+"""Bytes of address space that importing PyTorch takes with some room; with less, it ends the process without a word."""
 
 
 def _help() -> str:
@@ -93,6 +102,10 @@ def _dispatch(arguments: list[str]) -> int:
         return _fail(f"unknown verb {verb!r}; {hint}", 2)
     from worldmodels.core import interrupt
 
+    limit = _address_limit()
+    if limit is not None and limit < _LEAST_ADDRESSES:
+        least = f"expected at least {_LEAST_ADDRESSES >> 20:,} MiB of address space"
+        return _fail(f"{least}, this process may use {limit >> 20:,} MiB; raise the limit (ulimit -v)", 1)
     _prepare_threads()
     place, description = _VERBS[verb]
     module, _, name = place.partition(":")
@@ -155,9 +168,11 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None:
         return _fail(f"cannot use {error.filename}: {error.strerror}; repair that and run the same command again", 1)
     if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
-        return _fail(
-            f"out of memory; {_address_space()}use fewer environments (--collect.num-envs) or a smaller preset", 1
-        )
+        advice = "use fewer environments (--collect.num-envs) or a smaller preset"
+        limit = _address_limit()
+        if limit is not None:
+            advice = f"raise the limit of {limit >> 20:,} MiB of address space (ulimit -v), or {advice}"
+        return _fail(f"out of memory; {advice}", 1)
     if isinstance(error, ImportError):
         what = error.name or "a package"
         return _fail(f"cannot import {what}: {text.splitlines()[0]}; install it again, see worldmodels doctor", 1)
@@ -168,14 +183,12 @@ def _unexpected(error: Exception) -> int:
     )
 
 
-def _address_space() -> str:
-    """What to do about a limit of the address space (``ulimit -v``), if there is one."""
+def _address_limit() -> int | None:
+    """The limit of this process's address space in bytes (``ulimit -v``); None if there is none."""
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return ""
-    return f"this process may use no more than {limit >> 20:,} MiB of addresses: raise that limit (ulimit -v), or "
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 if __name__ == "__main__":
