@@ -19,6 +19,10 @@ import pytest
 
 from faults import main
 from worldmodels.cli.main import main as command_line
+from worldmodels.cli.runs import run_options
+from worldmodels.run.presets import resolved
+from worldmodels.run.run import Run
+from worldmodels.tasks import get_task
 
 ROOT = Path(__file__).parents[1]
 _PHASE = """
@@ -113,6 +117,13 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Outcome:
     capsys.readouterr()
     code = command_line([str(one) for one in arguments])
     return Outcome(code, capsys.readouterr().err)
+
+
+def begin(run: Path) -> None:
+    """Make a run with the settings of the tiny one, none of whose stages is begun."""
+    options = run_options("collect", ["car-racing", "--run", str(run), *TINY], "Record episodes.")
+    with Run.open(run, resolved(options.config(), get_task(options.task))):
+        pass
 
 
 def refused(outcome: Outcome, *words: str) -> str:

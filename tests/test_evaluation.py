@@ -11,6 +11,7 @@ import pytest
 from gymnasium.vector import VectorEnv
 
 from worldmodels.cli import measure
+from worldmodels.core.files import read_json, write_json
 from worldmodels.core.seeds import _PURPOSES, episode_seeds
 from worldmodels.evaluation import evaluate, print_scores, report, statistics
 from worldmodels.execution.executor import LocalExecutor
@@ -178,6 +179,39 @@ def test_what_another_policy_or_other_seeds_left_is_not_used(tmp_path: Path, see
     assert [seed for chunk in policies.chunks for seed in chunk] == seeds
 
 
+WRONG: dict[str, Any] = {
+    "a list": [],
+    "no returns": {"identity": "A", "seeds": SEEDS},
+    "returns that are words": {"returns": ["many"]},
+    "returns that are a number": {"returns": 3},
+    "returns beyond all numbers": {"returns": [10**400]},
+    "more returns than seeds": {"returns": [1.0] * 5, "seeds": SEEDS[:4]},
+    "seeds that are none": {"seeds": None},
+    "no identity": {"returns": [1.0], "seeds": SEEDS},
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_partial_file_of_the_wrong_shape_is_not_used_and_that_is_said(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = tmp_path / "partial.json"
+    evaluated(Scripted(), Counted(), SEEDS[:8], 4, partial_file=partial, identity="A")
+    content = WRONG[case]
+    if isinstance(content, dict) and "identity" not in content and case != "no identity":
+        content = read_json(partial, checksum=True) | content
+    if isinstance(content, dict):
+        write_json(partial, content, checksum=True)
+    else:
+        partial.write_text(json.dumps(content))
+    capsys.readouterr()
+    policies = Counted()
+    assert evaluated(Scripted(), policies, SEEDS, 4, partial_file=partial, identity="A") == WANTED
+    assert [seed for chunk in policies.chunks for seed in chunk] == SEEDS
+    said = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert said == [f"{partial} is damaged and not used; the evaluation starts anew"]
+
+
 def test_shorter_episodes_are_cut_at_their_limit() -> None:
     found = evaluated(Scripted(), diarists, SEEDS, 13, steps=2)
     assert found == [reward_at(seed, 0) + reward_at(seed, 1) for seed in SEEDS]
@@ -192,7 +226,7 @@ def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     command = ["scripted", *["--policy", "random", "--episodes", "10", "--num-envs", "4", "--json"], str(target)]
     with pytest.raises(KeyboardInterrupt):
         measure.evaluate("evaluate", command, "")
-    assert not target.exists() and len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / ".scores.json.partial"]
     monkeypatch.setattr(task, "random_policy", rest := Counted())
     measure.evaluate("evaluate", command, "")
     assert [seed for chunk in first.chunks + rest.chunks for seed in chunk] == SEEDS[:10]

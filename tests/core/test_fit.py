@@ -105,11 +105,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path
     with pytest.raises(interrupt.Interrupted):
         line_fit(tmp_path, stop_at=9)
     before = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(UserError, match=r"line: the loss became nan at step 11;.*lower --line.lr"):
+    with pytest.raises(UserError, match=r"line: the loss became nan at step 11; the weights before are kept in .*lr"):
         line_fit(tmp_path, poison=11)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     again, wanted = line_fit(tmp_path), line_fit(tmp_path / "undisturbed")
     assert torch.equal(again.weight, wanted.weight)
+
+
+def test_a_loss_that_is_not_finite_before_the_first_checkpoint_names_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"became nan at step 3; look for broken frames, .*lower --line.lr"):
+        line_fit(tmp_path, poison=3)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The log of a stage's numbers: a table and TensorBoard's curves."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from worldmodels.core.events import Event, Measured, listening
+from worldmodels.core.events import Event, Measured, Message, listening
 from worldmodels.core.metrics import MetricsLog, read_metrics
 
 
@@ -122,3 +123,40 @@ def test_a_row_that_was_cut_in_the_middle_of_a_number_is_not_kept_by_who_goes_on
     path.write_bytes(path.read_bytes()[:-4])
     MetricsLog(tmp_path, ("loss",), resume_step=20).close()
     assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [("10", "0.125")]
+
+
+DAMAGES = {
+    "a flipped bit in the header": ("stap,loss\n10,0.5\n", []),
+    "another name of a column": ("step,lozz\n10,0.5\n", []),
+    "a column twice": ("step,loss,loss\n10,0.5,1\n", []),
+    "a huge cell": ("step,loss\n10,0.5\n20," + "9" * 200_000 + "\n", []),
+    "a word for a number": ("step,loss\n10,0.5\n20,O.5\n30,0.25\n", ["10", "30"]),
+    "a step that is no number": ("step,loss\n10,0.5\n²,0.5\n", ["10"]),
+    "a giant step": ("step,loss\n" + "9" * 400 + ",0.5\n20,0.5\n", ["20"]),
+    "an escape": ("step,loss\n10,\x1b[31m\n20,0.5\n", ["20"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_table_is_kept_under_another_name_and_its_good_rows_go_on(damage: str, tmp_path: Path) -> None:
+    text, kept = DAMAGES[damage]
+    path = tmp_path / "metrics.csv"
+    path.write_text(text)
+    with listening((heard := list[Event]()).append):
+        log = MetricsLog(tmp_path, ("loss",), resume_step=50)
+    log.log(60, loss=1)
+    log.close()
+    assert [row["step"] for row in rows(tmp_path)] == [*kept, "60"]
+    assert (tmp_path / "metrics.csv.damaged-1").read_text() == text
+    (message,) = (event for event in heard if isinstance(event, Message))
+    assert str(path) in message.text and "metrics.csv.damaged-1" in message.text and "\n" not in message.text
+    path.write_text(text)
+    MetricsLog(tmp_path, ("loss",), resume_step=50).close()
+    assert (tmp_path / "metrics.csv.damaged-2").read_text() == text
+
+
+def test_a_pipe_in_the_place_of_a_table_is_set_aside_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.csv")
+    assert read_metrics(tmp_path / "metrics.csv") == {}
+    MetricsLog(tmp_path, ("loss",)).close()
+    assert (tmp_path / "metrics.csv").is_file() and (tmp_path / "metrics.csv.damaged-1").is_fifo()

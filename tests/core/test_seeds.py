@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from worldmodels.core import seeds
-from worldmodels.core.seeds import Stream, episode_seeds
+from worldmodels.core.errors import UserError
+from worldmodels.core.seeds import Stream, episode_seeds, row_seeds
 
 
 def test_fitness_and_validation_of_different_phases_rounds_and_runs_share_no_seed() -> None:
@@ -35,3 +36,10 @@ def test_two_uses_of_random_numbers_never_share_their_stream() -> None:
     # Environments' seeds come from purposes, which must not be streams either.
     assert not {int(stream) for stream in Stream} & set(seeds._PURPOSES.values())
     assert len(set(seeds._PURPOSES.values())) == len(seeds._PURPOSES)
+
+
+def test_a_row_without_a_seed_gets_a_random_one_and_the_others_their_own() -> None:
+    first, second = row_seeds([5, None, 7], 3), row_seeds([5, None, 7], 3)
+    assert (first[0], first[2]) == (5, 7) and 0 <= first[1] < 2**31 and first[1] != second[1]
+    with pytest.raises(UserError, match="expected 3 seeds, one per environment, got 2"):
+        row_seeds([5, None], 3)

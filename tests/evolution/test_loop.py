@@ -10,9 +10,10 @@ import torch
 
 from toy import SETTINGS, SIZE, TARGET, Toy, toy_agent, toy_phase, without_speed
 from worldmodels.core.errors import UserError
-from worldmodels.core.files import load_tensors
+from worldmodels.core.files import load_tensors, save_tensors
 from worldmodels.core.seeds import episode_seeds
-from worldmodels.evolution.loop import evolve
+from worldmodels.evolution.loop import _Mean, _State, evolve
+from worldmodels.evolution.subspace import whole_space
 from worlds import MAX_STEPS
 
 
@@ -225,3 +226,53 @@ def test_a_checkpoint_remembers_where_it_started(tmp_path: Path) -> None:
     evolve(agent, toy_phase(Toy()), tmp_path)
     tensors, _ = load_tensors(tmp_path / "evolution.safetensors")
     np.testing.assert_array_equal(tensors["start"].numpy(), TARGET.astype(np.float32))
+
+
+class Broken(Toy):
+    """Its returns are not finite at one of its calls, for fitness or for a validation."""
+
+    def __init__(self, at: int, value: float) -> None:
+        super().__init__()
+        self._broken_at, self._value = at, value
+
+    def __call__(self, controllers: np.ndarray, *rest: Any, **options: Any) -> tuple[np.ndarray, int]:
+        returns, steps = super().__call__(controllers, *rest, **options)
+        if len(self.calls) == self._broken_at:
+            returns[-1, -1] = self._value
+        return returns, steps
+
+
+# Calls: generations 1 and 2, the validation after 2, generations 3 and 4, the validation after 4, and so on.
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("at", "where", "kept"),
+    [(5, "generation 4 has", 3), (6, "validation after generation 4 has", 3), (12, "reevaluation of the mean", 7)],
+)
+def test_returns_that_are_not_finite_stop_the_evolution_and_are_never_saved(
+    at: int, where: str, kept: int, value: float, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"reevaluate_top_k": 2, "reevaluation_episodes": 15}
+    with pytest.raises(UserError, match=rf"{where}.* 1 of [0-9]+ returns that are NaN or infinite"):
+        evolve(toy_agent(), toy_phase(Broken(at, value), **settings), tmp_path / "broken")
+    tensors, _ = load_tensors(tmp_path / "broken" / "evolution.safetensors")
+    assert len(tensors["fitness"]) == kept and tensors["fitness"].isfinite().all()
+    assert tensors["scores"][:, :2].isfinite().all()
+    found = evolve(toy_agent(), toy_phase(Toy(), **settings), tmp_path / "broken")
+    wanted = evolve(toy_agent(), toy_phase(Toy(), **settings), tmp_path / "whole")
+    assert torch.equal(found[0], wanted[0]) and found[1] == wanted[1]
+
+
+def test_a_checkpoint_with_fitness_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    evolve(toy_agent(), toy_phase(Toy()), tmp_path)
+    path = tmp_path / "evolution.safetensors"
+    tensors, meta = load_tensors(path)
+    tensors["fitness"][2, 1] = np.nan
+    save_tensors(path, tensors, meta)
+    with pytest.raises(UserError, match=r"evolution.safetensors holds numbers that are not finite; delete it"):
+        evolve(toy_agent(), toy_phase(Toy()), tmp_path)
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best() -> None:
+    means = [_Mean(generation, np.zeros(2), score) for generation, score in enumerate([1.0, np.nan, 3.0, np.nan])]
+    best, score = _State(whole_space(np.zeros(SIZE), 1), [], means, []).best(toy_phase(Toy()).settings)
+    assert (best.generation, score) == (2, 3.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import faults
-from cases import TINY, call, command, copy_of, digests, refused, snapshot
+from cases import TINY, begin, call, command, copy_of, digests, refused, snapshot
 
 pytestmark = pytest.mark.usefixtures("short_world")
 
@@ -89,7 +89,7 @@ def test_a_disk_that_is_really_full_is_said(small_disk: Path, capsys: Capture) -
 def test_a_file_where_a_folder_must_be_is_said(name: str, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
     if name:  # a run that is begun, but has no stages
-        refused(call(capsys, "memory", "car-racing", "--run", run, *TINY), "not finished")
+        begin(run)
     path = run / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("in the way")

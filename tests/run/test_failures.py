@@ -273,6 +273,22 @@ AGENTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]
     "NaN in V": (nan_in("vision.enc_mu.bias"), ["vision.enc_mu.bias holds NaN"]),
     "NaN in M": (nan_in("memory.lstm.weight_hh_l0"), ["memory.lstm.weight_hh_l0 holds NaN"]),
     "NaN in C": (nan_in("controller"), ["controller holds NaN"]),
+    "weights of V that overflow": (
+        lambda tensors, meta: tensors.update(
+            {"vision.enc_mu.weight": tensors["vision.enc_mu.weight"].float() * 0 + 3e38}
+        ),
+        ["the outputs of V are not finite"],
+    ),
+    "weights of M that overflow": (
+        lambda tensors, meta: tensors.update(
+            {"memory.mixture_head.bias": tensors["memory.mixture_head.bias"].float() * 0 - 3e38}
+        ),
+        ["the outputs of M are not finite"],
+    ),
+    "weights of C that overflow": (
+        lambda tensors, meta: tensors["controller"].fill_(3e38),
+        ["the outputs of C are not finite, because its weights are too large"],
+    ),
     "other shapes": (
         lambda tensors, meta: tensors.update({"vision.enc_mu.bias": torch.zeros(9)}),
         ["expected (8,) as vision.enc_mu.bias, got (9,)"],

@@ -36,6 +36,9 @@ def console(**options: Any) -> "Console":
         def render_str(self, text: str, **named: Any) -> Text:
             return super().render_str(printable(text, keep="\n"), **named)
 
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # whose exit status the command line knows; rich's own is that of an error
+
     return PlainConsole(markup=False, emoji=False, highlight=False, **options)
 
 
