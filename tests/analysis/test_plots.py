@@ -1,6 +1,7 @@
 """Plots are drawn from whatever a run has, and show what its files say."""
 
 import json
+import os
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -221,3 +222,59 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_no_scores_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no scores to draw"):
         bar_of_scores([], tmp_path / "scores.png")
+
+
+DAMAGED = {
+    "a flipped bit in the header": VISION.replace("step", "stap"),
+    "a column without a name that is known": VISION.replace("reconstruction", "$\\frac$"),
+    "a giant number": VISION.replace("90", "1e308"),
+    "a tiny number": VISION.replace("17", "5e-324"),
+    "a giant step": VISION.replace("40,", "9" * 300 + ","),
+    "a huge cell": VISION.replace("90", "9" * 200_000),
+    "no numbers": VISION.replace("90", "ninety"),
+    "bytes": "\x00\x1b\n" * 40,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_table_of_metrics_does_not_stop_a_plot(damage: str, tmp_path: Path) -> None:
+    whole_run(tmp_path)
+    for stage in ("vision", "memory", "controller/1-real"):
+        (tmp_path / "round-1" / stage / "metrics.csv").write_text(DAMAGED[damage])
+    training_curves(tmp_path, tmp_path / "curves.png")
+    assert imageio.imread(tmp_path / "curves.png").ndim == 3
+
+
+@pytest.mark.parametrize(
+    "scores", [{"returns": "many"}, {"mean": "high"}, {"ci95": [1]}, {"returns": [1e308, -1e308]}, {"median": None}]
+)
+def test_scores_of_the_wrong_shape_are_not_drawn(scores: dict[str, object], tmp_path: Path) -> None:
+    write_metrics(tmp_path, "vision", VISION)
+    content = {"returns": [1.0, 2.0], "mean": 1.5, "median": 1.5, "ci95": [1.0, 2.0]}
+    for change, drawn in (({}, True), (scores, False)):
+        (tmp_path / "summary.json").write_text(json.dumps({"evaluation": content | change}))
+        figure = curves_figure(tmp_path)
+        assert ("not measured yet" not in texts(panels(figure)["Evaluation"])) is drawn
+
+
+def test_the_words_of_a_run_are_drawn_as_text_and_not_as_formulas(tmp_path: Path) -> None:
+    whole_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"task": "$\\frac$", "preset": "a\x1b[31m", "seed": 1}))
+    training_curves(tmp_path, tmp_path / "curves.png")
+    assert curves_figure(tmp_path).get_suptitle() == "$\\frac$, preset a\\x1b[31m, seed 1"
+
+
+def test_of_very_many_rounds_the_last_ones_are_drawn(tmp_path: Path) -> None:
+    for number in range(1, 26):
+        write_metrics(tmp_path, "vision", VISION, number)
+    (tmp_path / "round-999999999999999999").mkdir()
+    titles = list(panels(curves_figure(tmp_path)))
+    assert len(titles) == 80 and titles[0] == "Round 6: Vision" and titles[-1] == "Round 25: Evaluation"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_left_out_and_not_waited_for(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "vision", VISION)
+    for name in ("run.json", "summary.json", "round-1/vision/metrics.csv"):
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+    assert "not measured yet" in texts(panels(curves_figure(tmp_path))["Vision"])

@@ -202,8 +202,8 @@ def raises(error: BaseException) -> object:
     ("error", "status", "message"),
     [
         (UserError("two\nlines"), 1, "two lines"),
-        (interrupt.Interrupted(2), 130, "the same command continues"),
-        (interrupt.Interrupted(15), 143, "the same command continues"),
+        (interrupt.Interrupted(2), 130, "stopped; the same command starts anew"),
+        (interrupt.Interrupted(15), 143, "stopped; the same command starts anew"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device"), 1, "No space left"),
         (PermissionError(13, "Permission denied", "/data/x"), 1, "/data/x"),
