@@ -16,6 +16,7 @@ from worldmodels.agent import Agent
 from worldmodels.analysis import dream_plots
 from worldmodels.analysis.config import DreamReportConfig
 from worldmodels.analysis.dream_report import DreamReport, print_report
+from worldmodels.analysis.dream_summary import dreaming_text, share_of_way
 from worldmodels.analysis.fidelity import (
     controllers_of_all_strengths,
     encode_episode,
@@ -227,3 +228,18 @@ def test_plots_of_dreams_show_what_was_measured(tmp_path: Path, monkeypatch: pyt
     bars = figures[3].axes[0]
     assert [bar.get_height() for bar in bars.patches] == [9.0, 9.0, 5.0, 5.0]  # type: ignore[attr-defined]
     assert [label.get_text() for label in bars.get_xticklabels()] == ["0.5", "1"]
+
+
+def test_dreams_alone_are_judged_by_the_way_from_random_to_the_agent() -> None:
+    assert share_of_way(-358.0, -13.0, -358.0) == 0.0 and share_of_way(-13.0, -13.0, -358.0) == 1.0
+    assert share_of_way(-100.0, 0.0, -200.0) == 0.5, "scores may be negative, and the agent's may be zero"
+    text = dreaming_text(-358.0, -13.0, -703.0)
+    assert "50% of the way from random (0%) to the agent (100%" in text and "27.5" not in text
+    assert "-358.0" in text and "-13.0" in text and "-703.0" in text
+
+
+@pytest.mark.parametrize("real", [-20.0, -30.0])
+def test_an_agent_that_is_no_better_than_random_gives_no_share_but_a_difference(real: float) -> None:
+    assert share_of_way(-25.0, real, -20.0) is None
+    text = dreaming_text(-25.0, real, -20.0)
+    assert f"{-25.0 - real:+.1f} relative to the agent" in text and "%" not in text

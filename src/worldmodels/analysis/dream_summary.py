@@ -39,5 +39,28 @@ def print_report(report: Mapping[str, Any], directory: Path) -> None:
     say(f"tables and pictures: {directory}")
 
 
+def share_of_way(dreamt: float, real: float, random: float) -> float | None:
+    """How far a C evolved in dreams alone gets from the random policy's score (0) towards the agent's (1).
+
+    dreamt, real, random: mean real scores of that C, of the agent that also trained in the real world, and of the
+    random policy. None if the agent is no better than the random policy, because there is no way to measure along.
+    """
+    return (dreamt - random) / (real - random) if real > random else None
+
+
+def dreaming_text(dreamt: float, real: float, random: float) -> str:
+    """One line that says how good a C evolved in dreams alone is, for the scores of :func:`share_of_way`."""
+    share, scores = share_of_way(dreamt, real, random), f"real scores {dreamt:.1f} and {real:.1f}, random {random:.1f}"
+    if share is None:
+        return (
+            f"evolved in dreams alone, C scores {dreamt - real:+.1f} relative to the agent ({scores}; the agent is no "
+            "better than random, so there is no share to give)"
+        )
+    return (
+        f"evolved in dreams alone, C comes {share:.0%} of the way from random (0%) to the agent (100%: dreams teach as "
+        f"much as the real world; {scores})"
+    )
+
+
 def _text(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"

@@ -10,6 +10,7 @@ import torch
 from worldmodels.agent import AGENT_FILE, Agent, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, read_json
+from worldmodels.core.provenance import provenance
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_latents
@@ -99,6 +100,10 @@ class Artifacts:
         """The inputs of C in this variant."""
         blinded: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
         return blinded.get(self.variant, self.config.controller.inputs)
+
+    def provenance(self, device: torch.device) -> dict[str, Any]:
+        """What a stage that works now, on this device, is made with; the packages are those of all backends."""
+        return provenance(device, [module for world in self.task.worlds.values() for module in world.requires])
 
     def stage(self, name: str) -> Stage:
         """The stage called ``name``."""
