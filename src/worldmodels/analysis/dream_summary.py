@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.core.events import say
+from worldmodels.evaluation import limit_note
 
 
 def print_report(report: Mapping[str, Any], directory: Path) -> None:
@@ -30,12 +31,15 @@ def print_report(report: Mapping[str, Any], directory: Path) -> None:
     say(f"dream and real score of {correlation['controllers']} controllers: correlation {pearson}")
     if "temperatures" in report:
         table = Table(title="controllers evolved in dreams", title_justify="left")
-        for column in ("temperature", "dream score", "real score"):
+        for column in ("temperature", "dream score", "real score", "real - dream"):
             table.add_column(column, justify="right")
         for row in report["temperatures"]:
-            scores = (f"{row[f'{world}_mean']:.0f} ± {row[f'{world}_sd']:.0f}" for world in ("dream", "real"))
-            table.add_row(f"{row['temperature']:g}", *scores)
+            scores = (_score(row[f"{world}_mean"], row[f"{world}_sd"]) for world in ("dream", "real"))
+            table.add_row(f"{row['temperature']:g}", *scores, f"{row['real_minus_dream']:+.0f}")
         Console().print(table)
+        say("mean ± sd; the closer real - dream is to 0, the better the dream tells the real score")
+    if limit_note(report):
+        say(limit_note(report))
     say(f"tables and pictures: {directory}")
 
 
@@ -60,6 +64,10 @@ def dreaming_text(dreamt: float, real: float, random: float) -> str:
         f"evolved in dreams alone, C comes {share:.0%} of the way from random (0%) to the agent (100%: dreams teach as "
         f"much as the real world; {scores})"
     )
+
+
+def _score(mean: float, sd: float | None) -> str:
+    return f"{mean:.0f} ± {'n/a' if sd is None else f'{sd:.0f}'}"
 
 
 def _text(value: float | None) -> str:
