@@ -121,7 +121,7 @@ def report(
     """The content of ``--json``: what was scored and how, its returns and their :func:`statistics`.
 
     agent: the name of the policy; steps: the longest episode, as for :func:`evaluate`; origin: what is known of the
-    agent's run of the keys run (its directory), preset, round and seed. In the result, run_seed is that seed; seeds are
+    agent's run of the keys run (its name), preset, round and seed. In the result, run_seed is that seed; seeds are
     those of the episodes; cut_short says whether episodes were shorter than the task's limit, so that the mean is no
     score; made_with is the :func:`provenance`.
     """

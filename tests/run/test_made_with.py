@@ -40,7 +40,7 @@ def test_a_run_its_stages_its_agent_and_its_summary_say_what_they_were_made_with
     summary = content(finished / "summary.json")
     about = {name: summary[name] for name in ("task", "run", "preset", "seed", "rounds", "made_with")}
     assert about == {
-        "task": "car-racing", "run": str(finished), "preset": "standard", "seed": 1, "rounds": 1, "made_with": [record],
+        "task": "car-racing", "run": "run", "preset": "standard", "seed": 1, "rounds": 1, "made_with": [record],
     }  # fmt: skip
     info = load_agent(finished).info
     assert (info["preset"], info["seed"], info["round"], info["made_with"]) == ("standard", 1, 1, [record])
@@ -48,7 +48,7 @@ def test_a_run_its_stages_its_agent_and_its_summary_say_what_they_were_made_with
 
 def test_the_scores_of_a_run_name_the_run_its_round_and_its_seed(finished: Path) -> None:
     scores = content(finished / "round-1" / "evaluation" / "evaluation.json")
-    wanted = {"task": "car-racing", "run": str(finished), "preset": "standard", "round": 1, "run_seed": 1}
+    wanted = {"task": "car-racing", "run": "run", "preset": "standard", "round": 1, "run_seed": 1}
     wanted |= {"episodes": 2, "steps": MAX_STEPS, "cut_short": False, "backend": "gymnasium", "device": "cpu"}
     assert {name: scores[name] for name in wanted} == wanted
     assert "envpool" not in scores["made_with"]["versions"]

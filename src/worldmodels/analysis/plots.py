@@ -97,8 +97,8 @@ def scores_figure(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str = ""
         low, high = axes.get_xlim()
         axes.set_xlim(low, high + 0.16 * (high - low))
         for place, (_, row) in zip(places, rows, strict=True):
-            spread = f" ± {(row['ci95'][1] - row['ci95'][0]) / 2:,.0f}" if row["ci95"] is not None else ""
-            text = f"{row['mean']:,.0f}{spread}"
+            half = f" ± {(row['ci95'][1] - row['ci95'][0]) / 2:,.0f}" if row["ci95"] is not None else ""
+            text = f"{row['mean']:,.0f}{half}"
             axes.text(1.0, place, text, transform=axes.get_yaxis_transform(), va="center", ha="right", weight="bold")
         counts = {len(row["returns"]) for _, row in rows if "returns" in row}
         names = [f"{name}\n{_episodes(len(row['returns']))}" if len(counts) > 1 else name for name, row in rows]

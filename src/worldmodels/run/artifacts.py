@@ -70,6 +70,11 @@ class Artifacts:
         return get_task(self.config.task)
 
     @property
+    def run_name(self) -> str:
+        """The name of the run's directory, which stays the same when the run is moved to another place."""
+        return self.directory.resolve().name
+
+    @property
     def config(self) -> Config:
         """The settings of this round."""
         return self.run_config if self.round == 1 else later_round(self.run_config)

@@ -63,7 +63,7 @@ def train_run(config: Config, directory: Path, device: str = "auto", executor: s
         agent.save(directory / "agent")
         summary = {
             "task": config.task,
-            "run": str(directory),
+            "run": pipeline.artifacts.run_name,
             "preset": config.preset,
             "seed": config.seed,
             "rounds": config.rounds,

@@ -261,8 +261,9 @@ class Pipeline:
         for episode, value in enumerate(returns.tolist(), start=1):
             log.log(episode, **{"return": value})
         log.close()
-        name, run = str(artifacts.directory), artifacts.run_config
-        origin = {"run": name, "preset": run.preset, "round": artifacts.round, "seed": run.seed}
+        run = artifacts.run_config
+        origin = {"run": artifacts.run_name, "preset": run.preset, "round": artifacts.round, "seed": run.seed}
+        name = str(artifacts.directory)
         result = report(task, name, task.reference_backend, seeds, returns, config.steps, self.device, origin)
         write_json(directory / FILES["evaluate"], result)
         metrics = {key: result[key] for key in ("mean", "sd", "median") if result[key] is not None}
