@@ -48,8 +48,8 @@ def main() -> None:
         print(f"real episode {episode + 1}: {total:.1f}")
     world.close()
     result = statistics(np.array(returns))
-    low, high = result["ci95"]
-    print(f"mean {result['mean']:.1f} over {len(returns)} real episodes, 95% interval {low:.1f} to {high:.1f}")
+    interval = "95% interval {:.1f} to {:.1f}".format(*result["ci95"]) if result["ci95"] else "no interval for one"
+    print(f"mean {result['mean']:.1f} over {len(returns)} real episodes, {interval}")
 
 
 if __name__ == "__main__":

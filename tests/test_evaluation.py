@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import VectorEnv
 
 from worldmodels.cli import measure
@@ -15,7 +16,7 @@ from worldmodels.core.files import read_json, write_json
 from worldmodels.core.seeds import _PURPOSES, episode_seeds
 from worldmodels.evaluation import evaluate, print_scores, report, statistics
 from worldmodels.execution.executor import LocalExecutor
-from worldmodels.tasks import Task
+from worldmodels.tasks import Task, get_task
 from worldmodels.tasks.base import PolicyFor
 from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
 
@@ -61,30 +62,50 @@ def test_statistics_are_those_of_numpy_with_the_samples_standard_deviation() -> 
     found = statistics(returns)
     assert found["mean"] == pytest.approx(np.mean(returns)) and found["median"] == pytest.approx(np.median(returns))
     assert found["sd"] == pytest.approx(np.sqrt(((returns - returns.mean()) ** 2).sum() / 36))
-    half = 1.96 * found["sd"] / np.sqrt(37)
+    half = 2.028094 * found["sd"] / np.sqrt(37)  # Student's t with 36 degrees of freedom
     assert found["ci95"] == pytest.approx([returns.mean() - half, returns.mean() + half])
 
 
 def test_the_interval_holds_the_true_mean_in_about_95_of_100_cases() -> None:
     stream = np.random.default_rng(2)
-    hits = 0
-    for _ in range(2000):
-        low, high = statistics(stream.normal(5.0, 3.0, 100))["ci95"]
-        hits += low <= 5.0 <= high
-    assert 0.93 < hits / 2000 < 0.97
+    for count in (3, 100):
+        hits = 0
+        for _ in range(2000):
+            low, high = statistics(stream.normal(5.0, 3.0, count))["ci95"]
+            hits += low <= 5.0 <= high
+        assert 0.93 < hits / 2000 < 0.97, f"{count} episodes"
 
 
-def test_a_single_episode_has_no_spread() -> None:
-    assert statistics(np.array([7.0])) == {"mean": 7.0, "sd": 0.0, "median": 7.0, "ci95": [7.0, 7.0]}
+def test_of_a_single_episode_nothing_is_known_but_its_return(capsys: pytest.CaptureFixture[str]) -> None:
+    assert statistics(np.array([7.0])) == {"mean": 7.0, "sd": None, "median": 7.0, "ci95": None}
+    print_scores({"one": report(Scripted(), "one", "slow", [1], np.array([7.0]))})
+    assert capsys.readouterr().out.count("n/a") == 2, "neither a standard deviation nor an interval"
 
 
-def test_a_report_has_the_published_keys_and_the_table_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
-    row = report("car-racing", "mine", "gymnasium", [1, 2], np.array([10.0, 20.0]))
-    assert set(row) == {"task", "agent", "backend", "seeds", "returns", "mean", "sd", "median", "ci95"}
-    assert row["seeds"] == [1, 2] and row["returns"] == [10.0, 20.0]
+def test_a_report_says_what_was_scored_and_how_and_the_table_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    task, returns = get_task("car-racing"), np.array([10.0, 20.0])
+    origin = {"run": "runs/a", "preset": "quick", "round": 2, "seed": 7, "other": "note"}
+    row = report(task, "mine", "gymnasium", [1, 2], returns, origin=origin)
+    about = {"task": "car-racing", "agent": "mine", "run": "runs/a", "preset": "quick", "round": 2, "run_seed": 7}
+    about |= {"backend": "gymnasium", "device": "cpu", "episodes": 2, "steps": 1000, "cut_short": False}
+    about |= {"seeds": [1, 2], "returns": [10.0, 20.0], "made_with": row["made_with"]}
+    assert row == about | statistics(returns)
+    assert {"worldmodels", "torch", "gymnasium", "box2d"} <= row["made_with"]["versions"].keys()
+    assert "envpool" not in row["made_with"]["versions"], "the packages are those of the backend"
     print_scores({"mine": row})
     shown = capsys.readouterr().out
-    assert "mine" in shown and "15.0" in shown and "gymnasium" in shown
+    assert "mine" in shown and "15.0" in shown and "gymnasium" in shown and "cut short" not in shown
+
+
+def test_episodes_that_are_shorter_than_the_tasks_limit_are_said_to_give_no_score(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = report(get_task("car-racing"), "mine", "gymnasium", [1, 2], np.array([10.0, 20.0]), steps=300)
+    assert row["steps"] == 300 and row["cut_short"]
+    print_scores({"mine": row})
+    assert "cut short at 300 steps: not a score" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    whole = report(get_task("car-racing"), "mine", "gymnasium", [1, 2], np.array([10.0, 20.0]), steps=5000)
+    assert whole["steps"] == 1000 and not whole["cut_short"]
 
 
 # --- evaluating ----------------------------------------------------------------------------------------------
@@ -212,6 +233,32 @@ def test_a_partial_file_of_the_wrong_shape_is_not_used_and_that_is_said(
     assert said == [f"{partial} is damaged and not used; the evaluation starts anew"]
 
 
+CONDITIONS = {
+    "another limit": {"steps": 3},
+    "another device": {"device": torch.device("meta")},
+    "another version": {},
+    "another backend": {"backend": "fast"},
+}
+
+
+@pytest.mark.parametrize("change", CONDITIONS)
+def test_what_was_scored_under_other_conditions_is_not_used(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial, policies = tmp_path / "partial.json", Counted()
+    evaluated(Scripted(), Counted(), SEEDS, 5, partial_file=partial)
+    if change == "another version":
+        monkeypatch.setattr("worldmodels.evaluation.versions", lambda modules: {"gymnasium": "0.0.1"})
+    options: dict[str, Any] = {"backend": "slow", "partial_file": partial} | CONDITIONS[change]
+    with contextlib.closing(LocalExecutor()) as executor:
+        evaluate(executor, Scripted(), policies, seeds=SEEDS, num_envs=5, **options)
+    assert [seed for chunk in policies.chunks for seed in chunk] == SEEDS
+
+
+def test_longer_episodes_than_the_tasks_limit_are_not_played() -> None:
+    assert evaluated(Scripted(), diarists, SEEDS, 13, steps=10 * MAX_STEPS) == WANTED
+
+
 def test_shorter_episodes_are_cut_at_their_limit() -> None:
     found = evaluated(Scripted(), diarists, SEEDS, 13, steps=2)
     assert found == [reward_at(seed, 0) + reward_at(seed, 1) for seed in SEEDS]
@@ -230,5 +277,6 @@ def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(task, "random_policy", rest := Counted())
     measure.evaluate("evaluate", command, "")
     assert [seed for chunk in first.chunks + rest.chunks for seed in chunk] == SEEDS[:10]
-    assert json.loads(target.read_text())["returns"] == WANTED[:10]
+    result = json.loads(target.read_text())
+    assert result["returns"] == WANTED[:10] and result["steps"] == MAX_STEPS and not result["cut_short"]
     assert list(tmp_path.iterdir()) == [target], "nothing is left but the result"

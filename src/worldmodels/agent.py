@@ -272,10 +272,14 @@ def _check_outputs(agent: Agent) -> None:
     for _ in range(2):
         h, c = agent.memory.step(z, torch.zeros(len(z), agent.task.action_size, device=agent.device), (h, c))
     prediction = agent.memory.heads(h)
-    heads = [*prediction.mixture, prediction.reward, prediction.end_logit]
+    heads: list[Tensor | None] = [*prediction.mixture, prediction.reward, prediction.end_logit]
     # C's own output is always within [-1, 1]; what must not overflow is the sum before, for inputs of any likely size.
     before = _LARGEST_INPUT * agent.controller.abs().sum()
-    outputs = {"V": [z, logvar, agent.vision.decode(z)], "M": [h, c, *heads], "C": [before]}
+    outputs: dict[str, list[Tensor | None]] = {
+        "V": [z, logvar, agent.vision.decode(z)],
+        "M": [h, c, *heads],
+        "C": [before],
+    }
     for name, values in outputs.items():
         if not all(value is None or bool(value.isfinite().all()) for value in values):
             raise ValueError(f"the outputs of {name} are not finite, because its weights are too large; train it again")

@@ -1,23 +1,29 @@
 """Scores of policies on fresh episodes: mean, standard deviation, median and a 95% confidence interval."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from worldmodels.agent import Agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
 from worldmodels.core.files import read_json, write_json
+from worldmodels.core.intervals import half_width
 from worldmodels.core.progress import Progress
+from worldmodels.core.provenance import provenance, versions
 from worldmodels.core.terminal import console
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import Task
-from worldmodels.tasks.base import PolicyFor
+from worldmodels.tasks.base import PolicyFor, check_backend
+
+_CPU = torch.device("cpu")
 
 
 def agent_policy(agent: Agent) -> PolicyFor:
@@ -35,18 +41,21 @@ def evaluate(
     steps: int = 0,
     partial_file: Path | None = None,
     identity: str = "",
+    device: torch.device = _CPU,
 ) -> np.ndarray:
     """The returns (len(seeds),) of one episode per seed.
 
-    num_envs: episodes that are played together; steps: longest episode (0: the task's limit); partial_file: a JSON file
-    that keeps the finished episodes, so that a killed evaluation can continue; identity: a text for the policy. A
-    partial file of another policy, task, backend or longest episode is not used, and neither is a damaged one.
+    num_envs: episodes that are played together; steps: longest episode (0, or more than the task's limit: that limit);
+    partial_file: a JSON file that keeps the finished episodes, so that a killed evaluation can continue; identity: a
+    text for the policy; device: that of its networks. A partial file is not used if it is damaged, or if the policy,
+    the task, the longest episode or one of the :func:`conditions` is another one.
     """
-    identity = f"{identity} {task.name} {backend} {steps or task.max_steps}"
+    steps = longest(task, steps)
+    identity = json.dumps([identity, task.name, steps, conditions(task, backend, device)])
     returns = _finished(partial_file, seeds, identity)
     rest = seeds[len(returns) :]
     parts = [list(rest[start : start + num_envs]) for start in range(0, len(rest), num_envs)]
-    chunks = [partial(_play, task, backend, policy, part, steps or task.max_steps) for part in parts]
+    chunks = [partial(_play, task, backend, policy, part, steps) for part in parts]
     with Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar:
         for part, part_returns in zip(parts, executor.map(chunks), strict=True):
             returns += part_returns.tolist()
@@ -79,24 +88,73 @@ def _finished(path: Path | None, seeds: Sequence[int], identity: str) -> list[fl
     return returns[: len(seeds)] if same else []
 
 
-def statistics(returns: np.ndarray) -> dict[str, Any]:
-    """mean, sd (of the sample; 0 for one episode), median and ci95 (normal interval of the mean) of returns (N,)."""
-    sd = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
-    half = 1.96 * sd / np.sqrt(len(returns))
-    mean = float(returns.mean())
-    return {"mean": mean, "sd": sd, "median": float(np.median(returns)), "ci95": [mean - half, mean + half]}
+def longest(task: Task, steps: int) -> int:
+    """The longest episode in steps, for a setting of which 0 means the task's limit."""
+    return min(steps or task.max_steps, task.max_steps)
 
 
-def report(task: str, agent: str, backend: str, seeds: Sequence[int], returns: np.ndarray) -> dict[str, Any]:
-    """The content of ``--json``: task, agent, backend, seeds, returns, mean, sd, median, ci95."""
-    content = {
-        "task": task,
-        "agent": agent,
+def conditions(task: Task, backend: str, device: torch.device) -> dict[str, str]:
+    """What else must be equal for scores to be comparable: the backend, the device, and the versions of packages."""
+    check_backend(task, backend)
+    packages = versions(task.worlds[backend].requires)
+    return {
         "backend": backend,
-        "seeds": list(seeds),
-        "returns": returns.tolist(),
+        "device": device.type,
+        "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
     }
-    return content | statistics(returns)
+
+
+def statistics(returns: np.ndarray) -> dict[str, Any]:
+    """mean, sd, median and ci95 of returns (N,).
+
+    sd: of the sample; ci95: [low, high], the 95% interval of the mean by Student's t; both are None for one episode.
+    """
+    mean = float(returns.mean())
+    sd = float(returns.std(ddof=1)) if len(returns) > 1 else None
+    half = half_width(sd, len(returns))
+    interval = None if half is None else [mean - half, mean + half]
+    return {"mean": mean, "sd": sd, "median": float(np.median(returns)), "ci95": interval}
+
+
+def report(
+    task: Task,
+    agent: str,
+    backend: str,
+    seeds: Sequence[int],
+    returns: np.ndarray,
+    steps: int = 0,
+    device: torch.device = _CPU,
+    origin: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of ``--json``: what was scored and how, its returns and their :func:`statistics`.
+
+    agent: the name of the policy; steps: the longest episode, as for :func:`evaluate`; origin: what is known of the
+    agent's run of the keys run (its name), preset, round and seed. In the result, run_seed is that seed; seeds are
+    those of the episodes; cut_short says whether episodes were shorter than the task's limit, so that the mean is no
+    score; made_with is the :func:`provenance`.
+    """
+    origin = origin or {}
+    content = {
+        "task": task.name,
+        "agent": agent,
+        "run": origin.get("run"),
+        "preset": origin.get("preset"),
+        "round": origin.get("round"),
+        "run_seed": origin.get("seed"),
+        "backend": backend,
+        "device": device.type,
+        "episodes": len(returns),
+        "steps": longest(task, steps),
+        "cut_short": longest(task, steps) < task.max_steps,
+    }
+    content |= statistics(returns)
+    content |= {"seeds": list(seeds), "returns": returns.tolist()}
+    return content | {"made_with": provenance(device, task.worlds[backend].requires)}
+
+
+def limit_note(row: Mapping[str, Any]) -> str:
+    """What a table or plot must say of a result of :func:`report` whose episodes were cut short; empty for others."""
+    return f"cut short at {row['steps']:,} steps: not a score" if row.get("cut_short") else ""
 
 
 def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
@@ -110,7 +168,8 @@ def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("backend", no_wrap=True)
     for name, row in rows.items():
-        low, high = row["ci95"]
-        numbers = [f"{row[key]:.1f}" for key in ("mean", "sd", "median")]
-        table.add_row(name, *numbers, f"{low:.1f} to {high:.1f}", f"{len(row['returns']):,}", row["backend"])
+        numbers = ["n/a" if row[key] is None else f"{row[key]:.1f}" for key in ("mean", "sd", "median")]
+        interval = "n/a" if row["ci95"] is None else "{:.1f} to {:.1f}".format(*row["ci95"])
+        label = "\n".join(filter(None, (name, limit_note(row))))
+        table.add_row(label, *numbers, interval, f"{len(row['returns']):,}", row["backend"])
     console().print(table)

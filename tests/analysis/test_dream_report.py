@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from worldmodels.agent import Agent
 from worldmodels.analysis import dream_plots
 from worldmodels.analysis.config import DreamReportConfig
 from worldmodels.analysis.dream_report import DreamReport, print_report
+from worldmodels.analysis.dream_summary import dreaming_text, share_of_way
 from worldmodels.analysis.fidelity import (
+    OpenLoop,
     controllers_of_all_strengths,
     encode_episode,
     open_loop,
@@ -152,6 +155,55 @@ def test_the_report_writes_its_tables_and_pictures_and_measures_nothing_twice(
     assert "from 6 starts" in text.err and "correlation" in text.err and "temperature" in text.out
 
 
+def test_every_part_is_bound_to_the_settings_that_it_depends_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = dreamer(end_bias=-6.0)
+
+    def anew(config: DreamReportConfig = TINY, **settings: Any) -> list[str]:
+        capsys.readouterr()
+        measured(agent, config, tmp_path, **settings)
+        return [line.removeprefix("measuring ") for line in capsys.readouterr().err.splitlines() if "measuring" in line]
+
+    both = ["temperature-0.5", "temperature-1"]
+    assert anew() == ["prediction", "correlation", *both]
+    assert anew(replace(TINY, horizon=5)) == ["prediction"]
+    assert anew(replace(TINY, horizon=5, controllers=4)) == ["correlation"]
+    assert anew(replace(TINY, horizon=5, controllers=4, temperatures=(0.5, 2.0))) == ["temperature-2"]
+    few = replace(TINY, horizon=5, controllers=4, games=2)
+    assert anew(few) == both
+    assert anew(few, dream=DreamConfig(temperature=0.7)) == ["correlation"]
+    short = replace(few, generations=0)
+    monkeypatch.setattr("worldmodels.analysis.dream_report.conditions", lambda *about: {"versions": "others"})
+    assert anew(short, dream=DreamConfig(temperature=0.7)) == ["prediction", "correlation"]
+
+
+def test_deleted_tables_and_pictures_are_written_again_without_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent, short = dreamer(end_bias=-6.0), replace(TINY, generations=0)
+    report = measured(agent, short, tmp_path)
+    written = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
+    assert {"open_loop.csv", "prediction.png", "correlation.csv", "report.json"} <= written.keys()
+    for name in written:
+        (tmp_path / name).unlink()
+    capsys.readouterr()
+    assert measured(agent, short, tmp_path) == report
+    assert "measuring" not in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == written
+
+
+def test_the_report_says_what_it_was_measured_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = measured(dreamer(end_bias=-6.0), replace(TINY, generations=0), tmp_path)
+    wanted = {"task": "car-racing", "seed": 1, "backend": "envpool", "device": "cpu", "steps": 12, "cut_short": True}
+    assert {name: report[name] for name in wanted} == wanted
+    assert {"torch", "envpool"} <= report["made_with"]["versions"].keys()
+    assert json.loads((tmp_path / "report.json").read_bytes()) == report
+    capsys.readouterr()
+    print_report(report, tmp_path)
+    assert "cut short at 12 steps: not a score" in capsys.readouterr().err
+
+
 def test_other_starts_of_dreams_are_measured_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agent, short = dreamer(end_bias=-6.0), replace(TINY, generations=0)
     measured(agent, short, tmp_path)
@@ -227,3 +279,28 @@ def test_plots_of_dreams_show_what_was_measured(tmp_path: Path, monkeypatch: pyt
     bars = figures[3].axes[0]
     assert [bar.get_height() for bar in bars.patches] == [9.0, 9.0, 5.0, 5.0]  # type: ignore[attr-defined]
     assert [label.get_text() for label in bars.get_xticklabels()] == ["0.5", "1"]
+    ((low, high), *_) = (line.get_segments()[0][:, 1] for line in bars.collections)  # type: ignore[attr-defined]
+    assert (low, high) == pytest.approx((9.0 - 3.182446, 9.0 + 3.182446)), "Student's t for four episodes"
+
+
+def test_a_single_step_ahead_is_drawn_as_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(dream_plots, "save_figure", lambda figure, out: figures.append(figure))
+    one = np.array([0.5])
+    dream_plots.open_loop_plot(OpenLoop(one, one, 1.0, one, one, 1.0, 3), tmp_path)
+    assert all(line.get_marker() == "o" for axes in figures[0].axes for line in axes.lines[:2])
+
+
+def test_dreams_alone_are_judged_by_the_way_from_random_to_the_agent() -> None:
+    assert share_of_way(-358.0, -13.0, -358.0) == 0.0 and share_of_way(-13.0, -13.0, -358.0) == 1.0
+    assert share_of_way(-100.0, 0.0, -200.0) == 0.5, "scores may be negative, and the agent's may be zero"
+    text = dreaming_text(-358.0, -13.0, -703.0)
+    assert "50% of the way from random (0%) to the agent (100%" in text and "27.5" not in text
+    assert "-358.0" in text and "-13.0" in text and "-703.0" in text
+
+
+@pytest.mark.parametrize("real", [-20.0, -30.0])
+def test_an_agent_that_is_no_better_than_random_gives_no_share_but_a_difference(real: float) -> None:
+    assert share_of_way(-25.0, real, -20.0) is None
+    text = dreaming_text(-25.0, real, -20.0)
+    assert f"{-25.0 - real:+.1f} relative to the agent" in text and "%" not in text

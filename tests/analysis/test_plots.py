@@ -14,6 +14,8 @@ from worldmodels.analysis.plots import bar_of_scores, curves_figure, phase_colum
 from worldmodels.core.errors import UserError
 from worldmodels.core.metrics import read_metrics
 from worldmodels.evaluation import report
+from worldmodels.tasks import get_task
+from worlds import Scripted
 
 VISION = "step,reconstruction,kl,loss,lr,vision_per_s\n20,90,17,107,1e-4,900\n40,50,16,66,1e-4,900\n"
 MEMORY = "step,nll,reward,end,loss,lr,memory_per_s\n20,1.4,1,.1,2.5,1e-3,9\n40,1.3,2,.2,2.4,1e-3,9\n"
@@ -59,7 +61,7 @@ def whole_run(run: Path) -> None:
     write_metrics(run, "vision", VISION)
     write_metrics(run, "memory", MEMORY)
     write_metrics(run, "controller/1-real", GENERATIONS + "1,5,9,2,250,900,.1,,\n2,8,12,2,265,900,.1,50,10\n")
-    result = report("car-racing", "me", "gymnasium", [1, 2, 3], np.array([1.0, 5.0, 9.0]))
+    result = report(get_task("car-racing"), "me", "gymnasium", [1, 2, 3], np.array([1.0, 5.0, 9.0]))
     (run / "summary.json").write_text(json.dumps({"evaluation": result}))
     (run / "run.json").write_text('{"layout": 2, "task": "car-racing", "preset": "quick", "seed": 7}')
 
@@ -90,9 +92,9 @@ def test_curves_of_a_whole_run_are_drawn(tmp_path: Path) -> None:
     assert drawn["Evaluation"].get_xlabel() == "return of 3 fresh episodes on gymnasium"
 
 
-def test_the_figure_of_a_run_names_its_task_its_preset_and_its_seed(tmp_path: Path) -> None:
+def test_the_figure_of_a_run_names_it_with_its_task_its_preset_and_its_seed(tmp_path: Path) -> None:
     whole_run(tmp_path)
-    assert curves_figure(tmp_path).get_suptitle() == "car-racing, preset quick, seed 7"
+    assert curves_figure(tmp_path).get_suptitle() == f"run {tmp_path.name}: car-racing, preset quick, seed 7"
     (tmp_path / "run.json").write_text("{not JSON")
     assert curves_figure(tmp_path).get_suptitle() == ""
 
@@ -172,16 +174,17 @@ def test_curves_are_drawn_when_stages_are_missing(tmp_path: Path) -> None:
 
 
 def test_a_higher_score_gives_a_longer_bar(tmp_path: Path) -> None:
-    rows = [("random", report("t", "r", "b", [1, 2], np.array([-50.0, -60.0])))]
-    rows.append(("agent", report("t", "a", "b", [1, 2], np.array([790.0, 800.0]))))
-    (axes,) = scores_figure(rows, "car-racing, seed 1").axes
+    rows = [("random", report(Scripted(), "r", "slow", [1, 2], np.array([-50.0, -60.0])))]
+    rows.append(("agent", report(Scripted(), "a", "slow", [1, 2], np.array([790.0, 800.0]))))
+    figure = scores_figure(rows, "car-racing, seed 1")
+    (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [-55.0, 795.0]  # type: ignore[attr-defined]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["random", "agent"]
-    assert texts(axes) == ["-55 ± 10", "795 ± 10"]
+    assert texts(axes) == ["-55 ± 64", "795 ± 64"], "Student's t for two episodes"
     dots = [np.asarray(one.get_offsets())[:, 0].tolist() for one in axes.collections[::2]]
     assert dots == [[-50.0, -60.0], [790.0, 800.0]]
     assert axes.get_xlabel() == "return: mean and its 95% interval, 2 episodes each (dots)"
-    assert axes.get_title(loc="left") == "car-racing, seed 1"
+    assert figure.get_suptitle() == "car-racing, seed 1"
     (tmp_path / "run.json").write_text('{"task": "t", "preset": "p", "seed": 3}')
     bar_of_scores(rows, tmp_path / "named.png", tmp_path)
     bar_of_scores(rows, tmp_path / "scores.png")
@@ -209,7 +212,7 @@ def test_a_damaged_evaluation_does_not_keep_the_curves_from_being_drawn(tmp_path
 def test_the_evaluation_of_a_round_comes_before_that_of_the_summary(tmp_path: Path) -> None:
     whole_run(tmp_path)
     (tmp_path / "round-1" / "evaluation").mkdir()
-    result = report("car-racing", "me", "envpool", [1, 2], np.array([100.0, 300.0]))
+    result = report(get_task("car-racing"), "me", "envpool", [1, 2], np.array([100.0, 300.0]))
     (tmp_path / "round-1" / "evaluation" / "evaluation.json").write_text(json.dumps(result))
     assert "mean 200" in legend(panels(curves_figure(tmp_path))["Evaluation"])
 
@@ -261,7 +264,7 @@ def test_the_words_of_a_run_are_drawn_as_text_and_not_as_formulas(tmp_path: Path
     whole_run(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"task": "$\\frac$", "preset": "a\x1b[31m", "seed": 1}))
     training_curves(tmp_path, tmp_path / "curves.png")
-    assert curves_figure(tmp_path).get_suptitle() == "$\\frac$, preset a\\x1b[31m, seed 1"
+    assert curves_figure(tmp_path).get_suptitle() == f"run {tmp_path.name}: $\\frac$, preset a\\x1b[31m, seed 1"
 
 
 def test_of_very_many_rounds_the_last_ones_are_drawn(tmp_path: Path) -> None:
@@ -278,3 +281,51 @@ def test_a_pipe_in_the_place_of_a_file_is_left_out_and_not_waited_for(tmp_path: 
         (tmp_path / name).unlink(missing_ok=True)
         os.mkfifo(tmp_path / name)
     assert "not measured yet" in texts(panels(curves_figure(tmp_path))["Vision"])
+
+
+def test_scores_of_one_episode_are_drawn_without_an_interval() -> None:
+    one = report(Scripted(), "one", "slow", [1], np.array([7.0]))
+    (axes,) = scores_figure([("one", one)]).axes
+    assert texts(axes) == ["7"] and axes.get_xlabel() == "return: mean, 1 episode each (dots)"
+    more = report(Scripted(), "more", "slow", [1, 2, 3], np.array([7.0, 8.0, 9.0]))
+    (axes,) = scores_figure([("one", one), ("more", more)]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one\n1 episode", "more\n3 episodes"]
+    assert texts(axes) == ["7", "8 ± 2"]
+
+
+def test_every_figure_says_that_episodes_were_cut_short(tmp_path: Path) -> None:
+    row = report(get_task("car-racing"), "me", "gymnasium", [1, 2], np.array([1.0, 2.0]), steps=300)
+    note = "cut short at 300 steps: not a score"
+    assert scores_figure([("me", row), ("other", row)], "car-racing").get_suptitle() == f"car-racing; {note}"
+    whole_run(tmp_path)
+    (tmp_path / "summary.json").write_text(json.dumps({"evaluation": row}))
+    assert panels(curves_figure(tmp_path))["Evaluation"].get_title(loc="right") == note
+    single = report(get_task("car-racing"), "me", "gymnasium", [1], np.array([1.0]))
+    (tmp_path / "summary.json").write_text(json.dumps({"evaluation": single}))
+    panel = panels(curves_figure(tmp_path))["Evaluation"]
+    assert panel.get_xlabel() == "return of 1 fresh episode on gymnasium" and panel.get_title(loc="right") == ""
+    assert legend(panel) == ["mean 1", "median 1"]
+
+
+def test_no_legend_covers_a_panel_or_another_legend(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_metrics(tmp_path, "vision", VISION, number)
+        write_metrics(tmp_path, "memory", MEMORY, number)
+        for phase in ("1-real", "2-finetune"):
+            write_metrics(
+                tmp_path, f"controller/{phase}", GENERATIONS + "1,5,9,2,250,9,.1,4,1\n2,8,9,2,300,9,.1,5,1\n", number
+            )
+        result = report(get_task("car-racing"), "me", "gymnasium", [1, 2, 3], np.array([1.0, 5.0, 9.0]))
+        (tmp_path / f"round-{number}" / "evaluation").mkdir()
+        (tmp_path / f"round-{number}" / "evaluation" / "evaluation.json").write_text(json.dumps(result))
+    figure = curves_figure(tmp_path)
+    figure.draw_without_rendering()
+    legends = [found for axes in figure.axes if (found := axes.get_legend()) is not None]
+    assert len(legends) == 8
+    inside = figure.bbox.padded(1)
+    boxes = [found.get_window_extent() for found in legends]
+    for place, box in enumerate(boxes):
+        assert inside.x0 < box.x0 and box.x1 < inside.x1 and inside.y0 < box.y0
+        others = [axes.get_window_extent() for axes in figure.axes] + boxes[:place]
+        others += [axes.xaxis.label.get_window_extent() for axes in figure.axes]
+        assert [other.bounds for other in others if box.padded(-1).overlaps(other)] == [], box.bounds

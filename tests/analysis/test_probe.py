@@ -193,7 +193,11 @@ def test_the_verb_compares_runs_in_a_table_a_picture_and_json(
     for name in ("one.json", "one/probe.csv", "one/probe.png"):
         other = name.replace("one", "two")
         assert (tmp_path / name).read_bytes() == (tmp_path / other).read_bytes(), "the same seed, other figures"
-    rows = json.loads((tmp_path / "one.json").read_bytes())["rows"]
+    result = json.loads((tmp_path / "one.json").read_bytes())
+    world = result["worlds"]["bin-packing"]
+    assert (world["backend"], world["episodes"], world["steps"], world["cut_short"]) == ("native", 10, 40, True)
+    assert result["seed"] == 1 and result["device"] == "cpu" and "torch" in result["made_with"]["versions"]
+    rows = result["rows"]
     with open(tmp_path / "one" / "probe.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     found = {(row["vision"], row["variable"], row["measure"]): row for row in rows if row["component"] == -1}

@@ -223,7 +223,10 @@ def test_without_envpool_gymnasium_is_measured_and_the_note_says_so(monkeypatch:
     monkeypatch.setattr(measure, "make_envs", without_envpool)
     measured = acting._Acting(_agent(), acting.Sizes(num_envs=1, steps=20, batches=1, plain_steps=1))
     assert measured.backend == "gymnasium" and measured.sizes.steps == 2
-    assert measured.notes == ["the backend envpool needs the package envpool; measured on gymnasium instead"]
+    assert measured.notes == [
+        "the backend envpool needs the package envpool; measured on gymnasium instead",
+        "2 steps of every environment instead of 20 on this slower backend",
+    ]
 
 
 def test_where_no_backend_works_the_last_reason_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,9 +58,35 @@ def test_a_log_with_other_columns_starts_anew(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,new"]
 
 
-def test_tensorboard_reads_what_was_logged_and_forgets_what_was_dropped(tmp_path: Path) -> None:
+def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads: steps and values by tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    events = EventAccumulator(str(directory / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in tags}
+
+
+@pytest.mark.parametrize(
+    ("folder", "tag"),
+    [
+        ("run/round-1/vision", "vision/loss"),
+        ("run/round-2/memory-2", "memory-2/loss"),
+        ("round-9/run/round-1/controller/1-real", "controller/1-real/loss"),
+        ("elsewhere/round-1", "round-1/loss"),
+        ("own", "own/loss"),
+    ],
+)
+def test_the_curves_of_a_stage_bear_its_name(folder: str, tag: str, tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / folder, ("loss",))
+    log.log(1, loss=2.0)
+    log.close()
+    assert scalars(tmp_path / folder) == {tag: [(1, 2.0)]}
+
+
+def test_tensorboard_reads_what_was_logged_and_forgets_what_was_dropped(tmp_path: Path) -> None:
+    tmp_path /= "vision"
     log = MetricsLog(tmp_path, ("loss",))
     for step in (10, 20, 30):
         log.log(step, loss=step)
@@ -68,9 +94,7 @@ def test_tensorboard_reads_what_was_logged_and_forgets_what_was_dropped(tmp_path
     log = MetricsLog(tmp_path, ("loss",), resume_step=20)
     log.log(30, loss=300)
     log.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [(one.step, one.value) for one in events.Scalars("loss")] == [(10, 10), (20, 20), (30, 300)]
+    assert scalars(tmp_path) == {"vision/loss": [(10, 10), (20, 20), (30, 300)]}
 
 
 def test_every_row_is_an_event_with_the_same_numbers(tmp_path: Path) -> None:

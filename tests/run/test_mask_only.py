@@ -94,7 +94,9 @@ def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     evolved = load_agent(tmp_path / "round-1" / "controller-mask-only")
     assert evolved.inputs.names == () and evolved.controller.shape == (30,) and evolved.controller.any()
     said = capsys.readouterr()
-    assert "mask-only" in said.out and "goodness of dreaming" in said.err
+    assert "mask-only" in said.out and "evolved in dreams alone, C " in said.err
+    assert "share_of_way_from_random_to_full" in rows["dream-only"]
+    assert all({"steps", "cut_short", "made_with"} <= row.keys() for row in rows.values())
     # Done is done: nothing is evolved or scored again.
     monkeypatch.setattr("worldmodels.evolution.phases.evolve", None)
     monkeypatch.setattr("worldmodels.run.pipeline.evaluate", None)

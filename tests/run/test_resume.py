@@ -160,7 +160,7 @@ def assert_same_artefacts(run: Path, other: Path, last: str = "evaluate") -> Non
 
 def scores(run: Path) -> dict[str, Any]:
     content = json.loads((run / "round-1" / "evaluation" / "evaluation.json").read_bytes())
-    del content["agent"]
+    del content["agent"], content["run"]
     return dict(content)
 
 

@@ -7,31 +7,27 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from worldmodels.analysis.fidelity import OpenLoop, Predictions
-from worldmodels.analysis.style import BLUE, GREY, ORANGE, STYLE, save_figure
+from worldmodels.analysis.style import BLUE, GREY, ORANGE, STYLE, legend_below, marker, new_figure, save_figure
+from worldmodels.core.intervals import half_width
 
 _FEW = 20
 """Bins of probabilities with fewer steps are not drawn, because their share is too uncertain."""
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    """A figure of this size in inches; title: small text at its top."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", color=GREY, size=10)
-    return figure
 
 
 def open_loop_plot(result: OpenLoop, out: Path, title: str = "") -> None:
     """Plot the errors of dreams, in latents and in frames, against the number of steps ahead."""
     ahead = np.arange(1, len(result.latent) + 1)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(11, 4.4, title)
+        figure = new_figure(11, 4.4, title)
         left, right = figure.subplots(1, 2)
-        left.plot(ahead, result.latent, color=BLUE, label="dream")
-        left.plot(ahead, result.latent_still, color=ORANGE, linestyle="--", label="nothing changes")
+        dot = marker(result.latent)
+        left.plot(ahead, result.latent, color=BLUE, marker=dot, markersize=4, label="dream")
+        left.plot(
+            ahead, result.latent_still, color=ORANGE, linestyle="--", marker=dot, markersize=4, label="nothing changes"
+        )
         left.axhline(result.latent_guess, color=GREY, linestyle=":", label="two random moments")
         left.set(title="Latents", xlabel="steps ahead", ylabel="root mean square error of z", ylim=(0, None))
         compared = np.isfinite(result.frame)
@@ -44,7 +40,8 @@ def open_loop_plot(result: OpenLoop, out: Path, title: str = "") -> None:
             title="Decoded frames", xlabel="steps ahead", ylabel="root mean square error (grey levels)", ylim=(0, None)
         )
         for axes in (left, right):
-            axes.legend()
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            legend_below([axes], columns=3)
         save_figure(figure, out)
 
 
@@ -52,7 +49,7 @@ def prediction_plot(result: Predictions, window: int, out: Path, title: str = ""
     """Plot real against predicted rewards, and the share of ends against the predicted probability of an end."""
     drawn = [*([_rewards] if len(result.reward) else []), *([_ends] if result.end.any() else [])] or [_nothing]
     with matplotlib.rc_context(STYLE):
-        figure = _figure(5.6 * len(drawn), 4.6, title)
+        figure = new_figure(5.6 * len(drawn), 4.6, title)
         for axes, draw in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
             draw(axes, result, window)
         save_figure(figure, out)
@@ -77,7 +74,7 @@ def _ends(axes: Axes, result: Predictions, window: int) -> None:
     axes.set_xscale("symlog", linthresh=1e-4)
     axes.set_yscale("symlog", linthresh=1e-4)
     axes.set(title="Ends", xlabel="predicted probability", ylabel="share of steps that ended", xlim=(0, 1), ylim=(0, 1))
-    axes.legend()
+    legend_below([axes])
 
 
 def _nothing(axes: Axes, result: Predictions, window: int) -> None:
@@ -87,13 +84,13 @@ def _nothing(axes: Axes, result: Predictions, window: int) -> None:
 def scatter_plot(dream: np.ndarray, real: np.ndarray, text: str, out: Path, title: str = "") -> None:
     """Plot real scores (N,) against dream scores (N,) of the same controllers; text: the title of the axes."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(5.6, 5.2, title)
+        figure = new_figure(5.6, 5.2, title)
         axes = figure.subplots()
         low, high = min(dream.min(), real.min()), max(dream.max(), real.max())
         axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":", label="equal scores")
         axes.scatter(dream, real, s=22, color=BLUE, alpha=0.8, linewidths=0)
         axes.set(title=text, xlabel="mean return in dreams", ylabel="mean return in the real world")
-        axes.legend()
+        legend_below([axes])
         save_figure(figure, out)
 
 
@@ -102,14 +99,18 @@ def temperature_plot(rows: Sequence[Mapping[str, Any]], out: Path, title: str = 
     names = [f"{row['temperature']:g}" for row in rows]
     places = np.arange(len(rows))
     with matplotlib.rc_context(STYLE):
-        figure = _figure(7, 4.4, title)
+        figure = new_figure(7, 4.4, title)
         axes = figure.subplots()
         for offset, world, color in ((-0.2, "dream", ORANGE), (0.2, "real", BLUE)):
             means = np.array([row[f"{world}_mean"] for row in rows])
-            halves = np.array([1.96 * row[f"{world}_sd"] / np.sqrt(row[f"{world}_episodes"]) for row in rows])
-            axes.bar(places + offset, means, 0.38, color=color, alpha=0.8, label=f"{world} score, 95% interval")
-            axes.errorbar(places + offset, means, halves, fmt="none", ecolor="black", capsize=3, linewidth=1.2)
+            halves = [half_width(row[f"{world}_sd"], row[f"{world}_episodes"]) for row in rows]
+            known = [half for half in halves if half is not None]
+            name = f"{world} score, 95% interval" if known else f"{world} score"
+            axes.bar(places + offset, means, 0.38, color=color, alpha=0.8, label=name)
+            if len(known) == len(halves):
+                axes.errorbar(places + offset, means, known, fmt="none", ecolor="black", capsize=3, linewidth=1.2)
+        axes.axhline(0, color="#9aa4b2", linewidth=0.8)
         axes.set_xticks(places, names)
         axes.set(xlabel="temperature of the dream in which C was evolved", ylabel="mean return")
-        axes.legend()
+        legend_below([axes])
         save_figure(figure, out)

@@ -1,15 +1,14 @@
 """The report on an agent's dreams: how fast they deviate from reality, and whether their scores predict real scores.
 
-Every part is written to one folder, as a CSV and a plot; a finished part is not measured again.
+Every part is written to one folder, as a CSV and a plot. A part that is finished is not measured again, but its files
+are written again, in case they were deleted or the plots have changed.
 """
 
 import copy
-import csv
 import dataclasses
 import hashlib
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.analysis.config import DreamReportConfig
-from worldmodels.analysis.dream_plots import open_loop_plot, prediction_plot, scatter_plot, temperature_plot
+from worldmodels.analysis.dream_files import as_lists, write_correlation, write_prediction
+from worldmodels.analysis.dream_plots import temperature_plot
 from worldmodels.analysis.dream_summary import print_report
 from worldmodels.analysis.fidelity import (
     FRAME_STEPS,
@@ -32,12 +32,14 @@ from worldmodels.analysis.fidelity import (
 from worldmodels.analysis.statistics import correlation, ranks
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
-from worldmodels.core.files import read_json, tensors_digest, write_bytes, write_json
+from worldmodels.core.files import read_json, tensors_digest, write_json
+from worldmodels.core.provenance import provenance
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.core.settings import to_json
+from worldmodels.core.tables import finite, write_table
 from worldmodels.data.collect import record_episodes
 from worldmodels.dream.config import DreamConfig
-from worldmodels.evaluation import statistics
+from worldmodels.evaluation import conditions, limit_note, longest, statistics
 from worldmodels.evolution.config import EvolutionConfig, PhaseConfig
 from worldmodels.evolution.dream_fitness import DreamFitness
 from worldmodels.evolution.fitness import Fitness, WorldFitness
@@ -50,6 +52,12 @@ __all__ = ["DreamReport", "print_report"]
 
 _PHASE = "dream"
 """The phase whose settings the evolutions at several temperatures use."""
+_SETTINGS = {
+    "prediction": ("episodes", "horizon", "starts"),
+    "correlation": ("controllers", "controller_episodes"),
+    "temperature": ("episodes", "generations", "games"),
+}
+"""The settings of the report on which each kind of part depends, beside its steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +65,8 @@ class DreamReport:
     """Measures an agent's dreams and writes the results, part by part, to ``directory``.
 
     evolution, dream: settings with which the C of such an agent is evolved in dreams. The report evolves controllers
-    with those of the phase called "dream", but with the generations and temperatures of ``config``.
+    with those of the phase called "dream", but with the generations and temperatures of ``config``. name: that of the
+    agent, for the report and its plots.
     """
 
     agent: Agent
@@ -67,6 +76,7 @@ class DreamReport:
     evolution: EvolutionConfig
     dream: DreamConfig
     executor: Executor
+    name: str = ""
 
     def run(self) -> dict[str, Any]:
         """Measure all parts; returns the report, which is also written to ``report.json``.
@@ -76,33 +86,51 @@ class DreamReport:
         if self.config.generations and _PHASE not in self.evolution.phases:
             names = ", ".join(self.evolution.phases) or "none"
             raise UserError(f"expected a phase called {_PHASE}, whose settings the report uses; phases: {names}")
-        report: dict[str, Any] = {
-            "task": self.agent.task.name,
-            "prediction": self._part("prediction", self._prediction),
-            "correlation": self._part("correlation", self._correlation),
-        }
+        prediction = self._part("prediction", self._prediction)
+        write_prediction(prediction, self.directory, self.config.episodes, self._title)
+        correlated = self._part("correlation", self._correlation)
+        write_correlation(correlated, self.directory, self.config.controller_episodes, self._title)
+        report = self._about | {"prediction": prediction["summary"], "correlation": correlated["summary"]}
         if self.config.generations:
             report["temperatures"] = [
                 self._part(f"temperature-{temperature:g}", partial(self._temperature, temperature))
                 for temperature in self.config.temperatures
             ]
-            self._table("temperatures.csv", report["temperatures"])
-            temperature_plot(report["temperatures"], self.directory / "temperatures.png", self._title)
+            write_table(self.directory / "temperatures.csv", report["temperatures"])
+            about = self._title(f"{self.config.games:,} episodes each")
+            temperature_plot(report["temperatures"], self.directory / "temperatures.png", about)
         write_json(self.directory / "report.json", report)
         return report
 
     @property
     def _steps(self) -> int:
         """Longest episode and dream."""
-        return self.config.steps or self.agent.task.max_steps
+        return longest(self.agent.task, self.config.steps)
 
     @property
     def _backend(self) -> str:
         return self.evolution.backend or self.agent.task.backends[0]
 
     @property
-    def _title(self) -> str:
-        return f"{self.agent.task.name}, seed {self.seed}"
+    def _about(self) -> dict[str, Any]:
+        """What the report says of itself, beside its results."""
+        task = self.agent.task
+        return {
+            "task": task.name,
+            "agent": self.name,
+            "seed": self.seed,
+            "backend": self._backend,
+            "device": self.agent.device.type,
+            "steps": self._steps,
+            "cut_short": self._steps < task.max_steps,
+            "made_with": provenance(self.agent.device, task.worlds[self._backend].requires),
+        }
+
+    def _title(self, size: str) -> str:
+        """The title of a plot; size: how many episodes it shows."""
+        agent = f"agent {self.name}" if self.name else ""
+        about = (self.agent.task.name, agent, f"seed {self.seed}", size, limit_note(self._about))
+        return ", ".join(filter(None, about))
 
     def _seeds(self, count: int, number: int) -> list[int]:
         return episode_seeds("report", self.seed, count, number)
@@ -125,25 +153,22 @@ class DreamReport:
     def _identity(self, name: str) -> dict[str, Any]:
         """Everything that a part's result depends on."""
         kept = {"starts": self.agent.starts, "start_states": self.agent.start_states}
+        settings = to_json(self.config)
         identity = {
-            "config": to_json(self.config),
+            "config": {key: settings[key] for key in _SETTINGS[name.partition("-")[0]]},
+            "steps": self._steps,
             "seed": self.seed,
-            "backend": self._backend,
+            "conditions": conditions(self.agent.task, self._backend, self.agent.device),
             "agent": self.agent.digest(),
             "starts": tensors_digest({key: value for key, value in kept.items() if value is not None}),
         }
-        if name != "prediction":
-            identity["dream"] = to_json(self.dream)
+        if name == "correlation":
+            identity["dream"] = [self.dream.temperature, self.dream.termination]
         if name.startswith("temperature"):
-            identity["evolution"] = to_json(self.evolution)
+            evolution = self.evolution
+            identity["dream"] = [self.dream.termination, list(self.dream.start_steps)]
+            identity["evolution"] = [evolution.strategy, evolution.components, to_json(evolution.phases[_PHASE])]
         return identity
-
-    def _table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_bytes(self.directory / name, text.getvalue().encode())
 
     def _perturbed(self, seeds: Sequence[int]) -> Policy:
         return self.agent.task.perturbed(self.agent.policy(len(seeds)), seeds)
@@ -158,34 +183,26 @@ class DreamReport:
             episodes += [encode_episode(self.agent, episode) for episode in recorded]
         horizon = min(config.horizon, self._steps)
         opened = open_loop(self.agent, episodes, horizon, config.starts, self.seed)
-        rows = [
-            {
-                "steps_ahead": ahead,
-                "latent_rmse": opened.latent[ahead - 1],
-                "latent_rmse_nothing_changes": opened.latent_still[ahead - 1],
-                "frame_rmse": opened.frame[ahead - 1] if ahead in FRAME_STEPS else "",
-                "frame_rmse_nothing_changes": opened.frame_still[ahead - 1] if ahead in FRAME_STEPS else "",
-            }
-            for ahead in range(1, horizon + 1)
-        ]
-        self._table("open_loop.csv", rows)
-        open_loop_plot(opened, self.directory / "open_loop.png", self._title)
         scores = dataclasses.asdict(prediction_scores(self.agent, episodes))
-        self._table("prediction.csv", [scores])
         predicted = predictions(self.agent, episodes, scores["window"])
-        prediction_plot(predicted, scores["window"], self.directory / "prediction.png", self._title)
         # In frames and not in z: dimensions of z that V leaves unused are pure noise, which cannot be predicted.
         closer = [
             ahead
             for ahead in FRAME_STEPS
             if ahead <= horizon and opened.frame[ahead - 1] < opened.frame_still[ahead - 1]
         ]
-        return {
+        summary = {
             "starts": opened.starts,
             "closer_than_a_still_picture_until": max(closer, default=0),
-            "latent_guess": _number(opened.latent_guess),
-            "frame_floor": _number(opened.frame_floor),
-        } | {name: _number(value) for name, value in scores.items()}
+            "latent_guess": opened.latent_guess,
+            "frame_floor": opened.frame_floor,
+            **scores,
+        }
+        return {
+            "summary": {name: finite(value) for name, value in summary.items()},
+            "open_loop": as_lists(opened),
+            "predictions": as_lists(predicted),
+        }
 
     def _correlation(self) -> dict[str, Any]:
         """The correlation of dream scores and real scores of the same controllers."""
@@ -197,14 +214,8 @@ class DreamReport:
         dreamt, _ = in_dreams(controllers, dreams, self._steps)
         x, y = dreamt.mean(axis=1), real.mean(axis=1)
         pearson, spearman = correlation(x, y), correlation(ranks(x), ranks(y))
-        rows = [
-            {"controller": index, "dream_mean": a, "real_mean": b}
-            for index, (a, b) in enumerate(zip(x.tolist(), y.tolist(), strict=True))
-        ]
-        self._table("correlation.csv", rows)
-        text = f"{len(x)} controllers: r = {pearson:.2f}"
-        scatter_plot(x, y, text, self.directory / "correlation.png", self._title)
-        return {"controllers": len(x), "pearson": _number(pearson), "spearman": _number(spearman)}
+        summary = {"controllers": len(x), "pearson": finite(pearson), "spearman": finite(spearman)}
+        return {"summary": summary, "dream_means": x.tolist(), "real_means": y.tolist()}
 
     def _temperature(self, temperature: float) -> dict[str, Any]:
         """Evolve a controller in dreams of one temperature, and score it in such dreams and in the real world."""
@@ -224,7 +235,9 @@ class DreamReport:
             inputs=self._visited if agent.inputs.names else None,
         )
         # The folder's name depends on everything that the evolution does, so that no other checkpoint is continued.
-        identity = hashlib.sha256(json.dumps(self._identity("temperature"), sort_keys=True).encode()).hexdigest()[:12]
+        evolved = self._identity("temperature")
+        del evolved["config"]["games"]
+        identity = hashlib.sha256(json.dumps(evolved, sort_keys=True).encode()).hexdigest()[:12]
         best, _ = evolve(agent, phase, self.directory / "parts" / f"temperature-{temperature:g}-{identity}")
         games, controller = self._seeds(config.games, 3), best.double().numpy()[None]
         row: dict[str, Any] = {"temperature": temperature}
@@ -233,7 +246,7 @@ class DreamReport:
             scores, _ = fitness(controller, games, self._steps)
             summary = statistics(scores[0])
             row |= {f"{name}_mean": summary["mean"], f"{name}_sd": summary["sd"], f"{name}_episodes": len(games)}
-        return row
+        return row | {"real_minus_dream": row["real_mean"] - row["dream_mean"]}
 
     def _visited(self) -> np.ndarray:
         """Inputs (n, F) of the agent's own C along new real episodes."""
@@ -259,8 +272,3 @@ class DreamReport:
             max_steps=min(self._steps, longest),
             max_steps_growth=0,
         )
-
-
-def _number(value: float) -> float | None:
-    """The value, or None for NaN and infinity, which JSON does not have."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value

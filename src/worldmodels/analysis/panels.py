@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from worldmodels.analysis.style import BLUE, GREEN, GREY, ORANGE, PINK
+from worldmodels.analysis.style import BLUE, GREEN, GREY, ORANGE, PINK, legend_below, marker
+from worldmodels.evaluation import limit_note
 
 Columns = dict[str, np.ndarray]
 """Numbers (R,) by column name, NaN where a cell is empty."""
@@ -40,7 +41,8 @@ def vision_panel(axes: Axes, data: Columns) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
     axes.set(xlabel="training step", ylabel="loss per frame")
-    axes.legend()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below([axes])
 
 
 def memory_panel(axes: Axes, data: Columns) -> None:
@@ -51,6 +53,7 @@ def memory_panel(axes: Axes, data: Columns) -> None:
         return
     _line(axes, data, "nll", _label("nll"), BLUE)
     axes.set(xlabel="training step", ylabel="negative log-likelihood")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _focus(axes, data["nll"])
     twins, other_losses = [axes], [name for name in losses if name != "nll"]
     if other_losses:
@@ -58,8 +61,7 @@ def memory_panel(axes: Axes, data: Columns) -> None:
         for name, colour in zip(other_losses, cycle(_COLOURS[1:])):
             _line(twins[1], data, name, _label(name), colour, style="--")
         _focus(twins[1], np.concatenate([data[name] for name in other_losses]), zero=True)
-    _legend(twins, loc="upper right")
-    _headroom(twins, 4 / 3)
+    legend_below(twins)
 
 
 def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
@@ -83,8 +85,9 @@ def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
         for _, data in phases:
             _line(twins[1], data, "max_steps", "longest episode", GREEN, width=1.0, style=":")
         twins[1].set_ylim(0, 1.05 * float(np.nanmax(longest)))
-    _legend(twins, loc="upper left", ncols=2)
-    _headroom(twins, 3 / 2 if len(phases) > 1 else 4 / 3)
+    legend_below(twins)
+    if len(phases) > 1:
+        _headroom(axes, 4 / 3)
 
 
 def _phase_name(axes: Axes, name: str, index: int, start: float, last: float) -> None:
@@ -92,7 +95,7 @@ def _phase_name(axes: Axes, name: str, index: int, start: float, last: float) ->
     if index:
         axes.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
     # Late names end at the right edge, and heights alternate, so that names neither leave the panel nor overlap.
-    late, height = start > 0.8 * last, 0.75 - 0.06 * (index % 2)
+    late, height = start > 0.85 * last, 0.93 - 0.07 * (index % 2)
     place = (last, f"{name} ", "right") if late else (start, f" {name}", "left")
     style: dict[str, Any] = {"color": GREY, "size": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
     axes.text(place[0], height, place[1], transform=axes.get_xaxis_transform(), ha=place[2], **style)
@@ -115,15 +118,18 @@ def evaluation_panel(axes: Axes, scores: Mapping[str, Any] | None) -> None:
         return
     bins = int(np.clip(np.sqrt(len(returns)) * 2, 5, 40))
     axes.hist(returns, bins=bins, color=BLUE, alpha=0.85)
-    low, high = scores["ci95"]
-    axes.axvspan(low, high, color=ORANGE, alpha=0.25, linewidth=0, label=f"95% interval {low:,.0f} to {high:,.0f}")
+    if scores["ci95"] is not None:
+        low, high = scores["ci95"]
+        axes.axvspan(low, high, color=ORANGE, alpha=0.25, linewidth=0, label=f"95% interval {low:,.0f} to {high:,.0f}")
     axes.axvline(scores["mean"], color=ORANGE, label=f"mean {scores['mean']:,.0f}")
     axes.axvline(scores["median"], color="black", linestyle=":", label=f"median {scores['median']:,.0f}")
     backend = f" on {scores['backend']}" if scores.get("backend") else ""
-    axes.set(xlabel=f"return of {len(returns):,} fresh episodes{backend}", ylabel="episodes")
-    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+    count = "1 fresh episode" if len(returns) == 1 else f"{len(returns):,} fresh episodes"
+    axes.set(xlabel=f"return of {count}{backend}", ylabel="episodes")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="upper left")
+    if limit_note(scores):
+        axes.set_title(limit_note(scores), loc="right", color=ORANGE, size=9)
+    legend_below([axes])
 
 
 def _losses(data: Columns) -> list[str]:
@@ -147,8 +153,7 @@ def _line(axes: Axes, data: Columns, name: str, label: str, colour: str, width: 
         half = max(2, len(values) // 60)
         windows = [values[max(0, index - half) : index + half + 1] for index in range(len(values))]
         values = np.array([np.median(window) for window in windows])
-    marker = "o" if len(values) == 1 else ""
-    axes.plot(steps, values, style, marker=marker, markersize=4, color=colour, linewidth=width, label=label)
+    axes.plot(steps, values, style, marker=marker(values), markersize=4, color=colour, linewidth=width, label=label)
 
 
 def _twin(axes: Axes, label: str) -> Axes:
@@ -159,15 +164,6 @@ def _twin(axes: Axes, label: str) -> Axes:
     return right
 
 
-def _legend(twins: Sequence[Axes], **options: Any) -> None:
-    """Draw one legend for several axes of the same panel, with one entry per label."""
-    handles: dict[str, Any] = {}
-    for axes in twins:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    twins[0].legend(handles.values(), handles.keys(), **options)
-
-
 def _focus(axes: Axes, values: np.ndarray, zero: bool = False) -> None:
     """Limit the axis to the lower 98% of values, since the first losses are far above the others; zero: include 0."""
     finite = values[np.isfinite(values)]
@@ -176,11 +172,10 @@ def _focus(axes: Axes, values: np.ndarray, zero: bool = False) -> None:
     axes.set_ylim(min(0.0, low) if zero else low - room, high + room)
 
 
-def _headroom(twins: Sequence[Axes], factor: float) -> None:
-    """Extend the axes upwards by ``factor``, to make room for the legend."""
-    for axes in twins:
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, low + (high - low) * factor)
+def _headroom(axes: Axes, factor: float) -> None:
+    """Extend the axes upwards by ``factor``, to make room for the names of phases."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, low + (high - low) * factor)
 
 
 def _missing(axes: Axes) -> None:

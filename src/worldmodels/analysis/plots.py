@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from worldmodels.analysis.panels import Columns, controller_panel, evaluation_panel, memory_panel, vision_panel
-from worldmodels.analysis.style import BLUE, GREY, STYLE, json_or_none, run_title, save_figure
+from worldmodels.analysis.style import BLUE, STYLE, json_or_none, new_figure, run_title, save_figure
 from worldmodels.core.errors import UserError
 from worldmodels.core.metrics import read_metrics
+from worldmodels.evaluation import limit_note
 
 _LARGEST = 1e30
 """Larger numbers are not drawn: nothing that is measured is as large, and matplotlib cannot scale axes for them."""
@@ -38,8 +39,7 @@ def curves_figure(run_dir: Path) -> Figure:
     if not numbers:
         raise UserError(f"{run_dir} holds no rounds to draw; expected the directory of a run")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 0.4 + 6.8 * len(numbers)), layout="constrained")
-        figure.suptitle(run_title(run_dir), x=0.01, ha="left", color=GREY, size=10)
+        figure = new_figure(11, 0.4 + 7.6 * len(numbers), run_title(run_dir))
         panels = figure.subplots(2 * len(numbers), 2, squeeze=False).reshape(len(numbers), 4)
         for row, number in zip(panels, numbers, strict=True):
             directory = rounds[str(number)]
@@ -82,8 +82,8 @@ def phase_columns(directory: Path) -> list[tuple[str, Columns]]:
 def bar_of_scores(rows: Sequence[tuple[str, Mapping[str, Any]]], out: Path, run_dir: Path | None = None) -> None:
     """Draw the mean return of several agents with its 95% interval, as a PNG.
 
-    rows: names, and results with the keys mean, ci95 (low, high) and optionally returns, which are drawn as dots;
-    run_dir: the run whose task, preset and seed are the figure's title. Raises :class:`UserError` without rows.
+    rows: names, and results of :func:`worldmodels.evaluation.report`, whose returns are drawn as dots; run_dir: the run
+    whose name, task, preset and seed are the figure's caption. Raises :class:`UserError` without rows.
     """
     save_figure(scores_figure(rows, run_title(run_dir) if run_dir is not None else ""), out)
 
@@ -92,32 +92,41 @@ def scores_figure(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str = ""
     """A horizontal bar per agent, the first one on top."""
     if not rows:
         raise UserError("no scores to draw; evaluate at least one agent first")
+    notes = dict.fromkeys(limit_note(row) for _, row in rows)
     with matplotlib.rc_context(STYLE | {"axes.grid.axis": "x"}):
-        figure = Figure(figsize=(8, 1.3 + 0.62 * len(rows)), layout="constrained")
+        figure = new_figure(8, 1.5 + 0.62 * len(rows), "; ".join(filter(None, (title, *notes))))
         axes = figure.subplots()
-        axes.set_title(title, color=GREY, fontweight="normal")
         places = np.arange(len(rows))[::-1]
         for place, (_, row) in zip(places, rows, strict=True):
-            mean, (low, high) = float(row["mean"]), row["ci95"]
+            mean = float(row["mean"])
             axes.barh(place, mean, height=0.56, color=BLUE, alpha=0.35)
             returns = np.asarray(row.get("returns", ()), dtype=float)
             if len(returns):
                 # A fixed spread and not a random one, so that the same scores give the same picture.
                 spread = (np.arange(len(returns)) * 0.618 % 1 - 0.5) * 0.44
                 axes.scatter(returns, place + spread, s=7, color=BLUE, alpha=0.7, linewidths=0)
-            axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color="black", capsize=4, linewidth=1.4)
+            if row["ci95"] is not None:
+                low, high = row["ci95"]
+                axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color="black", capsize=4, linewidth=1.4)
         low, high = axes.get_xlim()
         axes.set_xlim(low, high + 0.16 * (high - low))
         for place, (_, row) in zip(places, rows, strict=True):
-            text = f"{row['mean']:,.0f} ± {(row['ci95'][1] - row['ci95'][0]) / 2:,.0f}"
+            half = f" ± {(row['ci95'][1] - row['ci95'][0]) / 2:,.0f}" if row["ci95"] is not None else ""
+            text = f"{row['mean']:,.0f}{half}"
             axes.text(1.0, place, text, transform=axes.get_yaxis_transform(), va="center", ha="right", weight="bold")
-        axes.set_yticks(places, [name for name, _ in rows])
+        counts = {len(row["returns"]) for _, row in rows if "returns" in row}
+        names = [f"{name}\n{_episodes(len(row['returns']))}" if len(counts) > 1 else name for name, row in rows]
+        axes.set_yticks(places, names)
         axes.tick_params(axis="y", length=0)
         axes.axvline(0, color="#9aa4b2", linewidth=0.8)
-        counts = {len(row["returns"]) for _, row in rows if "returns" in row}
-        episodes = f", {counts.pop():,} episodes each (dots)" if len(counts) == 1 else ""
-        axes.set_xlabel(f"return: mean and its 95% interval{episodes}")
+        each = f", {_episodes(max(counts))} each (dots)" if len(counts) == 1 else " (dots: episodes)"
+        interval = " and its 95% interval" if any(row["ci95"] is not None for _, row in rows) else ""
+        axes.set_xlabel(f"return: mean{interval}{each}")
     return figure
+
+
+def _episodes(count: int) -> str:
+    return "1 episode" if count == 1 else f"{count:,} episodes"
 
 
 def _scores(directory: Path, run_dir: Path | None) -> Mapping[str, Any] | None:

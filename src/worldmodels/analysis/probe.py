@@ -26,7 +26,10 @@ from worldmodels.analysis.probe_report import SOURCES, write
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
 from worldmodels.core.progress import Progress
+from worldmodels.core.provenance import provenance
 from worldmodels.core.seeds import episode_seeds
+from worldmodels.core.tables import finite
+from worldmodels.evaluation import longest
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 from worldmodels.rollouts import rollout
@@ -107,13 +110,31 @@ def probe(
             baselines[task.name] = {"pixels": pixels, "constant": scores(None, state, split)}
         latents = scores(_mu(vision, frames), state, split)
         rows += _rows(name, task.name, {"latents": latents} | baselines[task.name])
-    counts = {name: {"frames": len(sampled.frames), "episodes": episodes} for name, sampled in samples.items()}
-    return {"seed": seed, "worlds": counts, "rows": [_plain(row) for row in rows]}
+    tasks = {task.name: task for task, _ in visions.values()}
+    counts = {
+        name: {
+            "frames": len(sampled.frames),
+            "episodes": episodes,
+            "backend": tasks[name].backends[0],
+            "steps": longest(tasks[name], steps),
+            "cut_short": longest(tasks[name], steps) < tasks[name].max_steps,
+        }
+        for name, sampled in samples.items()
+    }
+    device = next(next(iter(visions.values()))[1].parameters()).device
+    modules = [module for task in tasks.values() for module in task.worlds[task.backends[0]].requires]
+    return {
+        "seed": seed,
+        "worlds": counts,
+        "device": device.type,
+        "rows": [{name: finite(value) for name, value in asdict(row).items()} for row in rows],
+        "made_with": provenance(device, modules),
+    }
 
 
 def sample(executor: Executor, task: Task, seed: int, episodes: int, per_episode: int, steps: int = 0) -> Samples:
     """About ``per_episode`` frames of each of ``episodes`` new episodes of at most ``steps`` steps (0: the limit)."""
-    limit = steps or task.max_steps
+    limit = longest(task, steps)
     every = max(1, limit // per_episode)
     seeds, parts = episode_seeds("probe", seed, episodes), list[Samples]()
     chunks = [
@@ -225,8 +246,3 @@ def _rows(vision: str, task: str, results: Mapping[str, Mapping[str, np.ndarray]
             parts = enumerate(zip(*(column.tolist() for column in columns), strict=True))
             rows += [Row(vision, task, variable, component, measure, *values) for component, values in parts]
     return rows
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    """The row as a dictionary, with None for NaN, which JSON does not have."""
-    return {key: None if value != value else value for key, value in asdict(row).items()}

@@ -7,10 +7,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from worldmodels.analysis.style import BLUE, GREEN, GREY, ORANGE, PINK, STYLE, save_figure
+from worldmodels.analysis.style import BLUE, GREEN, GREY, ORANGE, PINK, STYLE, marker, new_figure, save_figure
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK)
 _LINES: dict[str, Any] = {"latents": "-", "pixels": "--", "constant": ":"}
@@ -29,8 +28,7 @@ def probe_plot(rows: Rows, out: Path, title: str = "") -> None:
     colours = {vision: _COLOURS[index % len(_COLOURS)] for index, vision in enumerate(visions)}
     lines = -(-len(panels) // _PER_ROW)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.5 * _PER_ROW, 3.2 * lines + 0.8), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", color=GREY, size=10)
+        figure = new_figure(5.5 * _PER_ROW, 3.2 * lines + 0.8, title)
         axes = figure.subplots(lines, _PER_ROW, squeeze=False).ravel()
         for panel, (variable, measure) in zip(axes, panels, strict=False):
             chosen = [row for row in rows if (row["variable"], row["measure"]) == (variable, measure)]
@@ -53,9 +51,10 @@ def _curves(axes: Axes, rows: Rows, colours: Mapping[str, str]) -> None:
     for vision, colour in colours.items():
         own = [row for row in rows if row["vision"] == vision]
         for source, style in _LINES.items():
-            values = [np.nan if row[source] is None else row[source] for row in own]
+            values = np.array([np.nan if row[source] is None else row[source] for row in own])
             shade = GREY if source == "constant" else colour
-            axes.plot([row["component"] for row in own], values, style, color=shade, linewidth=1.4)
+            components = [row["component"] for row in own]
+            axes.plot(components, values, style, marker=marker(values), markersize=3, color=shade, linewidth=1.4)
     axes.set_xlabel("component")
 
 

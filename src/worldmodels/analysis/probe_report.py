@@ -1,14 +1,13 @@
 """The results of probes of V as a printed table, a CSV, a plot and JSON."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from worldmodels.analysis.probe_plot import probe_plot
 from worldmodels.core.events import say
-from worldmodels.core.files import write_bytes, write_json
+from worldmodels.core.files import write_json
+from worldmodels.core.tables import write_table
 from worldmodels.core.terminal import console
 
 SOURCES = ("latents", "pixels", "constant")
@@ -17,19 +16,20 @@ SOURCES = ("latents", "pixels", "constant")
 
 def write(result: Mapping[str, Any], out: Path, json: Path | None) -> None:
     """Write ``probe.csv`` and ``probe.png`` to the folder ``out``, all figures to the file ``json``; print a table."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(result["rows"][0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result["rows"])
-    write_bytes(out / "probe.csv", text.getvalue().encode())
-    worlds = ", ".join(result["worlds"])
-    probe_plot(result["rows"], out / "probe.png", f"{worlds}, seed {result['seed']}")
+    write_table(out / "probe.csv", result["rows"])
+    about = [f"{name}, {_episodes(counts)}" for name, counts in result["worlds"].items()]
+    probe_plot(result["rows"], out / "probe.png", f"{'; '.join(about)}; seed {result['seed']}")
     if json is not None:
         write_json(json, dict(result))
     _print(result["rows"])
     for task, counts in result["worlds"].items():
-        say(f"{task}: {counts['frames']:,} frames of {counts['episodes']:,} new episodes, a fifth of them held out")
+        say(f"{task}: {counts['frames']:,} frames of {_episodes(counts)}, a fifth of them held out")
     say(f"every component: {out / 'probe.csv'}; picture: {out / 'probe.png'}")
+
+
+def _episodes(counts: Mapping[str, Any]) -> str:
+    limit = f" of at most {counts['steps']:,} steps" if counts["cut_short"] else ""
+    return f"{counts['episodes']:,} new episodes{limit}"
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -125,7 +125,10 @@ class _Acting:
     def __init__(self, agent: Agent, sizes: Sizes) -> None:
         self.agent, self._task = agent, agent.task
         self.backend, self.notes = fastest_backend(self._task)
-        steps = max(1, sizes.steps // 10) if self.notes else sizes.steps
+        steps = sizes.steps
+        if self.notes:
+            steps = max(1, steps // 10)
+            self.notes.append(f"{steps} steps of every environment instead of {sizes.steps} on this slower backend")
         self.sizes = replace(sizes, num_envs=min(sizes.num_envs, self._task.max_envs), steps=steps)
         self._seeds = episode_seeds("fitness", 1, self.sizes.num_envs)
         self._controllers = _controllers(agent, self.sizes.num_envs)

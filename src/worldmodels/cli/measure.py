@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -44,8 +44,8 @@ class EvaluateOptions:
     executor: str = text("local")
     """Where episodes are played; local means this machine."""
     json: Path | None = text(None)
-    """Also write task, agent, backend, seeds, returns, mean, sd, median and ci95 to this file. A command with this
-    option that was stopped continues when it is run again."""
+    """Also write the score to this file, with every return, the seeds, and what it was made with (versions, processor,
+    device). A command with this option that was stopped continues when it is run again."""
 
 
 def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
@@ -54,20 +54,22 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
         return stage(verb, arguments, description)
     options = parse(EvaluateOptions, verb, arguments, description=description)
     check_output(options.json)
+    import torch
+
     from worldmodels import evaluation
     from worldmodels.core.files import write_json
     from worldmodels.core.seeds import episode_seeds
     from worldmodels.execution.executor import make_executor
     from worldmodels.tasks import get_task
 
-    agent = None
+    agent, device, origin = None, torch.device("cpu"), dict[str, Any]()
     if options.policy == "agent" or options.agent is not None:  # for the other policies, the agent says the task
         agent = agent_for(options.task, options.agent, options.device)
     task = agent.task if agent is not None else get_task(options.task or "car-racing")
     name = policy_identity = options.policy
     if agent is not None and options.policy == "agent":
         name, policy_identity = options.agent or f"shipped {task.name}", agent.digest()
-        policy = evaluation.agent_policy(agent)
+        policy, device, origin = evaluation.agent_policy(agent), agent.device, agent.info
     elif options.policy == "random":
         policy = task.random_policy
     elif options.policy in task.rules:
@@ -81,9 +83,9 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     num_envs = options.num_envs or task.num_envs
     with contextlib.closing(make_executor(options.executor)) as executor:
         returns = evaluation.evaluate(
-            executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, policy_identity
+            executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, policy_identity, device
         )
-    result = evaluation.report(task.name, name, backend, seeds, returns)
+    result = evaluation.report(task, name, backend, seeds, returns, options.steps, device, origin)
     if options.json is not None and unfinished is not None:
         write_json(options.json, result)
         unfinished.unlink(missing_ok=True)

@@ -133,5 +133,6 @@ def _report(options: DreamOptions) -> None:
     usual = resolved(preset("standard", agent.task.name), agent.task)
     with contextlib.closing(make_executor()) as executor:
         settings = usual.evolution, usual.dream
-        report = DreamReport(agent, options.report, options.seed, folder, *settings, executor)
+        name = options.agent or f"shipped {agent.task.name}"
+        report = DreamReport(agent, options.report, options.seed, folder, *settings, executor, name)
         print_report(report.run(), folder)

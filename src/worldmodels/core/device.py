@@ -10,6 +10,11 @@ import torch
 
 from worldmodels.core.errors import UserError
 
+_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+"""Names of bfloat16 instructions in /proc/cpuinfo: AMX, AVX512-BF16 and Arm's."""
+_NUMERIC = _BFLOAT16 | {"fma", "avx2", "avx512f", "avx512_fp16", "amx_tile", "asimd", "sve"}
+"""Names of instructions for which PyTorch's libraries have code of their own, with other roundings."""
+
 
 def choose_device(name: str) -> torch.device:
     """The device called ``name``: ``cpu``, ``cuda``, or ``auto``, which is CUDA if PyTorch sees a GPU and else the CPU.
@@ -38,20 +43,28 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether networks run in bfloat16: on GPUs where PyTorch supports it, and on CPUs with bfloat16 instructions."""
+    """Whether networks run in bfloat16: on GPUs and CPUs with bfloat16 instructions."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return _processor_multiplies_bfloat16()
+        # Older GPUs emulate bfloat16, which is slower than float32.
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return not _BFLOAT16.isdisjoint(_processor_flags())
+
+
+def processor_features() -> tuple[str, ...]:
+    """Instructions of the CPU that change the numbers that networks compute, sorted: "AVX512", "amx_bf16" and so on.
+
+    The first is the set of vector instructions that PyTorch uses.
+    """
+    return (torch.backends.cpu.get_cpu_capability(), *sorted(_NUMERIC & _processor_flags()))
 
 
 @cache
-def _processor_multiplies_bfloat16() -> bool:
-    """Whether the CPU has AMX, AVX512-BF16 or Arm's bf16 instructions; False where /proc/cpuinfo does not exist."""
+def _processor_flags() -> frozenset[str]:
+    """The words of /proc/cpuinfo; none where it does not exist."""
     try:
-        flags = set(Path("/proc/cpuinfo").read_text(errors="replace").split())
+        return frozenset(Path("/proc/cpuinfo").read_text(errors="replace").split())
     except OSError:
-        return False
-    return bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})
+        return frozenset()
 
 
 def precision(device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -26,13 +26,14 @@ class MetricsLog:
 
     resume_step: the step from which a resumed stage continues. Later rows of the killed process are dropped, so that
     the table and the curves are those of an uninterrupted run. A damaged table is kept under another name and continued
-    without its damaged rows, because no result depends on it.
+    without its damaged rows, because no result depends on it. TensorBoard's tags begin with the folder's path inside
+    its round ("vision/loss", "controller/1-real/mean"), so that curves of different stages are different charts.
     """
 
     def __init__(self, directory: Path, columns: tuple[str, ...], resume_step: int = 0) -> None:
         self._stage = directory.name
         self._table = _Table(directory / "metrics.csv", ("step", *columns), resume_step)
-        self._curves = _TensorBoard(directory / "tensorboard", resume_step)
+        self._curves = _TensorBoard(directory, resume_step)
 
     def has(self, step: int) -> bool:
         """Whether the table has a row for ``step``."""
@@ -84,18 +85,26 @@ class _TensorBoard:
     """TensorBoard's event files, one per process. Created with the first row, because importing TensorBoard is slow."""
 
     def __init__(self, directory: Path, resume_step: int) -> None:
-        self._directory, self._resume_step = directory, resume_step
+        self._directory, self._resume_step = directory / "tensorboard", resume_step
+        self._prefix = _path_in_round(directory)
         self._events: _Events | None = None
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         with disk_errors(self._directory):
             if self._events is None:
                 self._events = _Events(self._directory, self._resume_step + 1)
-            self._events.write(step, numbers)
+            self._events.write(step, {f"{self._prefix}/{name}": value for name, value in numbers.items()})
 
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def _path_in_round(directory: Path) -> str:
+    """The folder's path inside the folder of its round ("controller/1-real"); its name if it is in none."""
+    parts = directory.parts
+    rounds = [place for place, name in enumerate(parts[:-1]) if name.startswith("round-")]
+    return "/".join(parts[rounds[-1] + 1 :]) if rounds else directory.name
 
 
 class _Events:

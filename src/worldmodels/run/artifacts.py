@@ -12,6 +12,7 @@ import torch
 from worldmodels.agent import AGENT_FILE, Agent, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, read_json
+from worldmodels.core.provenance import provenance
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_latents
@@ -79,6 +80,11 @@ class Artifacts:
         return get_task(self.config.task)
 
     @property
+    def run_name(self) -> str:
+        """The name of the run's directory, which stays the same when the run is moved to another place."""
+        return self.directory.resolve().name
+
+    @property
     def config(self) -> Config:
         """The settings of this round."""
         return self.run_config if self.round == 1 else later_round(self.run_config)
@@ -109,6 +115,10 @@ class Artifacts:
         """The inputs of C in this variant."""
         blinded: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
         return blinded.get(self.variant, self.config.controller.inputs)
+
+    def provenance(self, device: torch.device) -> dict[str, Any]:
+        """What a stage that works now, on this device, is made with; the packages are those of all backends."""
+        return provenance(device, [module for world in self.task.worlds.values() for module in world.requires])
 
     def stage(self, name: str) -> Stage:
         """The stage called ``name``."""

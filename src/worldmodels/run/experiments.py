@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from worldmodels.agent import load_agent
+from worldmodels.analysis.dream_summary import dreaming_text, share_of_way
 from worldmodels.analysis.plots import bar_of_scores, training_curves
 from worldmodels.core.device import choose_device
 from worldmodels.core.events import say
@@ -17,7 +20,7 @@ from worldmodels.evaluation import agent_policy, evaluate, print_scores, report
 from worldmodels.evolution.phases import phases_in, phases_of
 from worldmodels.execution.environments import make_envs
 from worldmodels.execution.executor import Executor, make_executor
-from worldmodels.run.artifacts import STAGES
+from worldmodels.run.artifacts import STAGES, Artifacts
 from worldmodels.run.config import Config
 from worldmodels.run.pipeline import Pipeline
 from worldmodels.run.presets import preset, resolved
@@ -27,7 +30,9 @@ from worldmodels.vision.base import VISIONS
 
 
 @contextlib.contextmanager
-def _opened(config: Config, directory: Path, executor: str, create: bool) -> Iterator[tuple[Run, Executor]]:
+def _opened(
+    config: Config, directory: Path, executor: str, device: torch.device, create: bool
+) -> Iterator[tuple[Run, Executor]]:
     """Open the run, with the task's defaults filled in, and the executor for all of its work.
 
     create: whether a run that does not exist is created; otherwise it is a :class:`UserError`.
@@ -37,16 +42,17 @@ def _opened(config: Config, directory: Path, executor: str, create: bool) -> Ite
     # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
     phases_of(config.evolution)
     VISIONS.target(config.vision.model)
-    with contextlib.closing(make_executor(executor)) as workers, Run.open(directory, config, create) as run:
+    made_with = Artifacts(directory, config).provenance(device)
+    with contextlib.closing(make_executor(executor)) as workers, Run.open(directory, config, made_with, create) as run:
         yield run, workers
 
 
 def train_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> dict[str, Any]:
     """Run every stage of every round; write summary.json, curves.png and agent/, print a table, return the summary."""
     torch_device = choose_device(device)
-    with _opened(config, directory, executor, create=True) as (run, workers):
+    with _opened(config, directory, executor, torch_device, create=True) as (run, workers):
         _check_backends(run.config)
-        rows = []
+        rows, made_with = [], list[dict[str, Any]]()
         for number in range(1, config.rounds + 1):
             pipeline = Pipeline(run.artifacts(number), torch_device, workers)
             for name in STAGES:
@@ -55,10 +61,18 @@ def train_run(config: Config, directory: Path, device: str = "auto", executor: s
                 result = getattr(pipeline, name)()
                 label = name if config.rounds == 1 else f"{name} {number}"
                 rows.append({"name": label, "seconds": result["seconds"], "metrics": result["metrics"]})
-        pipeline.artifacts.agent(torch_device).save(directory / "agent")
+                made_with += [record for record in result.get("made_with", []) if record not in made_with]
+        agent = pipeline.artifacts.agent(torch_device)
+        controller = pipeline.artifacts.stage("controller")
+        agent.info |= {"round": config.rounds, "made_with": controller.made_with()}
+        agent.save(directory / "agent")
         summary = {
             "task": config.task,
+            "run": pipeline.artifacts.run_name,
             "preset": config.preset,
+            "seed": config.seed,
+            "rounds": config.rounds,
+            "made_with": made_with,
             "stages": rows,
             "seconds_total": sum(row["seconds"] for row in rows),
             "evaluation": pipeline.artifacts.evaluation(),
@@ -81,8 +95,9 @@ def run_stage(name: str, config: Config, directory: Path, device: str = "auto", 
 
     Only ``collect``, the first stage, begins a new run.
     """
-    with _opened(config, directory, executor, create=name == STAGES[0]) as (run, workers):
-        result = getattr(Pipeline(run.artifacts(config.rounds), choose_device(device), workers), name)()
+    torch_device = choose_device(device)
+    with _opened(config, directory, executor, torch_device, create=name == STAGES[0]) as (run, workers):
+        result = getattr(Pipeline(run.artifacts(config.rounds), torch_device, workers), name)()
     say(f"{name}: {duration(result['seconds'])}; {_metrics_text(result['metrics'])}")
 
 
@@ -92,8 +107,9 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
     Writes ablation.json and ablation.png, and prints a table of these scores beside those of the run's agent and of the
     random policy.
     """
-    with _opened(config, directory, executor, create=False) as (run, workers):
-        pipeline = Pipeline(run.artifacts(config.rounds), choose_device(device), workers)
+    torch_device = choose_device(device)
+    with _opened(config, directory, executor, torch_device, create=False) as (run, workers):
+        pipeline = Pipeline(run.artifacts(config.rounds), torch_device, workers)
         rows: dict[str, Any] = {"full": _evaluation(pipeline)}
         for variant in _variants(run.config):
             artifacts = dataclasses.replace(pipeline.artifacts, variant=variant)
@@ -101,19 +117,20 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
             ablated.controller()
             rows[variant] = _evaluation(ablated)
         task, settings = pipeline.artifacts.task, config.evaluate
-        seeds, backend = rows["full"]["seeds"], task.reference_backend
+        seeds, backend, steps = rows["full"]["seeds"], task.reference_backend, settings.steps
         partial = directory / f"round-{config.rounds}" / "random-policy.json"
         returns = evaluate(
-            workers, task, task.random_policy, backend, seeds, settings.num_envs, settings.steps, partial, "random"
+            workers, task, task.random_policy, backend, seeds, settings.num_envs, steps, partial, "random", torch_device
         )
-        rows["random"] = report(task.name, "random", backend, seeds, returns)
+        rows["random"] = report(task, "random", backend, seeds, returns, steps, torch_device)
+        if "dream-only" in rows:
+            means = (rows[name]["mean"] for name in ("dream-only", "full", "random"))
+            rows["dream-only"]["share_of_way_from_random_to_full"] = share_of_way(*means)
         write_json(directory / "ablation.json", rows)
         bar_of_scores(list(rows.items()), directory / "ablation.png", directory)
     print_scores(rows)
     if "dream-only" in rows:
-        # The measure of the published bin packing project; for negative scores, a smaller ratio is better.
-        dreamt, real = rows["dream-only"]["mean"], rows["full"]["mean"]
-        say(f"goodness of dreaming: {dreamt:.1f} after dreaming / {real:.1f} after real training = {dreamt / real:.2f}")
+        say(dreaming_text(*(rows[name]["mean"] for name in ("dream-only", "full", "random"))))
 
 
 def _variants(config: Config) -> list[str]:
@@ -143,15 +160,22 @@ def demo_run(directory: Path, seed: int) -> None:
     rows = {"this run": train_run(config, directory)["evaluation"]}
     shipped = load_agent(config.task)
     task, backend = shipped.task, shipped.task.reference_backend
-    seeds = episode_seeds("evaluation", seed, config.evaluate.episodes)
+    seeds, steps, device = (
+        episode_seeds("evaluation", seed, config.evaluate.episodes),
+        config.evaluate.steps,
+        shipped.device,
+    )
     with contextlib.closing(make_executor()) as executor:
         for name, policy, identity in (
             ("shipped agent", agent_policy(shipped), shipped.digest()),
             ("random", task.random_policy, "random"),
         ):
             partial = directory / f"demo-{name.replace(' ', '-')}.json"
-            returns = evaluate(executor, task, policy, backend, seeds, config.evaluate.num_envs, 0, partial, identity)
-            rows[name] = report(task.name, name, backend, seeds, returns)
+            returns = evaluate(
+                executor, task, policy, backend, seeds, config.evaluate.num_envs, steps, partial, identity, device
+            )
+            origin = shipped.info if name == "shipped agent" else None
+            rows[name] = report(task, name, backend, seeds, returns, steps, device, origin)
     print_scores(rows)
     bar_of_scores(list(rows.items()), directory / "scores.png", directory)
     from worldmodels.render.video import record

@@ -29,7 +29,7 @@ from worldmodels.data.completeness import missing_from
 from worldmodels.data.encode import dream_starts, encode_shard
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
-from worldmodels.evaluation import agent_policy, evaluate, report
+from worldmodels.evaluation import agent_policy, conditions, evaluate, report
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.evolution.phases import Evolution, phases_in, phases_of
 from worldmodels.execution.executor import Executor
@@ -100,10 +100,18 @@ class Pipeline:
         return self._do("controller", inputs, self._controller, free=longer)
 
     def evaluate(self) -> dict[str, Any]:
-        """Score the agent on fresh episodes on the reference backend; again, if the agent or the settings change."""
+        """Score the agent on fresh episodes on the reference backend.
+
+        It is scored again if the agent, the settings, the device, or the versions of packages have changed.
+        """
         artifacts = self.artifacts
-        inputs = {"evaluate": to_json(artifacts.config.evaluate), "agent": artifacts.digest("controller")}
-        free = ("evaluate.episodes", "evaluate.num-envs", "evaluate.steps", "agent")
+        inputs = {
+            "evaluate": to_json(artifacts.config.evaluate),
+            "agent": artifacts.digest("controller"),
+            # Scores that are compared, such as those of ablations, must be taken under equal conditions.
+            "conditions": conditions(artifacts.task, artifacts.task.reference_backend, self.device),
+        }
+        free = tuple(name for name in flat(inputs) if name != "seed")
         return self._do("evaluate", inputs, self._evaluate, free)
 
     def _do(self, name: str, inputs: Mapping[str, Any], work: Work, free: Collection[str] = ()) -> dict[str, Any]:
@@ -118,7 +126,7 @@ class Pipeline:
             return result
         if result is not None:
             say(f"{name}: {missing[0]} is missing; making it again")
-        with stage.begin(inputs) as watch:
+        with stage.begin(inputs, artifacts.provenance(self.device)) as watch:
             metrics = work(stage.directory, _identity(inputs, free))
             # Environments and their workers would take memory while the next stages train.
             self.executor.release()
@@ -262,15 +270,20 @@ class Pipeline:
             config.steps,
             directory / "partial.json",
             artifacts.digest("controller"),
+            self.device,
         )
         log = MetricsLog(directory, ("return",))
         for episode, value in enumerate(returns.tolist(), start=1):
             log.log(episode, **{"return": value})
         log.close()
-        result = report(task.name, str(artifacts.directory), task.reference_backend, seeds, returns)
+        run = artifacts.run_config
+        origin = {"run": artifacts.run_name, "preset": run.preset, "round": artifacts.round, "seed": run.seed}
+        name = str(artifacts.directory)
+        result = report(task, name, task.reference_backend, seeds, returns, config.steps, self.device, origin)
         write_json(directory / FILES["evaluate"], result)
-        metrics = {key: result[key] for key in ("mean", "sd", "median")}
-        return metrics | {"episodes": float(len(returns))}
+        metrics = {key: result[key] for key in ("mean", "sd", "median") if result[key] is not None}
+        cut = {"cut_short_at_steps": float(result["steps"])} if result["cut_short"] else {}
+        return metrics | {"episodes": float(len(returns))} | cut
 
 
 def _identity(inputs: Mapping[str, Any], free: Collection[str]) -> str:

@@ -116,7 +116,7 @@ class RunReader:
         return self._last("controller").agent(choose_device(device))
 
     def evaluation(self) -> dict[str, Any]:
-        """The scores of the last finished evaluation: task, agent, backend, seeds, returns, mean, sd, median, ci95."""
+        """The scores of the last finished evaluation, as :func:`worldmodels.evaluation.report` returns them."""
         return self._last("evaluate").evaluation()
 
     def summary(self) -> dict[str, Any]:

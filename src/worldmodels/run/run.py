@@ -1,6 +1,6 @@
 """A run: one directory that holds everything of an experiment, used by one process at a time.
 
-run.json                     the resolved configuration
+run.json                     the resolved configuration, and with which versions, processor and device the run was begun
 round-1/episodes/            output of collect; likewise vision/, latents/, memory/, controller/, evaluation/
 round-1/vision/done.json     written last, when the stage is finished: its inputs and its result
 round-1/controller/1-real/   metrics and checkpoint of the first phase of evolution
@@ -11,13 +11,16 @@ summary.json, curves.png     results
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
 from worldmodels.core.files import read_json, sweep, write_json
+from worldmodels.core.provenance import differences
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.run.artifacts import Artifacts, own_folders
@@ -37,10 +40,14 @@ class Run:
 
     @classmethod
     @contextmanager
-    def open(cls, directory: Path, config: Config, create: bool = True) -> Iterator["Run"]:
+    def open(
+        cls, directory: Path, config: Config, made_with: Mapping[str, Any] | None = None, create: bool = True
+    ) -> Iterator["Run"]:
         """Continue the run, or create it; :class:`UserError` if it is in use or has another task or other settings.
 
-        create: whether a run that does not exist is created; otherwise it is a :class:`UserError`.
+        made_with: the provenance of what this process computes. A new run records it; for a run that was begun with
+        another processor, device, number of threads or version, a message says so. create: whether a run that does not
+        exist is created; otherwise it is a :class:`UserError`.
         """
         if not create and not (directory / "run.json").exists():
             raise UserError(
@@ -49,6 +56,7 @@ class Run:
             )
         with _locked(directory):
             old = read_config(directory)
+            begun_with = made_with if old is None else _content(directory).get("made_with")
             if old is not None:
                 _same(directory, old, config)
             elif any(directory.glob("round-*")):
@@ -57,7 +65,13 @@ class Run:
                 for folder in own_folders(directory):
                     sweep(folder)
             if old != config:
-                write_json(directory / "run.json", {"layout": _LAYOUT, **to_json(config)}, checksum=True)
+                record = {"layout": _LAYOUT, "made_with": begun_with, **to_json(config)}
+                write_json(directory / "run.json", record, checksum=True)
+            if begun_with and made_with and (changed := differences(begun_with, made_with)):
+                say(
+                    f"{directory} was begun with {'; '.join(changed)}: numbers from here on may differ from those of "
+                    "an uninterrupted run, often only in their last digits"
+                )
             yield cls(directory, config)
 
     def artifacts(self, round_number: int = 1) -> Artifacts:
@@ -67,11 +81,11 @@ class Run:
 
 def read_config(directory: Path) -> Config | None:
     """The configuration of an existing run, or None where there is none."""
-    path = directory / "run.json"
-    if not path.exists():
+    if not (directory / "run.json").exists():
         return None
-    content = read_json(path, checksum=True, repair="restore it from a copy, or use another --run")
+    content = _content(directory)
     layout = content.pop("layout", 1)
+    content.pop("made_with", None)
     if layout != _LAYOUT:
         age = "older" if layout == 1 else "other"
         raise UserError(
@@ -80,7 +94,14 @@ def read_config(directory: Path) -> Config | None:
     try:
         return from_json(Config, content)
     except UserError as error:
+        path = directory / "run.json"
         raise UserError(f"the settings in {path} do not fit this version of worldmodels: {error}") from None
+
+
+def _content(directory: Path) -> dict[str, Any]:
+    """What run.json holds: the layout, the provenance of the process that began the run, and the settings."""
+    repair = "restore it from a copy, or use another --run"
+    return dict(read_json(directory / "run.json", checksum=True, repair=repair))
 
 
 def _same(directory: Path, old: Config, new: Config) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import disk_errors, read_json, write_json
+from worldmodels.core.provenance import differences
 
 _HEARTBEAT_SECONDS = 5.0
 _PIECE = 1 << 20
@@ -71,20 +72,27 @@ class Stage:
         return UserError(f"{path} lacks the record of its stage; delete {self.directory} to redo the stage")
 
     @contextlib.contextmanager
-    def begin(self, inputs: Mapping[str, Any]) -> Iterator["Stopwatch"]:
+    def begin(self, inputs: Mapping[str, Any], made_with: Mapping[str, Any] | None = None) -> Iterator["Stopwatch"]:
         """A context manager for the work: saves its inputs and counts its seconds, including those of killed processes.
 
         Unfinished work with other inputs is deleted; the caller must have called :meth:`result`, which refuses inputs
-        that must not change.
+        that must not change. made_with: the provenance of what this process computes. It is recorded with the stage,
+        after those of earlier processes whose work is continued.
         """
         with disk_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         before = self._before()
         if before is not None and "digest" in before:
             write_json(self._elapsed, {"seconds": before["seconds"]})
-        if before is not None and _changed(before["inputs"], inputs):
+        changed = [] if before is None else _changed(before["inputs"], inputs)
+        if changed:
             self._remove(*_UNFINISHED_WORK)
-        write_json(self._begun, {"inputs": dict(inputs)}, checksum=True)
+        # More generations continue an evolution; after every other change, the work starts again.
+        continued = all(name.endswith(".generations") for name in changed)
+        records = self.made_with() if continued else []
+        if made_with is not None and (not records or differences(records[-1], made_with)):
+            records = [*records, dict(made_with)]
+        write_json(self._begun, {"inputs": dict(inputs), "made_with": records}, checksum=True)
         self._remove("done.json")
         watch = Stopwatch(self._elapsed)
         try:
@@ -102,7 +110,16 @@ class Stage:
     ) -> None:
         """Mark the stage finished; ``outputs``: the :func:`digests` of what it wrote."""
         content = {"inputs": dict(inputs), "digest": outputs[0], "files": dict(outputs[1])}
-        write_json(self._done, content | {"seconds": seconds, "metrics": dict(metrics)}, checksum=True)
+        more = {"seconds": seconds, "metrics": dict(metrics), "made_with": self.made_with()}
+        write_json(self._done, content | more, checksum=True)
+
+    def made_with(self) -> list[dict[str, Any]]:
+        """The provenance of every process that has worked on the stage, in order, where it differs from the one before.
+
+        Empty if the stage was not begun, or by a version that did not record this.
+        """
+        before = self._before() or {}
+        return list(before.get("made_with", []))
 
     def tidy(self) -> None:
         """Remove the files that only an unfinished stage needs."""

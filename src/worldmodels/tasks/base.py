@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EnvPoolWorld:
-    """A backend: the C++ environments that EnvPool calls ``env_id``."""
+    """A backend: the C++ environments that EnvPool calls ``env_id``; requires: modules that must be installed."""
 
     env_id: str
+    requires: tuple[str, ...] = ("envpool",)
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,13 @@ class ProcessWorld:
 
 @dataclass(frozen=True)
 class ArrayWorld:
-    """A backend: ``make(num_envs)`` returns a vector environment that steps all its rows, with autoreset disabled."""
+    """A backend: ``make(num_envs)`` returns a vector environment that steps all its rows, with autoreset disabled.
+
+    requires: modules that must be installed, apart from those that this package needs anyway.
+    """
 
     make: Callable[[int], VectorEnv]
+    requires: tuple[str, ...] = ()
 
 
 World = EnvPoolWorld | ProcessWorld | ArrayWorld

@@ -94,9 +94,11 @@ def gpu() -> Iterator[Row]:
     """The first GPU, or whether there is one that PyTorch cannot use."""
     import torch
 
+    from worldmodels.core.device import fast_bfloat16
+
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
-        bf16 = ", bfloat16" if torch.cuda.is_bf16_supported() else ""
+        bf16 = ", bfloat16" if fast_bfloat16(torch.device("cuda")) else ""
         found = f"{torch.cuda.device_count()} x {card.name}, {card.total_memory / 1e9:.0f} GB{bf16}"
         yield Row("gpu", True, found)
     elif shutil.which("nvidia-smi"):
