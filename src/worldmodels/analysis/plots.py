@@ -142,7 +142,8 @@ def _scores(directory: Path, run_dir: Path | None) -> Mapping[str, Any] | None:
 def _are_scores(content: Mapping[str, Any]) -> bool:
     """Whether the content of a JSON file is that of an evaluation, with numbers that can be drawn."""
     returns, interval = content.get("returns"), content.get("ci95")
-    if not isinstance(returns, list) or not isinstance(interval, list) or len(interval) != 2:
+    interval = [] if "ci95" in content and interval is None else interval  # a single episode has no interval
+    if not isinstance(returns, list) or not isinstance(interval, list) or len(interval) not in (0, 2):
         return False
     numbers = [content.get("mean"), content.get("median"), *interval, *returns]
     return all(isinstance(number, int | float) and -_LARGEST < number < _LARGEST for number in numbers)
