@@ -13,7 +13,8 @@ from worldmodels.core.files import disk_errors, read_json, write_json
 
 _HEARTBEAT_SECONDS = 5.0
 _PIECE = 1 << 20
-_UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
+UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
+"""Files of a stage from which unfinished work continues."""
 
 
 class Stage:
@@ -38,9 +39,15 @@ class Stage:
         if refused:
             raise UserError(
                 f"{self.directory} was made with other inputs or settings than the current ones (changed: "
-                f"{', '.join(refused)}); delete that folder to redo the stage, or use another --run"
+                f"{', '.join(refused)}); delete that folder to redo the stage, or make a new run that takes over what "
+                "stays the same: worldmodels train --from RUN"
             )
         return before if "digest" in before and not changed else None
+
+    def finished(self) -> dict[str, Any] | None:
+        """The content of ``done.json``: inputs, digest, seconds and metrics; None if the stage is not finished."""
+        before = self._before() if self._done.exists() else None
+        return before if before is not None and "digest" in before else None
 
     def _before(self) -> dict[str, Any] | None:
         """The content of ``done.json``, or else of ``begun.json``; None if there is neither."""
@@ -66,7 +73,7 @@ class Stage:
         if before is not None and "seconds" in before:
             write_json(self._elapsed, {"seconds": before["seconds"]})
         if before is not None and _changed(before["inputs"], inputs):
-            self._remove(*_UNFINISHED_WORK)
+            self._remove(*UNFINISHED_WORK)
         write_json(self._begun, {"inputs": dict(inputs)}, checksum=True)
         self._remove("done.json")
         watch = Stopwatch(self._elapsed)
@@ -89,7 +96,7 @@ class Stage:
 
     def tidy(self) -> None:
         """Remove the files that only an unfinished stage needs."""
-        self._remove(*_UNFINISHED_WORK, "begun.json", "elapsed.json")
+        self._remove(*UNFINISHED_WORK, "begun.json", "elapsed.json")
 
     def written(self, digest: str, paths: Sequence[Path], command: str) -> list[Path]:
         """``paths``, if they are unchanged since the finished stage wrote them.
