@@ -259,3 +259,46 @@ def test_observations_whose_frames_are_there_give_the_same_actions_as_raw_ones()
     for step, rows in enumerate([[0, 1, 2, 3], [1, 3], [3]]):
         seen = Observations(agent.task, observations(step)[rows])
         assert np.array_equal(first.act(seen, np.array(rows)), second.act(seen.raw, np.array(rows)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "got"),
+    [
+        (np.zeros((2, 64, 64, 3), np.float32), r"\(2, 64, 64, 3\) float32"),
+        (np.zeros((2, 96, 96, 3), np.uint8), r"\(2, 96, 96, 3\) uint8"),
+        (np.zeros((64, 64, 3), np.uint8), r"\(64, 64, 3\) uint8"),
+        ([[1, 2]], "list"),
+    ],
+)
+def test_what_are_no_frames_is_not_encoded(frames: Any, got: str, real_agent: Agent) -> None:
+    with pytest.raises(UserError, match=rf"expected frames of shape \(N, 64, 64, 3\) and type uint8.*got {got}; agent"):
+        real_agent.encode(frames)
+
+
+def test_z_may_be_a_tensor_or_an_array_and_must_be_finite_and_fit(real_agent: Agent) -> None:
+    z = torch.randn(3, 32)
+    assert np.array_equal(real_agent.decode(z), real_agent.decode(z.numpy()))
+    assert np.array_equal(real_agent.decode(z), real_agent.decode(z.double().numpy()))
+    for wrong, got in (
+        (z[0], r"\(32,\) float32"),
+        (z[:, :5].numpy(), r"\(3, 5\) float32"),
+        (z > 0, r"\(3, 32\) bool"),
+        ([0.0] * 32, "list"),
+    ):
+        with pytest.raises(UserError, match=rf"expected z as numbers of shape \(N, 32\), got {got}"):
+            real_agent.decode(wrong)  # type: ignore[arg-type]
+    z[1, 2] = float("nan")
+    with pytest.raises(UserError, match="expected finite numbers as z, got NaN"):
+        real_agent.decode(z)
+
+
+def test_agents_that_differ_in_anything_they_do_have_different_digests() -> None:
+    agent = tiny_agent()
+    digests = [agent.digest()]
+    agent.starts = torch.zeros(2, 2, Z)
+    digests.append(agent.digest())
+    agent.start_states = torch.ones(2, 2, H)
+    digests.append(agent.digest())
+    swapped = Agent(agent.task, agent.vision, agent.memory, agent.controller, ("h", "z"))
+    assert len({*digests, swapped.digest()}) == 4
+    assert swapped.digest() == Agent(agent.task, agent.vision, agent.memory, agent.controller, ("h", "z")).digest()

@@ -2,13 +2,16 @@
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from worldmodels.controller.inputs import PolicyInputs
@@ -24,6 +27,7 @@ from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frame
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = 2
+_FRAME = (64, 64, 3)
 _FEW_ROWS = 4
 """Maximum number of environments in which an agent acts with one thread, because more would wait for each other."""
 _LARGEST_INPUT = 1e6
@@ -75,21 +79,42 @@ class Agent:
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
 
     def digest(self) -> str:
-        """SHA-256 of all weights, which identifies the agent."""
-        total = hashlib.sha256()
-        for part in (self.vision.state_dict(), self.memory.state_dict(), {"controller": self.controller}):
+        """SHA-256 of the task, the inputs of C, all weights, and the moments at which dreams start."""
+        total = hashlib.sha256(f"{self.task.name} {' '.join(self.inputs.names)}".encode())
+        starts = {"starts": self.starts, "start_states": self.start_states}
+        own = {"controller": self.controller, **{name: value for name, value in starts.items() if value is not None}}
+        for part in (self.vision.state_dict(), self.memory.state_dict(), own):
             for name, value in sorted(part.items()):
                 total.update(name.encode())
                 total.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         return total.hexdigest()
 
     def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-        """mu and logvar (N, Z), float32, of frames (N, 64, 64, 3) uint8."""
+        """mu and logvar (N, Z), float32, of frames (N, 64, 64, 3) uint8 from 0 to 255.
+
+        Frames are made from observations by ``agent.task.frames(observations)``. Raises :class:`UserError` for arrays
+        of another shape or type.
+        """
+        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.shape[1:] != _FRAME:
+            raise UserError(
+                f"expected frames of shape (N, 64, 64, 3) and type uint8, from 0 to 255, got {_described(frames)}; "
+                "agent.task.frames(observations) makes them from observations"
+            )
         return encode_frames(self.vision, frames)
 
-    def decode(self, z: Tensor) -> np.ndarray:
-        """The frames (N, 64, 64, 3) uint8 that V decodes from z (N, Z)."""
-        return decode_frames(self.vision, z)
+    def decode(self, z: Tensor | np.ndarray) -> np.ndarray:
+        """The frames (N, 64, 64, 3) uint8 that V decodes from z (N, Z), a tensor or an array of finite numbers.
+
+        Raises :class:`UserError` for a z of another shape, or one that holds NaN or infinity.
+        """
+        size = self.vision.latent_size
+        if isinstance(z, np.ndarray) and z.dtype.kind in "fiu":
+            z = torch.from_numpy(z.astype(np.float32))
+        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != size or z.dtype == torch.bool or z.is_complex():
+            raise UserError(f"expected z as numbers of shape (N, {size}), got {_described(z)}")
+        if not z.isfinite().all():
+            raise UserError(f"expected finite numbers as z, got NaN or infinity in z of shape {tuple(z.shape)}")
+        return decode_frames(self.vision, z.float())
 
     def save(self, directory: Path | str) -> None:
         """Write ``agent.safetensors`` into ``directory``, with V and M in float16 (a few MB)."""
@@ -116,6 +141,13 @@ class Agent:
             "info": self.info,
         }
         save_tensors(Path(directory) / AGENT_FILE, tensors, meta)
+
+
+def _described(value: Any) -> str:
+    """Shape and type of an array for messages."""
+    if isinstance(value, np.ndarray | Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__
 
 
 class AgentPolicy:
@@ -285,16 +317,50 @@ def _check_outputs(agent: Agent) -> None:
             raise ValueError(f"the outputs of {name} are not finite, because its weights are too large; train it again")
 
 
-def shipped_agents() -> list[str]:
+@dataclass(frozen=True)
+class ShippedAgent:
+    """A trained agent that comes with the package; ``load_agent(name)`` loads it.
+
+    name: the task's name for its main agent, or longer ("car-racing-dream"); inputs: what C sees, any of z, h and c;
+    latent_size, hidden_size: numbers in z and in h; info: notes on its origin, such as the preset and the seed.
+    """
+
+    name: str
+    task: str
+    inputs: tuple[str, ...]
+    latent_size: int
+    hidden_size: int
+    info: dict[str, Any]
+
+
+def agents() -> tuple[ShippedAgent, ...]:
+    """The trained agents that come with the package, in the order of their names; no weights are loaded.
+
+    Example: ``[agent.name for agent in agents() if agent.task == "car-racing"]``
+    """
+    found = []
+    for name in shipped_names():
+        with safe_open(_shipped_path(name), framework="numpy") as file:
+            meta = json.loads(file.metadata()["meta"])
+        sizes = meta["vision"]["latent_size"], meta["memory"]["hidden_size"]
+        found.append(ShippedAgent(name, meta["task"], tuple(meta["inputs"]), *sizes, meta["info"]))
+    return tuple(found)
+
+
+def shipped_names() -> list[str]:
     """Names of the shipped agents: the task's name for its main agent, or longer ("car-racing", "car-racing-dream")."""
     folder = Path(str(resources.files("worldmodels") / "agents"))
     return sorted(path.parent.name for path in folder.glob(f"*/{AGENT_FILE}"))
 
 
+def _shipped_path(name: str) -> Path:
+    return Path(str(resources.files("worldmodels") / "agents" / name / AGENT_FILE))
+
+
 def _agent_path(name_or_path: str | Path) -> Path:
     path, name = Path(name_or_path), str(name_or_path)
-    if name in shipped_agents() and not path.exists():
-        return Path(str(resources.files("worldmodels") / "agents" / name / AGENT_FILE))
+    if name in shipped_names() and not path.exists():
+        return _shipped_path(name)
     if name in task_names() and not path.exists():
         raise UserError(f"no agent for {name} ships with this version; train one: worldmodels train {name}")
     if path.is_dir():
@@ -304,7 +370,7 @@ def _agent_path(name_or_path: str | Path) -> Path:
                 return candidate
         raise UserError(f"{path} holds no agent ({AGENT_FILE}); expected a finished run or a saved agent")
     if not path.exists():
-        known = ", ".join(shipped_agents()) or "none"
+        known = ", ".join(shipped_names()) or "none"
         raise UserError(f"no agent called {name_or_path!r} and no such file; shipped agents: {known}")
     return path
 

@@ -133,14 +133,32 @@ def test_every_verb_explains_every_option(verb: str, word: str, help_of: Help) -
         assert re.search(rf"{re.escape(option)} (?:\[.*\]|\S+)[│\s]+[A-Za-z]", text), f"{option} of {verb} has no text"
 
 
+READS = {"train": "a run", "collect": "round-N/episodes", "vision": "round-N/vision", "encode": "round-N/latents"}
+READS |= {"memory": "round-N/memory", "controller": "round-N/controller", "ablate": "ablation.json"}
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_the_help_of_a_stage_begins_with_what_it_does_reads_and_writes(verb: str, help_of: Help) -> None:
+    does, files = help_of(verb, "--help").split("\n\n")[1:3]
+    assert does.endswith(".")
+    assert re.search(r"Reads .*\. Writes ", " ".join(files.split())) and READS[verb] in files
+
+
+def test_the_help_of_evaluate_says_how_a_run_is_scored(help_of: Help) -> None:
+    assert "--run RUN" in help_of("evaluate", "--help")
+    files = " ".join(help_of("evaluate", "--run", "runs/none", "--help").split())
+    assert "Reads round-N/controller. Writes round-N/evaluation" in files
+
+
 PROMISED = {
-    "train": "--preset --run --seed --device --rounds --executor",
+    "train": "--preset --run --seed --device --rounds --executor --from",
     "collect": "--preset --run --seed --device",
     "evaluate": "--episodes --seed --agent --backend --json --policy --num-envs --executor",
     "record": "--out --agent --seed --backend",
     "play": "--save --seed",
     "bench": "--json --repeats",
     "demo": "--run --seed",
+    "runs": "--json",
 }
 
 

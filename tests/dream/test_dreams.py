@@ -362,3 +362,30 @@ def test_what_dreams_start_from_is_saved_with_the_agent(tmp_path: Any) -> None:
     agent.save(tmp_path)
     with pytest.raises(UserError, match="start_states"):
         load_agent(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda actions: actions[:1], r"expected actions as numbers of shape \(2, 3\), one per dream, got \(1, 3\)"),
+        (lambda actions: actions.astype(str), "got .* <U"),
+        (lambda actions: actions * np.nan, r"expected finite actions from \[-1.0, 0.0, 0.0\] to .*, got nan"),
+        (lambda actions: actions + 7, "expected finite actions from .* got"),
+    ],
+)
+def test_actions_that_the_real_world_would_not_take_are_refused_by_the_dream(change: Any, message: str) -> None:
+    dreams = DreamVectorEnv(2, "car-racing")
+    dreams.reset(seed=1)
+    actions = np.asarray(dreams.action_space.sample())
+    dreams.step(actions)
+    with pytest.raises(UserError, match=message):
+        dreams.step(change(actions))
+
+
+def test_choices_that_there_are_not_are_refused_by_the_dream() -> None:
+    dreams = DreamVectorEnv(2, "bin-packing")
+    dreams.reset(seed=1)
+    dreams.step(np.array([0, 1]))
+    for wrong in (np.array([0, 500]), np.array([-1, 0]), np.array([0.5, 1.0])):
+        with pytest.raises(UserError, match=r"expected (finite actions from 0|actions as whole numbers)"):
+            dreams.step(wrong)

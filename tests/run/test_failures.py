@@ -40,14 +40,17 @@ def rewrite_settings(run: Path, change: Callable[[dict[str, Any]], Any]) -> None
 # A run that is not the one the command is about.
 
 MISMATCHES = {
-    "another preset": (["--preset", "quick"], ["--preset standard, not quick", "use another --run or that preset"]),
-    "another seed": (["--seed", "2"], ["--seed 1, not 2", "use another --run or that value"]),
+    "another preset": (
+        ["--preset", "quick"],
+        ["--preset standard, not quick", "to continue it: worldmodels train --run"],
+    ),
+    "another seed": (["--seed", "2"], ["--seed 1, not 2", "to continue it", "train --from", "--seed 2"]),
     "another size of V": (["--vision.latent-size", "9"], ["--vision.latent-size 8, not 9"]),
     "another sight of C": (["--controller.inputs", "z"], ["--controller.inputs"]),
-    "other phases": (["--phases", "dream"], ["--evolution.sequence", "'dream'"]),
+    "other phases": (["--phases", "dream"], ["--evolution.sequence real finetune, not dream"]),
     "other steps of a phase": (
         ["--evolution.phases.finetune.sigma", "0.5"],
-        ["--evolution.phases.finetune.sigma 0.04, not 0.5", "use another --run or that value"],
+        ["--evolution.phases.finetune.sigma 0.04, not 0.5", "worldmodels train --from"],
     ),
     "another strategy": (["--evolution.strategy", "pepg"], ["--evolution.strategy sep-cma, not pepg"]),
     "other episodes": (["--collect.episodes", "5"], ["--collect.episodes 4, not 5"]),

@@ -45,7 +45,8 @@ def unchanged(finished: Path, tmp_path: Path) -> Iterator[Path]:
 def test_all_of_a_finished_run_can_be_read(unchanged: Path) -> None:
     run = RunReader(unchanged)
     assert (run.directory, run.rounds, run.config.task, run.config.collect.episodes) == (unchanged, 1, "car-racing", 4)
-    assert repr(run) == f"RunReader({str(unchanged)!r}, task='car-racing', 6 stages finished)"
+    settings = "task='car-racing', preset='standard', seed=1"
+    assert repr(run) == f"RunReader({str(unchanged)!r}, {settings}, 6 of 6 stages finished)"
     done = [json.loads((unchanged / "round-1" / folder / "done.json").read_bytes()) for folder in STAGES.values()]
     assert [(stage.round, stage.name, stage.state) for stage in run.stages()] == [
         (1, name, "finished") for name in STAGES

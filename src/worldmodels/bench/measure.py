@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import torch
 
-from worldmodels.agent import Agent, load_agent, shipped_agents, untrained_agent
+from worldmodels.agent import Agent, load_agent, shipped_names, untrained_agent
 from worldmodels.core import interrupt
 from worldmodels.core.device import choose_device, fast_bfloat16
 from worldmodels.core.errors import UserError
@@ -94,7 +94,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def agent_for(task: Task) -> Agent:
     """The shipped agent, or an untrained one of the standard sizes: speed does not depend on the weights."""
     device = choose_device("auto")
-    if task.name in shipped_agents():
+    if task.name in shipped_names():
         return load_agent(task.name, device.type)
     standard = preset("standard", task.name)
     latent, sizes = standard.vision.latent_size, standard.memory

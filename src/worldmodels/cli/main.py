@@ -5,7 +5,7 @@ import os
 import sys
 
 _VERBS = {
-    "demo": ("runs:demo", "train the quick preset end to end and show its agent next to the shipped one"),
+    "demo": ("runs:demo", "train the quick preset and show its agent beside the shipped one, in 13 minutes"),
     "train": ("runs:train", "run every stage in order, from an empty folder to an evaluated agent"),
     "collect": ("runs:stage", "stage 1: record episodes"),
     "vision": ("runs:stage", "stage 2: train V, the autoencoder"),
@@ -13,6 +13,7 @@ _VERBS = {
     "memory": ("runs:stage", "stage 4: train M, the MDN-RNN"),
     "controller": ("runs:stage", "stage 5: evolve C"),
     "evaluate": ("measure:evaluate", "score an agent, a run or the random policy on fresh episodes"),
+    "runs": ("listing:runs", "list the runs below a folder: their settings, progress and scores"),
     "ablate": ("runs:ablate", "score ablations: V alone, an untrained M, the action mask or dreams alone"),
     "record": ("watch:record", "record a video of the world, V's reconstruction and M's prediction"),
     "play": ("watch:play", "play a world yourself, in a window"),

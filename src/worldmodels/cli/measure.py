@@ -52,6 +52,10 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     """Score a policy; with --run, run the evaluate stage of that run."""
     if value_of("--run", arguments) is not None:
         return stage(verb, arguments, description)
+    description += (
+        "\n\nWith --run RUN, it is the evaluate stage of that run instead, which reads the agent of its last round and "
+        "writes its score into the run; see worldmodels evaluate --run RUN --help."
+    )
     options = parse(EvaluateOptions, verb, arguments, description=description)
     check_output(options.json)
     import torch

@@ -5,10 +5,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from worldmodels.cli.options import TaskName, parse, value_of
+from worldmodels.core.errors import UserError
 from worldmodels.core.settings import choice, number, text
-from worldmodels.run.config import Config
+from worldmodels.run.config import SHORT, Config
 
 _GROUPS = {
     "train": (),
@@ -21,8 +25,26 @@ _GROUPS = {
     "evaluate": ("evaluate",),
 }
 """Groups of settings that the ``--help`` of a verb shows."""
-_SHORT = {"--phases": "--evolution.sequence", "--policy": "--collect.policy"}
-"""Short forms of options."""
+
+_ABOUT = {
+    "train": "Reads a run, if there is one, and continues it. Writes RUN/agent, summary.json, curves.png and a folder "
+    "for every stage, as the stages do one by one. A finished stage is not run again.",
+    "collect": "Reads nothing in round 1, and in later rounds the agent of the round before. Writes round-N/episodes: "
+    "frames, actions and rewards of every episode, which all later stages use.",
+    "vision": "Reads round-N/episodes of this round and all before. Writes round-N/vision: V, which turns a frame into "
+    "a latent z and back.",
+    "encode": "Reads round-N/episodes and round-N/vision. Writes round-N/latents: z of every frame, with the actions "
+    "and rewards.",
+    "memory": "Reads round-N/latents. Writes round-N/memory: M, which predicts the next z, the reward and the end; and "
+    "a folder for every dream model.",
+    "controller": "Reads V, M and the latents of round-N. Writes round-N/controller: the agent, whose C is evolved in "
+    "phases, in the real world or in dreams, with a folder for every phase.",
+    "evaluate": "Reads round-N/controller. Writes round-N/evaluation: the returns of the agent on fresh episodes on "
+    "the reference backend, their mean and its interval.",
+    "ablate": "Reads a finished run. Writes ablation.json and ablation.png, and for every ablation a folder like "
+    "round-N/controller-v-only. Each ablation has the rounds, phases and budget of the full agent.",
+}
+"""What a verb reads and writes, N being the number of the round."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +68,39 @@ class RunOptions(Config):
 
     def directory(self) -> Path:
         """The run's directory."""
-        return self.run or Path("runs") / f"{self.task}-{self.preset}-seed{self.seed}"
+        from worldmodels.run.run import default_directory
+
+        return self.run or default_directory(self)
+
+
+@dataclass(frozen=True)
+class TrainOptions(RunOptions):
+    """A run and its settings, which are those of the other run with --from."""
+
+    from_run: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN")] = text(None)
+    """Another run: makes a new one with its settings and the options given now, takes over every finished stage whose
+    settings and inputs are the same (as hard links or copies) and runs the rest. Without --run, its folder is RUN-2,
+    RUN-3 or the next that is free."""
 
 
 def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOptions:
     """Parse the options of a verb of runs, with defaults from the run or else the preset that the arguments name."""
-    from worldmodels.run.presets import preset, resolved
-    from worldmodels.run.run import read_config
-    from worldmodels.tasks import get_task, task_names
-    from worldmodels.tasks.base import check_backend
+    from worldmodels.run.presets import preset
+    from worldmodels.run.run import check_settings, read_config
+    from worldmodels.tasks import task_names
 
-    for short, long in _SHORT.items():
-        if (verb, short) != ("evaluate", "--policy"):  # --policy of evaluate is the policy to score
-            arguments = [re.sub(rf"^{short}(?==|$)", long, text) for text in arguments]
+    for short, name in SHORT.items():
+        if (verb, short) != ("evaluate", "policy"):  # --policy of evaluate is the policy to score
+            arguments = [re.sub(rf"^--{short}(?==|$)", f"--{name}", text) for text in arguments]
+    description += f"\n\n{_ABOUT[verb]}"
     description += "\n\n--policy is short for --collect.policy, --phases for --evolution.sequence."
-    given = {name: value_of(f"--{name}", arguments) for name in ("preset", "run")}
-    old = read_config(Path(given["run"])) if given["run"] else None
+    given = {name: value_of(f"--{name}", arguments) for name in ("preset", "run", "from")}
+    source = given["from"] if verb == "train" else None
+    # The run that the settings come from.
+    settled = source or given["run"]
+    old = read_config(Path(settled)) if settled else None
+    if source and old is None:
+        raise UserError(f"{source} is not a run: it has no run.json; expected the folder of a run after --from")
     # A task's name that follows an option is the value of that option: a policy or a folder.
     words = zip(["", *arguments], arguments, strict=False)
     tasks = [text for before, text in words if text in task_names() and not before.startswith("--")]
@@ -71,25 +110,25 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     else:
         config = preset(given["preset"] or "standard", named)
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
-    options = parse(RunOptions, verb, arguments, RunOptions(**values), description, _GROUPS[verb])
-    task = get_task(options.task)
-    settings = resolved(options.config(), task)
-    for backend in (settings.collect.backend, settings.evolution.backend):
-        check_backend(task, backend)
-    existing = old or read_config(options.directory())
-    if existing is None or existing.collect.policy != options.collect.policy:
-        from worldmodels.data.collectors import check_policy
-
-        check_policy(task, options.collect.policy)
+    kind = TrainOptions if verb == "train" else RunOptions
+    options = parse(kind, verb, arguments, kind(**values), description, _GROUPS[verb])
+    check_settings(options.config(), old or read_config(options.directory()))
     return options
 
 
 def train(verb: str, arguments: Sequence[str], description: str) -> int:
     """Run every stage in order, then print the summary."""
     options = run_options(verb, arguments, description)
-    from worldmodels.run.experiments import train_run
+    assert isinstance(options, TrainOptions)
+    from worldmodels.run.experiments import print_summary, train_run
+    from worldmodels.run.presets import resolved
+    from worldmodels.run.takeover import beside
+    from worldmodels.tasks import get_task
 
-    train_run(options.config(), options.directory(), options.device, options.executor)
+    directory, source = options.directory(), options.from_run
+    if source is not None and options.run is None:
+        directory = beside(source, resolved(options.config(), get_task(options.task)))
+    print_summary(train_run(options.config(), directory, options.device, options.executor, source), directory)
     return 0
 
 
@@ -105,7 +144,7 @@ def stage(verb: str, arguments: Sequence[str], description: str) -> int:
 def ablate(verb: str, arguments: Sequence[str], description: str) -> int:
     """Evolve and score ablations, and compare them with the agent and the random policy."""
     options = run_options(verb, arguments, description)
-    from worldmodels.run.experiments import ablate_run
+    from worldmodels.run.ablation import ablate_run
 
     ablate_run(options.config(), options.directory(), options.device, options.executor)
     return 0
@@ -124,7 +163,7 @@ class DemoOptions:
 def demo(verb: str, arguments: Sequence[str], description: str) -> int:
     """Train and show the quick preset."""
     options = parse(DemoOptions, verb, arguments, description=description)
-    from worldmodels.run.experiments import demo_run
+    from worldmodels.run.demo import demo_run
 
     demo_run(options.run, options.seed)
     return 0

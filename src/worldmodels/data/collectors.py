@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from gymnasium import spaces
 
-from worldmodels.agent import AGENT_FILE, Agent, load_agent, shipped_agents
+from worldmodels.agent import AGENT_FILE, Agent, load_agent, shipped_names
 from worldmodels.core.errors import UserError
 from worldmodels.core.registry import Registry
 from worldmodels.data.collect import record_episodes
@@ -102,7 +102,7 @@ def check_policy(task: Task, policy: str) -> None:
             raise UserError('the policy rainbow needs tianshou, which is not installed; pip install "worldmodels[rl]"')
     if policy in COLLECTORS.names():
         return
-    if policy not in shipped_agents() and not (policy and Path(policy).exists()):
+    if policy not in shipped_names() and not (policy and Path(policy).exists()):
         learner = ("rainbow",) if isinstance(task.action_space, spaces.Discrete) else ()
         names = ", ".join((*_TASK_POLICIES, *task.rules, *learner))
         raise UserError(

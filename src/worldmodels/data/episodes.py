@@ -49,6 +49,11 @@ class Episode:
     seed: int
     renderer: str
 
+    def __repr__(self) -> str:
+        end = "ended by the world" if self.terminated else "cut off"
+        score = float(self.rewards.sum())
+        return f"Episode({len(self.actions)} steps, return {score:.1f}, {end}, seed={self.seed}, {self.renderer!r})"
+
 
 class Shard:
     """Stored episodes; frames are read when they are needed, everything else at once.
@@ -99,6 +104,9 @@ class Shard:
         """The shape of one frame."""
         return tuple(self._frames.shape[1:])
 
+    def __repr__(self) -> str:
+        return f"Shard({str(self.path)!r}, {len(self.lengths)} episodes, {self.num_frames:,} frames)"
+
     @property
     def num_frames(self) -> int:
         """Frames in this shard: for each episode one more than it has actions."""
@@ -117,17 +125,21 @@ class Shard:
 
     def episodes(self) -> Iterator[Episode]:
         """Every episode of the shard; frames are loaded one episode at a time."""
-        frame, step = 0, 0
-        for index, length in enumerate(self.lengths.tolist()):
-            yield Episode(
-                self.frames(frame, frame + length + 1),
-                self.actions[step : step + length],
-                self.rewards[step : step + length],
-                bool(self.terminated[index]),
-                int(self.seeds[index]),
-                self.renderer,
-            )
-            frame, step = frame + length + 1, step + length
+        for index in range(len(self.lengths)):
+            yield self.episode(index)
+
+    def episode(self, index: int) -> Episode:
+        """Episode ``index`` of the shard, from 0."""
+        length, step = int(self.lengths[index]), int(self.lengths[:index].sum())
+        frame = step + index  # an episode has one more frame than it has steps
+        return Episode(
+            self.frames(frame, frame + length + 1),
+            self.actions[step : step + length],
+            self.rewards[step : step + length],
+            bool(self.terminated[index]),
+            int(self.seeds[index]),
+            self.renderer,
+        )
 
 
 def _check_files(path: Path) -> None:

@@ -20,6 +20,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import row_seeds
 from worldmodels.dream.dreams import Dreams
 
+_TOLERANCE = 1e-5
 OBSERVATIONS = ("latent", "frame")
 """What is observed: "latent", the inputs of C (z and h, for Doom also c), or "frame", the frame decoded by V."""
 
@@ -113,11 +114,15 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._alive[rows] = True
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the rows that have not ended; ``actions`` (N, ...) are those of the real world."""
+        """Step the rows that have not ended; ``actions`` (N, ...) are those of the real world.
+
+        Raises :class:`UserError` for actions of another shape or type than those of ``action_space``, for NaN, and for
+        values out of its bounds.
+        """
         if not self._lengths_known():
             raise UserError("expected reset before step: no dream has begun")
         alive = self._alive.copy()
-        taken = self.agent.task.memory_action(np.asarray(actions))
+        taken = self.agent.task.memory_action(self._checked(actions))
         reward, ended = self._dreams.step(
             torch.from_numpy(taken).to(self.agent.device), frozen=torch.from_numpy(~alive).to(self.agent.device)
         )
@@ -137,6 +142,24 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._restart(np.flatnonzero(over), None)
         return self._observe(), rewards, terminated, truncated, info | self._masks()
 
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        actions, space = np.asarray(actions), self.action_space
+        kinds = "iu" if isinstance(self.single_action_space, spaces.Discrete) else "fiu"
+        if actions.shape != space.shape or actions.dtype.kind not in kinds:
+            wanted = "whole numbers" if kinds == "iu" else "numbers"
+            raise UserError(
+                f"expected actions as {wanted} of shape {space.shape}, one per dream, got {actions.shape} "
+                f"{actions.dtype}"
+            )
+        low, high = _bounds(self.single_action_space)
+        # A little tolerance, because bounds are float32 and actions may be computed with another precision.
+        inside = (actions >= low - _TOLERANCE) & (actions <= high + _TOLERANCE)  # False for NaN
+        if not inside.all():
+            wrong = actions[~inside].flat[0]
+            shown = np.asarray([low, high]).tolist()
+            raise UserError(f"expected finite actions from {shown[0]} to {shown[1]}, got {wrong}")
+        return actions
+
     def _observe(self) -> np.ndarray:
         if self._observation == "frame":
             return self.frames()
@@ -149,6 +172,14 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The frames, one per dream, if the render_mode is rgb_array, else None."""
         return tuple(self.frames()) if self.render_mode == "rgb_array" else None
+
+
+def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
+    """The lowest and the highest action."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start + space.n - 1)
+    assert isinstance(space, spaces.Box)
+    return space.low, space.high
 
 
 class DreamEnv(gymnasium.Env[np.ndarray, Any]):

@@ -22,3 +22,7 @@ class Latents:
     terminated: Tensor
     lengths: Tensor
     action_mask: Tensor | None = None
+
+    def __repr__(self) -> str:
+        frames, size = self.mu.shape
+        return f"Latents({len(self.lengths)} episodes, {frames:,} frames, latent_size={size})"

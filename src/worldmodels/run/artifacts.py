@@ -19,20 +19,12 @@ from worldmodels.data.latents import latents_path, load_latents
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.run.config import Config, later_round
+from worldmodels.run.names import FOLDERS
 from worldmodels.run.stage import Stage
+from worldmodels.run.variants import inputs_of
 from worldmodels.tasks import Task, get_task
 from worldmodels.vision.base import Vision, make_vision
 
-STAGES = ("collect", "vision", "encode", "memory", "controller", "evaluate")
-FOLDERS = {
-    "collect": "episodes",
-    "vision": "vision",
-    "encode": "latents",
-    "memory": "memory",
-    "controller": "controller",
-    "evaluate": "evaluation",
-}
-"""The folder of each stage."""
 FILES = {
     "vision": "vision.safetensors",
     "memory": "memory.safetensors",
@@ -113,8 +105,7 @@ class Artifacts:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The inputs of C in this variant."""
-        blinded: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
-        return blinded.get(self.variant, self.config.controller.inputs)
+        return inputs_of(self.config, self.variant)
 
     def provenance(self, device: torch.device) -> dict[str, Any]:
         """What a stage that works now, on this device, is made with; the packages are those of all backends."""

@@ -1,14 +1,18 @@
 """The settings of a run: those of its components, and a few of its own. This module is fast to import."""
 
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from worldmodels.controller.config import ControllerConfig
-from worldmodels.core.settings import number, part, text
+from worldmodels.core.settings import from_json, number, part, text
 from worldmodels.data.config import CollectConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.memory.config import MemoryConfig
 from worldmodels.vision.config import VisionConfig
+
+SHORT = {"phases": "evolution.sequence", "policy": "collect.policy"}
+"""Short names of settings."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,35 @@ class Config:
     evolution: EvolutionConfig = part(EvolutionConfig)
     dream: DreamConfig = part(DreamConfig)
     evaluate: EvaluateConfig = part(EvaluateConfig)
+
+    def __repr__(self) -> str:
+        shown = {"task": self.task, "preset": self.preset, "seed": self.seed, "rounds": self.rounds}
+        settings = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({settings}, phases={self.evolution.sequence!r}, ...)"
+
+    def with_settings(self, **settings: Any) -> Self:
+        """These settings with other values for some of them.
+
+        settings: values by the names of the command line: ``config.with_settings(seed=2, **{"memory.steps": 100})``;
+        sequences are tuples or lists. Raises :class:`UserError` for a name that does not exist, and for a value of the
+        wrong type or out of bounds.
+        """
+        content: dict[str, Any] = {}
+        for name, value in settings.items():
+            *path, last = _fields(SHORT.get(name, name))
+            place = content
+            for field in path:
+                place = place.setdefault(field, {})
+            place[last] = list(value) if isinstance(value, tuple) else value
+        return from_json(type(self), content, self)
+
+
+def _fields(name: str) -> list[str]:
+    """The fields of an option: "vision.latent-size" gives ["vision", "latent_size"]. Names of phases may contain -."""
+    parts = name.split(".")
+    return [
+        part if index and parts[index - 1] == "phases" else part.replace("-", "_") for index, part in enumerate(parts)
+    ]
 
 
 def later_round(config: Config) -> Config:

@@ -23,19 +23,20 @@ from worldmodels.core.files import save_tensors, write_json
 from worldmodels.core.metrics import MetricsLog
 from worldmodels.core.progress import Progress
 from worldmodels.core.seeds import episode_seeds
-from worldmodels.core.settings import to_json
 from worldmodels.data.collectors import Collector, agent_collector, make_collector
 from worldmodels.data.completeness import missing_from
 from worldmodels.data.encode import dream_starts, encode_shard
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
-from worldmodels.evaluation import agent_policy, conditions, evaluate, report
-from worldmodels.evolution.config import EvolutionConfig
-from worldmodels.evolution.phases import Evolution, phases_in, phases_of
+from worldmodels.evaluation import agent_policy, evaluate, report
+from worldmodels.evolution.phases import Evolution, phases_of
 from worldmodels.execution.executor import Executor
 from worldmodels.memory.train import train_memory
 from worldmodels.run.artifacts import FILES, Artifacts, ShardPlan
+from worldmodels.run.inputs import inputs_of_stage
 from worldmodels.run.stage import digests, flat
+from worldmodels.run.takeover import Source
+from worldmodels.run.variants import evolution_of
 from worldmodels.vision.train import train_vision
 
 Work = Callable[[Path, str], Mapping[str, float]]
@@ -44,85 +45,56 @@ Work = Callable[[Path, str], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Runs the stages of one round. Each method runs its stage, unless it is finished, and returns its result."""
+    """Runs the stages of one round. Each method runs its stage, unless it is finished, and returns its result.
+
+    source: another run, whose finished stages are taken over where they have the same inputs.
+    """
 
     artifacts: Artifacts
     device: torch.device
     executor: Executor
+    source: Source | None = None
 
     def collect(self) -> dict[str, Any]:
         """Record episodes with the configured policy, and from the second round on with the previous round's agent."""
-        artifacts = self.artifacts
-        inputs: dict[str, Any] = {"collect": to_json(artifacts.config.collect)}
-        if artifacts.before is not None:
-            inputs["agent"] = {"digest": artifacts.before.digest("controller")}
-        return self._do("collect", inputs, self._collect)
+        return self._do("collect", self._collect)
 
     def vision(self) -> dict[str, Any]:
         """Train V on the frames."""
-        artifacts = self.artifacts
-        inputs = {"vision": to_json(artifacts.config.vision), "episodes": artifacts.episode_digests()}
-        return self._do("vision", inputs, self._vision)
+        return self._do("vision", self._vision)
 
     def encode(self) -> dict[str, Any]:
         """Encode every frame as mu and logvar."""
-        artifacts = self.artifacts
-        inputs = {"vision": artifacts.digest("vision"), "episodes": artifacts.episode_digests()}
-        return self._do("encode", inputs, self._encode)
+        return self._do("encode", self._encode)
 
     def memory(self) -> dict[str, Any]:
         """Train M on the latents, and then the dream models."""
-        artifacts = self.artifacts
-        settings = to_json(artifacts.config.memory)
-        # The number of dream models does not affect this M.
-        del settings["dream_models"]
-        inputs = {"memory": settings, "latents": artifacts.digest("encode")}
-        result = self._do("memory", inputs, self._memory)
-        others = [dataclasses.replace(self, artifacts=model).memory() for model in artifacts.dream_models]
+        result = self._do("memory", self._memory)
+        others = [dataclasses.replace(self, artifacts=model).memory() for model in self.artifacts.dream_models]
         return result | {"seconds": result["seconds"] + sum(other["seconds"] for other in others)}
 
     def controller(self) -> dict[str, Any]:
         """Evolve C, phase by phase. A finished evolution continues if the settings ask for more generations."""
-        artifacts, evolution = self.artifacts, self._evolution()
-        phases = dict(phases_of(evolution))
-        uses_dreams = any(phase.world == "dream" for phase in phases.values())
-        settings = to_json(evolution) | {"phases": {name: to_json(phase) for name, phase in phases.items()}}
-        inputs = {
-            "evolution": settings,
-            "controller": {"inputs": list(artifacts.inputs)},
-            **({"dream": to_json(artifacts.config.dream)} if uses_dreams else {}),
-            "vision": artifacts.digest("vision"),
-            "memory": "untrained" if artifacts.variant == "untrained-m" else artifacts.digest("memory"),
-            **({"dream_models": [model.digest("memory") for model in artifacts.dream_models]} if uses_dreams else {}),
-            "latents": artifacts.digest("encode"),
-        }
-        longer = tuple(f"evolution.phases.{name}.generations" for name in phases)
-        return self._do("controller", inputs, self._controller, free=longer)
+        return self._do("controller", self._controller)
 
     def evaluate(self) -> dict[str, Any]:
         """Score the agent on fresh episodes on the reference backend.
 
         It is scored again if the agent, the settings, the device, or the versions of packages have changed.
         """
-        artifacts = self.artifacts
-        inputs = {
-            "evaluate": to_json(artifacts.config.evaluate),
-            "agent": artifacts.digest("controller"),
-            # Scores that are compared, such as those of ablations, must be taken under equal conditions.
-            "conditions": conditions(artifacts.task, artifacts.task.reference_backend, self.device),
-        }
-        free = tuple(name for name in flat(inputs) if name != "seed")
-        return self._do("evaluate", inputs, self._evaluate, free)
+        return self._do("evaluate", self._evaluate)
 
-    def _do(self, name: str, inputs: Mapping[str, Any], work: Work, free: Collection[str] = ()) -> dict[str, Any]:
+    def _do(self, name: str, work: Work) -> dict[str, Any]:
         artifacts = self.artifacts
-        stage = artifacts.stage(name)
-        inputs = {"seed": artifacts.seed, **inputs}
+        stage, wanted = artifacts.stage(name), inputs_of_stage(artifacts, name, self.device)
+        inputs, free = wanted.values, wanted.free
+        taken = self.source is not None and self.source.take_over(name, artifacts, wanted, self.device)
         result = stage.result(inputs, free)
         missing = [path for path in artifacts.outputs(name) if not path.exists()]
         if result is not None and not missing:
             stage.tidy()
-            say(f"{name}: already done")
+            if not taken:
+                say(f"{name}: already done")
             return result
         if result is not None:
             say(f"{name}: {missing[0]} is missing; making it again")
@@ -224,18 +196,19 @@ class Pipeline:
         return metrics
 
     def _controller(self, directory: Path, identity: str) -> Mapping[str, float]:
-        artifacts, evolution = self.artifacts, self._evolution()
-        memory = (
-            artifacts.new_memory().to(self.device)
-            if artifacts.variant == "untrained-m"
-            else artifacts.memory(self.device)
-        )
+        artifacts = self.artifacts
+        evolution = evolution_of(artifacts.config.evolution, artifacts.variant)
+        if artifacts.variant == "untrained-m":
+            # The same in every round, because C has learnt to use what this M says.
+            memory = dataclasses.replace(artifacts, round=1).new_memory().to(self.device)
+        else:
+            memory = artifacts.memory(self.device)
         latents = artifacts.latents()
         agent = untrained_agent(artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs)
         # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
         agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
-        if artifacts.before is not None and not artifacts.variant:
+        if artifacts.before is not None:
             agent.controller = artifacts.before.agent(self.device).controller
         uses_dreams = any(phase.world == "dream" for _, phase in phases_of(evolution))
         dream_models = [model.memory(self.device) for model in artifacts.dream_models] if uses_dreams else []
@@ -245,16 +218,6 @@ class Pipeline:
         metrics = run.run(directory)
         agent.save(directory)
         return metrics
-
-    def _evolution(self) -> EvolutionConfig:
-        """The settings of evolution for this variant; with an untrained M, C is not evolved in dreams."""
-        config = self.artifacts.config.evolution
-        if self.artifacts.variant == "dream-only":
-            return dataclasses.replace(config, sequence=phases_in(config, "dream")[:1])
-        dreamt = not set(config.sequence).isdisjoint(phases_in(config, "dream"))
-        if self.artifacts.variant == "untrained-m" and dreamt:
-            return dataclasses.replace(config, sequence=phases_in(config, "real")[:1])
-        return config
 
     def _evaluate(self, directory: Path, identity: str) -> Mapping[str, float]:
         artifacts = self.artifacts

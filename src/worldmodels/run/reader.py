@@ -14,21 +14,27 @@ from worldmodels.core.files import read_json
 from worldmodels.core.metrics import read_metrics
 from worldmodels.data.episodes import Episode, EpisodeStore, Shard
 from worldmodels.memory.latents import Latents
-from worldmodels.run.artifacts import FOLDERS, STAGES, Artifacts
+from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.run.artifacts import Artifacts
 from worldmodels.run.config import Config
+from worldmodels.run.names import FOLDERS, stages_of
 from worldmodels.run.run import read_config
 from worldmodels.vision.base import Vision
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """The status of a stage. state: "finished", "begun" or "waiting"; seconds, metrics: of a finished stage only."""
+    """The status of a stage. state: "finished", "begun" or "waiting"; seconds, metrics: of a finished stage only.
+
+    taken_over_from: the run from which a finished stage was taken over, None if this run did it itself.
+    """
 
     round: int
     name: str
     state: str
     seconds: float | None
     metrics: dict[str, float]
+    taken_over_from: str | None = None
 
 
 class RunReader:
@@ -45,8 +51,10 @@ class RunReader:
         self.config: Config = config
 
     def __repr__(self) -> str:
-        finished = sum(stage.state == "finished" for stage in self.stages())
-        return f"RunReader({str(self.directory)!r}, task={self.config.task!r}, {finished} stages finished)"
+        config, stages = self.config, self.stages()
+        finished = sum(stage.state == "finished" for stage in stages)
+        settings = f"task={config.task!r}, preset={config.preset!r}, seed={config.seed}"
+        return f"RunReader({str(self.directory)!r}, {settings}, {finished} of {len(stages)} stages finished)"
 
     @property
     def rounds(self) -> int:
@@ -62,10 +70,7 @@ class RunReader:
         """Every stage of every round, in order."""
         stages = []
         for number in range(1, max(self.rounds, self.config.rounds) + 1):
-            for name in STAGES:
-                if name == "evaluate" and number < self.config.rounds:
-                    continue
-                stages.append(self._status(number, name))
+            stages += [self._status(number, name) for name in stages_of(number, self.config.rounds)]
         return stages
 
     def _status(self, number: int, name: str) -> StageStatus:
@@ -73,7 +78,8 @@ class RunReader:
         directory = stage.directory
         try:
             done = stage.done()
-            return StageStatus(number, name, "finished", float(done["seconds"]), dict(done["metrics"]))
+            origin = done.get("taken_over_from")
+            return StageStatus(number, name, "finished", float(done["seconds"]), dict(done["metrics"]), origin)
         except UserError:
             # Checked after reading: a process that continues the stage may have removed the file in between.
             if (directory / "done.json").exists():
@@ -90,6 +96,15 @@ class RunReader:
             raise UserError(f"unknown stage {name!r}; choose from {', '.join(FOLDERS)}")
         return read_metrics(self.artifacts(round_number).stage(name).directory / phase / "metrics.csv")
 
+    def metric_names(self, round_number: int | None = None) -> list[str]:
+        """The names for which :meth:`metrics` has a table so far: "vision", "controller/1-real" ..."""
+        artifacts, names = self.artifacts(round_number), []
+        for stage in FOLDERS:
+            directory = artifacts.stage(stage).directory
+            for path in sorted([*directory.glob("metrics.csv"), *directory.glob("*/metrics.csv")]):
+                names.append(stage if path.parent == directory else f"{stage}/{path.parent.name}")
+        return names
+
     def shards(self) -> list[Shard]:
         """The shards of episodes of all rounds that are complete so far."""
         shards = []
@@ -103,6 +118,26 @@ class RunReader:
         for shard in self.shards():
             yield from shard.episodes()
 
+    def episode(self, index: int) -> Episode:
+        """One recorded episode, numbered from 0 over all rounds; -1 is the last one. UserError if there is none."""
+        shards = self.shards()
+        count = sum(len(shard.lengths) for shard in shards)
+        place = index + count if index < 0 else index
+        for shard in shards if place >= 0 else ():
+            if place < len(shard.lengths):
+                return shard.episode(place)
+            place -= len(shard.lengths)
+        raise UserError(f"there is no episode {index}; {self.directory} has {count} so far")
+
+    @property
+    def episode_count(self) -> int:
+        """Number of episodes of all rounds that are recorded so far."""
+        return sum(len(shard.lengths) for shard in self.shards())
+
+    def returns(self) -> np.ndarray:
+        """The return of every recorded episode of all rounds, (E,) float64."""
+        return np.concatenate([np.zeros(0), *(shard.returns() for shard in self.shards())])
+
     def latents(self) -> Latents:
         """The encoded episodes of the last round that has finished encoding."""
         return self._last("encode").latents()
@@ -110,6 +145,10 @@ class RunReader:
     def vision(self, device: str = "cpu") -> Vision:
         """The V of the last round that has finished the stage vision."""
         return self._last("vision").vision(choose_device(device))
+
+    def memory(self, device: str = "cpu") -> MDNRNN:
+        """The M of the last round that has finished the stage memory."""
+        return self._last("memory").memory(choose_device(device))
 
     def agent(self, device: str = "cpu") -> Agent:
         """The agent of the last round that has finished the stage controller."""

@@ -10,6 +10,7 @@ summary.json, curves.png     results
 
 import fcntl
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,14 +23,19 @@ from worldmodels.core.events import say
 from worldmodels.core.files import read_json, sweep, write_json
 from worldmodels.core.provenance import differences
 from worldmodels.core.settings import from_json, to_json
+from worldmodels.data.collectors import check_policy
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.run.artifacts import Artifacts, own_folders
 from worldmodels.run.config import Config
+from worldmodels.run.names import LAYOUT
+from worldmodels.run.presets import resolved
 from worldmodels.run.stage import flat
+from worldmodels.tasks import get_task
+from worldmodels.tasks.base import check_backend
 
-_LAYOUT = 2
-"""Version of the settings and folders of a run; those of another version are refused."""
 _NOTHING = "nothing"
+_MOST_NAMED = 4
+"""Most settings that an error names."""
 
 
 class Run:
@@ -65,7 +71,7 @@ class Run:
                 for folder in own_folders(directory):
                     sweep(folder)
             if old != config:
-                record = {"layout": _LAYOUT, "made_with": begun_with, **to_json(config)}
+                record = {"layout": LAYOUT, "made_with": begun_with, **to_json(config)}
                 write_json(directory / "run.json", record, checksum=True)
             if begun_with and made_with and (changed := differences(begun_with, made_with)):
                 say(
@@ -86,7 +92,7 @@ def read_config(directory: Path) -> Config | None:
     content = _content(directory)
     layout = content.pop("layout", 1)
     content.pop("made_with", None)
-    if layout != _LAYOUT:
+    if layout != LAYOUT:
         age = "older" if layout == 1 else "other"
         raise UserError(
             f"{directory} was made by an {age} version of worldmodels and cannot be used by this one; use another --run"
@@ -104,12 +110,32 @@ def _content(directory: Path) -> dict[str, Any]:
     return dict(read_json(directory / "run.json", checksum=True, repair=repair))
 
 
+def default_directory(config: Config) -> Path:
+    """The folder of a run for which none was chosen: runs/TASK-PRESET-seedS."""
+    return Path("runs") / f"{config.task}-{config.preset}-seed{config.seed}"
+
+
+def check_settings(config: Config, existing: Config | None) -> None:
+    """Raise :class:`UserError` for backends or a policy that the task does not have.
+
+    existing: the settings of the run that is continued, whose policy need not be available any more.
+    """
+    task = get_task(config.task)
+    settings = resolved(config, task)
+    for backend in (settings.collect.backend, settings.evolution.backend):
+        check_backend(task, backend)
+    if existing is None or existing.collect.policy != config.collect.policy:
+        check_policy(task, config.collect.policy)
+
+
 def _same(directory: Path, old: Config, new: Config) -> None:
     if old.task != new.task:
         raise UserError(f"{directory} is a run of task {old.task}, not {new.task}; use another --run")
+    go_on = f"to continue it: worldmodels train --run {shlex.quote(str(directory))}"
     if old.preset != new.preset:
         raise UserError(
-            f"{directory} was made with --preset {old.preset}, not {new.preset}; use another --run or that preset"
+            f"{directory} was made with --preset {old.preset}, not {new.preset}; {go_on}; for the other preset, use "
+            "another --run"
         )
     # More generations, rounds or evaluation episodes continue a run; every other change would mix two experiments.
     grown = replace(
@@ -118,9 +144,22 @@ def _same(directory: Path, old: Config, new: Config) -> None:
     if grown != new:
         before, after = flat(to_json(grown)), flat(to_json(new))
         # A phase may exist in only one of the two.
-        name = next(key for key in before | after if before.get(key, _NOTHING) != after.get(key, _NOTHING))
-        was, now = before.get(name, _NOTHING), after.get(name, _NOTHING)
-        raise UserError(f"{directory} was made with --{name} {was}, not {now}; use another --run or that value")
+        pairs = {name: (before.get(name, _NOTHING), after.get(name, _NOTHING)) for name in before | after}
+        differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        named = [f"--{name} {_shown(was)}, not {_shown(now)}" for name, (was, now) in differing.items()]
+        if len(named) > _MOST_NAMED:
+            named[_MOST_NAMED:] = [f"{len(named) - _MOST_NAMED} more settings that differ"]
+        options = [f"--{name} {_shown(now)}" for name, (_, now) in differing.items() if _NOTHING not in differing[name]]
+        another = f"worldmodels train --from {shlex.quote(str(directory))} {' '.join(options)}".strip()
+        raise UserError(
+            f"{directory} was made with {' and '.join(named)}; {go_on}; for a new run that takes over what stays the "
+            f"same: {another}"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A setting as on the command line."""
+    return " ".join(shlex.quote(str(item)) for item in (value if isinstance(value, list) else [value]))
 
 
 def _with_generations(old: EvolutionConfig, new: EvolutionConfig) -> EvolutionConfig:

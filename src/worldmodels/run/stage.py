@@ -15,7 +15,8 @@ from worldmodels.core.provenance import differences
 _HEARTBEAT_SECONDS = 5.0
 _PIECE = 1 << 20
 _LARGEST = 1e300
-_UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
+UNFINISHED_WORK = ("checkpoint.safetensors", "partial.json")
+"""Files of a stage from which unfinished work continues."""
 
 
 class Stage:
@@ -40,9 +41,15 @@ class Stage:
         if refused:
             raise UserError(
                 f"{self.directory} was made with other inputs or settings than the current ones (changed: "
-                f"{', '.join(refused)}); delete that folder to redo the stage, or use another --run"
+                f"{', '.join(refused)}); delete that folder to redo the stage, or make a new run that takes over what "
+                "stays the same: worldmodels train --from RUN"
             )
         return before if "digest" in before and not changed else None
+
+    def finished(self) -> dict[str, Any] | None:
+        """The content of ``done.json``: inputs, digest, seconds and metrics; None if the stage is not finished."""
+        before = self._before() if self._done.exists() else None
+        return before if before is not None and "digest" in before else None
 
     def _before(self) -> dict[str, Any] | None:
         """The content of ``done.json``, or else of ``begun.json``; None if there is neither."""
@@ -86,7 +93,7 @@ class Stage:
             write_json(self._elapsed, {"seconds": before["seconds"]})
         changed = [] if before is None else _changed(before["inputs"], inputs)
         if changed:
-            self._remove(*_UNFINISHED_WORK)
+            self._remove(*UNFINISHED_WORK)
         # More generations continue an evolution; after every other change, the work starts again.
         continued = all(name.endswith(".generations") for name in changed)
         records = self.made_with() if continued else []
@@ -123,7 +130,7 @@ class Stage:
 
     def tidy(self) -> None:
         """Remove the files that only an unfinished stage needs."""
-        self._remove(*_UNFINISHED_WORK, "begun.json", "elapsed.json")
+        self._remove(*UNFINISHED_WORK, "begun.json", "elapsed.json")
 
     def written(self, digest: str, paths: Sequence[Path], command: str) -> list[Path]:
         """``paths``, if they are unchanged since the finished stage wrote them.

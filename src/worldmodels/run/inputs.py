@@ -1,0 +1,98 @@
+"""The inputs of a stage: the settings that it uses and the digests of what it reads. They identify its result."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from worldmodels.core.settings import to_json
+from worldmodels.evaluation import conditions
+from worldmodels.evolution.phases import phases_of
+from worldmodels.run.artifacts import Artifacts
+from worldmodels.run.stage import flat
+from worldmodels.run.variants import evolution_of
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """values: the inputs by name, JSON-serialisable; free: the flat names of those that may change later.
+
+    A stage continues if only free inputs ("evaluate.episodes") have changed; any other change would mix experiments.
+    """
+
+    values: dict[str, Any]
+    free: tuple[str, ...] = ()
+
+
+def inputs_of_stage(artifacts: Artifacts, name: str, device: torch.device) -> Inputs:
+    """The inputs of the stage called ``name``; device: where it works now, on which comparable scores depend.
+
+    Raises :class:`UserError` if a stage that it reads is not finished.
+    """
+    values, free = _evaluate(artifacts, device) if name == "evaluate" else _KINDS[name](artifacts)
+    return Inputs({"seed": artifacts.seed, **values}, free)
+
+
+Found = tuple[dict[str, Any], tuple[str, ...]]
+
+
+def _collect(artifacts: Artifacts) -> Found:
+    values: dict[str, Any] = {"collect": to_json(artifacts.config.collect)}
+    if artifacts.before is not None:
+        values["agent"] = {"digest": artifacts.before.digest("controller")}
+    return values, ()
+
+
+def _vision(artifacts: Artifacts) -> Found:
+    return {"vision": to_json(artifacts.config.vision), "episodes": artifacts.episode_digests()}, ()
+
+
+def _encode(artifacts: Artifacts) -> Found:
+    return {"vision": artifacts.digest("vision"), "episodes": artifacts.episode_digests()}, ()
+
+
+def _memory(artifacts: Artifacts) -> Found:
+    settings = to_json(artifacts.config.memory)
+    # The number of dream models does not affect this M.
+    del settings["dream_models"]
+    return {"memory": settings, "latents": artifacts.digest("encode")}, ()
+
+
+def _controller(artifacts: Artifacts) -> Found:
+    evolution = evolution_of(artifacts.config.evolution, artifacts.variant)
+    phases = dict(phases_of(evolution))
+    uses_dreams = any(phase.world == "dream" for phase in phases.values())
+    seen: dict[str, Any] = {"inputs": list(artifacts.inputs)}
+    if artifacts.variant and artifacts.before is not None:
+        # The C from which the full agent starts is known by the latents, which are of episodes that it has played. The
+        # key is not that of the first round, so that an ablation that started from zero is not taken for this one.
+        seen = {"inputs": {"names": list(artifacts.inputs)}, "start": artifacts.before.digest("controller")}
+    values = {
+        "evolution": to_json(evolution) | {"phases": {name: to_json(phase) for name, phase in phases.items()}},
+        "controller": seen,
+        **({"dream": to_json(artifacts.config.dream)} if uses_dreams else {}),
+        "vision": artifacts.digest("vision"),
+        "memory": "untrained" if artifacts.variant == "untrained-m" else artifacts.digest("memory"),
+        **({"dream_models": [model.digest("memory") for model in artifacts.dream_models]} if uses_dreams else {}),
+        "latents": artifacts.digest("encode"),
+    }
+    return values, tuple(f"evolution.phases.{name}.generations" for name in phases)
+
+
+def _evaluate(artifacts: Artifacts, device: torch.device) -> Found:
+    values = {
+        "evaluate": to_json(artifacts.config.evaluate),
+        "agent": artifacts.digest("controller"),
+        # Scores that are compared, such as those of ablations, must be taken under equal conditions.
+        "conditions": conditions(artifacts.task, artifacts.task.reference_backend, device),
+    }
+    return values, tuple(flat(values))
+
+
+_KINDS = {
+    "collect": _collect,
+    "vision": _vision,
+    "encode": _encode,
+    "memory": _memory,
+    "controller": _controller,
+}

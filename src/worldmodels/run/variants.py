@@ -1,0 +1,91 @@
+"""Ablations of C: which apply to a run, how each of them is evolved, and what it lacks, in words.
+
+Every ablation goes through the same rounds and phases as the full agent, with as many generations, candidates and
+episodes, so that its score says what the missing part is worth. Where an ablation cannot be evolved in the world in
+which the full agent was evolved, the phase takes place in the other world, and its text says so.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from worldmodels.evolution.config import EvolutionConfig
+from worldmodels.evolution.phases import phases_in, phases_of
+from worldmodels.run.config import Config
+from worldmodels.tasks import get_task
+
+_INPUTS: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
+"""The inputs of C in variants that see less than the full agent."""
+_WORLDS = {"untrained-m": "real", "dream-only": "dream"}
+"""The world of all phases in variants whose C cannot be evolved elsewhere."""
+_EQUAL = "with the same rounds, phases, generations, candidates and episodes as the full agent"
+
+
+def variants_of(config: Config) -> list[str]:
+    """The ablations that apply to a run with these settings."""
+    worlds = _worlds(config.evolution)
+    uses_memory = not {"h", "c"}.isdisjoint(config.controller.inputs)
+    applicable = {
+        "v-only": uses_memory,
+        "untrained-m": uses_memory,
+        "mask-only": get_task(config.task).masked,
+        "dream-only": "real" in worlds and bool(phases_in(config.evolution, "dream")),
+    }
+    return [name for name, applies in applicable.items() if applies]
+
+
+def inputs_of(config: Config, variant: str) -> tuple[str, ...]:
+    """The inputs of C in a variant; those of the settings for the full agent, whose variant is ""."""
+    return _INPUTS.get(variant, config.controller.inputs)
+
+
+def evolution_of(config: EvolutionConfig, variant: str) -> EvolutionConfig:
+    """The settings of evolution in a variant: those of the full agent, if need be with another world in each phase."""
+    if variant not in _WORLDS:
+        return config
+    phases = {name: replace(phase, world=_WORLDS[variant]) for name, phase in phases_of(config)}
+    if variant == "dream-only":
+        # The preset says how long dreams may be, because M's dreams drift away from the world.
+        dream = config.phases[phases_in(config, "dream")[0]]
+        steps, growth = dream.max_steps, dream.max_steps_growth
+        real = {name: phases[name] for name, phase in phases_of(config) if phase.world == "real"}
+        phases |= {name: replace(phase, max_steps=steps, max_steps_growth=growth) for name, phase in real.items()}
+    return replace(config, phases=config.phases | phases)
+
+
+def difference(config: Config, variant: str) -> str:
+    """What distinguishes a variant from the full agent, in a sentence for people."""
+    if variant == "v-only":
+        return f"C sees z alone, without M's state; {_EQUAL}"
+    if variant == "mask-only":
+        return f"C sees nothing and has only its biases: the action mask does the rest; {_EQUAL}"
+    if variant == "dream-only":
+        length = f"as long as in the preset's phase {phases_in(config.evolution, 'dream')[0]}, since dreams drift"
+        return f"C is evolved in dreams alone ({length}) and validated in the real world, as always; {_EQUAL}"
+    if variant == "untrained-m" and "dream" in _worlds(config.evolution):
+        return (
+            "M keeps the random weights it began with; an untrained M cannot dream, so C is evolved in the real world "
+            f"where the full agent is evolved in dreams; {_EQUAL}"
+        )
+    return f"M keeps the random weights it began with; {_EQUAL}"
+
+
+def label(config: Config, variant: str) -> str:
+    """The name of a variant in tables; it says where C is evolved if the full agent is evolved elsewhere."""
+    before, after = _worlds(config.evolution), _worlds(evolution_of(config.evolution, variant))
+    if before == after:
+        return variant
+    return f"{variant}, evolved in {'dreams' if after == {'dream'} else 'the real world'}"
+
+
+def budget(config: Config, variant: str) -> dict[str, Any]:
+    """The rounds and phases of a variant's evolution as JSON: their worlds, generations, candidates and episodes."""
+    shown = ("world", "generations", "population", "episodes", "episodes_growth", "max_steps", "max_steps_growth")
+    phases = [
+        {"name": name} | {key: getattr(phase, key) for key in shown}
+        for name, phase in phases_of(evolution_of(config.evolution, variant))
+    ]
+    return {"rounds": config.rounds, "phases": phases}
+
+
+def _worlds(config: EvolutionConfig) -> set[str]:
+    return {phase.world for _, phase in phases_of(config)}
