@@ -138,12 +138,25 @@ class Playing(ABC):
         """Options of ``gymnasium.make`` with which the stock environment returns the task's observations."""
         return {}
 
+    def make(self, **options: Any) -> Env[Any, Any]:
+        """The environment in which people watch and play, with these options of ``gymnasium.make``.
+
+        It must behave like the stock environment, but it may draw its pictures in another way.
+        """
+        import gymnasium
+
+        return gymnasium.make(self.gymnasium_id, **{**self.gymnasium_options, **options})
+
     @abstractmethod
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """The environment action for the arrow keys that are held ("left", "right", "up", "down")."""
 
     def board(self) -> Board | None:
         """The board of a turn-based world, played against the task's first rule; None: people hold arrow keys."""
+        return None
+
+    def board_picture(self, env: VectorEnv, action: Any | None) -> np.ndarray | None:
+        """The board of the first of N worlds, (H, W, 3) uint8, with the choice ``action``; None without a board."""
         return None
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
