@@ -1,4 +1,4 @@
-# make demo   from nothing to a driving agent       make test   all checks       make help   the rest
+# make watch   see the shipped agent drive       make demo   from nothing to a driving agent       make test   all checks       make help   the rest
 # Needs python3 (3.11 or newer), make and a network connection, but no other system package: the wheels contain all libraries.
 
 PYTHON ?= python3
@@ -8,9 +8,10 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test clean
+.PHONY: help env watch demo test clean
 
 help:
+	@echo "make watch   see the shipped agent play (TASK=car-racing, take-cover or bin-packing), without any training"
 	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (minutes)"
 	@echo "make test    style, types and tests"
 	@echo "make env     only create or update the environment in $(VENV)"
@@ -32,6 +33,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) install --quiet -c constraints.txt torch hatchling editables
 	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	@touch $(READY)
+
+watch: $(READY)
+	$(BIN)/worldmodels watch $(TASK)
 
 demo: $(READY)
 	$(BIN)/worldmodels demo

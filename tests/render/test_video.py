@@ -197,7 +197,7 @@ def test_an_ffmpeg_that_fails_is_said_in_one_line_without_the_temporary_name(
     size = Composer(agent.task, 32).size
     ffmpeg.write_text(
         f"#!/bin/sh\nhead -c {3 * size[0] * size[1] * pictures} >/dev/null\n"
-        "for last; do :; done\necho \"Error opening output $last: No space left on device\" >&2\nexit 1\n"
+        'for last; do :; done\necho "Error opening output $last: No space left on device" >&2\nexit 1\n'
     )
     ffmpeg.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(ffmpeg))

@@ -2,10 +2,12 @@
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 
 _VERBS = {
+    "watch": ("watch:watch", "watch the shipped agent play: in a window, or without a screen in a short film"),
     "demo": ("runs:demo", "train the quick preset end to end and show its agent next to the shipped one"),
     "train": ("runs:train", "run every stage in order, from an empty folder to an evaluated agent"),
     "collect": ("runs:stage", "stage 1: record episodes"),
@@ -33,6 +35,7 @@ def _help() -> str:
         f"verbs:\n{lines}\n\n"
         "tasks:\n  car-racing, take-cover, bin-packing, or one of your own\n\n"
         "examples:\n"
+        "  worldmodels watch car-racing\n"
         "  worldmodels train car-racing --preset quick --run runs/first\n"
         "  worldmodels evaluate car-racing --episodes 100 --seed 1\n"
         "  worldmodels record car-racing --out drive.mp4\n\n"
@@ -46,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     Errors are one line on stderr. With WORLDMODELS_DEBUG=1, unexpected errors are shown with their traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A table that is cut in a narrow terminal ends with a sign that not every encoding has.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     from worldmodels.core.errors import UsageError, UserError
 
     try:

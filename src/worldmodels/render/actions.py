@@ -25,7 +25,7 @@ class ActionPainter:
         self._label = max(text_width(name, _NAME) for name in self._names)
 
     def draw(self, image: Image.Image, left: int, right: int, base: int, action: np.ndarray) -> None:
-        """Draw the numbers (A,) that encode an action for M between ``left`` and ``right``, on the baseline ``base``."""
+        """Draw the numbers (A,) that encode an action for M between ``left`` and ``right``; base: of the text."""
         if len(self._names) > _MOST_BARS:
             write(image, "action", (left, base), _NAME, QUIET)
             write(image, self._names[int(action.argmax())], (left + 76, base), _VALUE, TEXT)

@@ -70,9 +70,10 @@ def record_dream(
 ) -> dict[str, Any]:
     """Let the agent act in its dream, beside the real world, and write the pictures to ``out`` (.mp4 or .gif).
 
-    steps: longest dream (None: the task's limit); every: show only every so many steps (None: 1 in an .mp4, as many
-    as make about ten frames per second in a .gif). Returns out, seed, temperature, steps, dream_score and real_score (None if the real world cannot be opened on
-    this machine). Raises :class:`UserError` for a file that cannot be written and an agent that cannot dream.
+    steps: longest dream (None: the task's limit); every: show only every so many steps (None: 1 in an .mp4, as many as
+    make about ten frames per second in a .gif). Films play in real time. Returns out, seed, temperature, steps,
+    dream_score and real_score (None if the real world cannot be opened on this machine). Raises :class:`UserError` for
+    a file that cannot be written and an agent that cannot dream.
     """
     out = Path(out)
     if (steps is not None and steps < 1) or (every is not None and every < 1):

@@ -151,6 +151,14 @@ class Playing(ABC):
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """The environment action for the arrow keys that are held ("left", "right", "up", "down")."""
 
+    def stick_action(self, steer: float, forward: float, back: float) -> np.ndarray:
+        """The environment action for a gamepad: the left stick from -1 (left) to 1, and two triggers from 0 to 1.
+
+        By default, whatever is moved further than half its way counts as the arrow key of that direction.
+        """
+        moved = {"left": -steer, "right": steer, "up": forward, "down": back}
+        return self.key_action(frozenset(key for key, way in moved.items() if way > 0.5))
+
     def board(self) -> Board | None:
         """The board of a turn-based world, played against the task's first rule; None: people hold arrow keys."""
         return None

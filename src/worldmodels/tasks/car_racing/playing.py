@@ -27,6 +27,10 @@ class CarRacingPlaying(Playing):
         steer = float("right" in held) - float("left" in held)
         return np.array([steer, float("up" in held), 0.8 * float("down" in held)], dtype=np.float32)
 
+    def stick_action(self, steer: float, forward: float, back: float) -> np.ndarray:
+        """The stick steers, the right trigger is the gas and the left one the brake, at most 0.8 as with the keys."""
+        return np.array([np.clip(steer, -1, 1), np.clip(forward, 0, 1), 0.8 * np.clip(back, 0, 1)], np.float32)
+
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
         """The car's speed in the simulator's units per second."""
         hull = env.unwrapped.car.hull  # type: ignore[attr-defined]

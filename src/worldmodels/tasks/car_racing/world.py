@@ -22,9 +22,11 @@ _PATCHES = [(x, y) for x in range(-20, 20, 2) for y in range(-20, 20, 2)]
 """Places of the darker patches of grass, in units of their size."""
 
 
-class WatchedCarRacing(stock.CarRacing):  # type: ignore[misc]
+class WatchedCarRacing(stock.CarRacing):
     """The stock environment, drawn faster. In the picture for people, the score in the bar is that of a step before."""
 
+    surf: Any
+    car: Any
     _shapes: tuple[Any, int, np.ndarray] | None = None
     """The track's list of polygons and its length, and the corners (n, 4, 2) of the patches of grass and the track."""
 
@@ -43,7 +45,8 @@ class WatchedCarRacing(stock.CarRacing):  # type: ignore[misc]
         self._view = zoom, translation, angle
         edge = stock.PLAYFIELD
         field = [(edge, edge), (edge, -edge), (-edge, -edge), (-edge, edge)]
-        self._draw_colored_polygon(self.surf, field, self.bg_color, zoom, translation, angle, clip=False)
+        ground: Any = self._draw_colored_polygon
+        ground(self.surf, field, self.bg_color, zoom, translation, angle, clip=False)
         corners = self._corners()
         # pygame's sine and cosine, which the stock environment uses, are exact for multiples of a right angle.
         cosine, sine = pygame.math.Vector2(1, 0).rotate_rad(angle)
@@ -69,4 +72,6 @@ class WatchedCarRacing(stock.CarRacing):  # type: ignore[misc]
         return self._shapes[2]
 
 
-gymnasium.register(ENVIRONMENT, entry_point="worldmodels.tasks.car_racing.world:WatchedCarRacing", max_episode_steps=1000)
+gymnasium.register(
+    ENVIRONMENT, entry_point="worldmodels.tasks.car_racing.world:WatchedCarRacing", max_episode_steps=1000
+)
