@@ -57,7 +57,7 @@ def test_the_film_has_ten_seconds_of_the_world_and_at_most_25_pictures_per_secon
         assert short_film(agent, 1) == (without_screen / f"watch-{task}.mp4", 10.0)
         steps, every = asked.pop()
         rate = playing_of(agent.task).frames_per_second
-        assert steps == 10 * rate and rate / every <= 35
+        assert steps == 10 * rate and rate / every <= 25
 
 
 def test_where_nothing_can_be_written_the_film_goes_to_the_folder_for_temporary_files(

@@ -13,7 +13,7 @@ from worldmodels.render.moment import Moment
 class Flat:
     """Draws the step as a grey."""
 
-    size = (8, 8)
+    size, gif_scale = (8, 8), 1.0
 
     def draw(self, moment: Moment) -> np.ndarray:
         return np.full((8, 8, 3), moment.step, np.uint8)
@@ -58,3 +58,31 @@ def test_frames_that_would_follow_too_fast_for_browsers_are_left_out_of_a_gif(tm
 def test_a_gif_has_about_ten_frames_per_second_by_default_and_a_video_all() -> None:
     assert [usual_every(".gif", rate) for rate in (50, 35, 5)] == [5, 4, 1]
     assert [usual_every(".mp4", rate) for rate in (50, 35, 5)] == [1, 1, 1]
+
+
+def test_pixels_that_stay_the_same_cost_nothing_and_the_frames_are_right(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 8, (100, 100, 1), dtype=np.uint8) * 30 + np.zeros(3, np.uint8)
+
+    class Dot(Flat):
+        size = (100, 100)
+
+        def draw(self, moment: Moment) -> np.ndarray:
+            picture: np.ndarray = noise.astype(np.uint8)
+            picture[moment.step * 10 : moment.step * 10 + 5, :5] = (250, 20, 20)
+            return picture
+
+    sizes = []
+    for count in (1, 9):
+        writer = encoder(tmp_path / "a.gif", ".gif", Dot(), 10)
+        for step in range(count):
+            writer.add(Moment(step, 0.0, noise, noise, noise, np.zeros(1)))
+        writer.finish()
+        sizes.append((tmp_path / "a.gif").stat().st_size)
+    assert sizes[1] < 3 * sizes[0]
+    with Image.open(tmp_path / "a.gif") as image:
+        for step in range(9):
+            image.seek(step)
+            difference = np.asarray(image.convert("RGB")).astype(int) - Dot().draw(
+                Moment(step, 0, noise, noise, noise, None)
+            )
+            assert abs(difference).max() <= 20

@@ -30,6 +30,8 @@ _SAME = "both get the same actions"
 class _Pair:
     """Draws moments: ``seen`` is the frame of the dream, ``world`` the picture of the real world (unless ``alone``)."""
 
+    gif_scale = 0.5
+
     def __init__(self, playing: Playing, alone: bool) -> None:
         self._alone, self._actions = alone, ActionPainter(playing)
         panels = 1 if alone else 2

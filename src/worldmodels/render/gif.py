@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import GifImagePlugin, Image
 
 from worldmodels.render.moment import Moment, MomentPainter
 
-_SCALE, _COLOURS = 0.5, 128
+_COLOURS = 127
+"""Colours of a frame; one more stands for pixels that stay as they are."""
 _SHORTEST = 2
 """Browsers show a frame with a shorter delay, in hundredths of a second, for a tenth of a second instead."""
 _LAST = 150
@@ -14,15 +16,18 @@ _LAST = 150
 
 
 class Gif:
-    """Frames of half the size, each with its own palette, written one by one.
+    """Frames of the painter's ``gif_scale``, each with its own palette, written one by one.
 
+    Pixels that do not change are not written again, which makes boards and captions cost little.
     Delays are whole hundredths of a second. They are those between the rounded times of the frames, so that rounding
     does not add up; frames that would follow within less than 0.02 s are left out.
     """
 
     def __init__(self, path: Path, painter: MomentPainter, fps: float) -> None:
         self._painter, self._fps = painter, fps
-        self._size = (round(painter.size[0] * _SCALE), round(painter.size[1] * _SCALE))
+        width, height = painter.size
+        self._size = (round(width * painter.gif_scale), round(height * painter.gif_scale))
+        self._before: np.ndarray | None = None
         self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
         self._waiting: Image.Image | None = None
         self._added, self._shown_at, self._first = 0, 0, True
@@ -38,17 +43,27 @@ class Gif:
         self._write(at - self._shown_at)
         self._shown_at = at
         image = Image.fromarray(self._painter.draw(moment)).resize(self._size, Image.Resampling.LANCZOS)
-        self._waiting = image.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        self._waiting = image
 
     def _write(self, delay: int) -> None:
         image, self._waiting = self._waiting, None
         if image is None or delay < _SHORTEST:
             return
+        frame = image.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        pixels = np.asarray(image)
+        if self._before is not None:
+            places = np.where((pixels == self._before).all(axis=-1), _COLOURS, np.asarray(frame)).astype(np.uint8)
+            changing = Image.fromarray(places, "P")
+            changing.putpalette(frame.palette.getdata()[1] if frame.palette else b"")
+            frame = changing
+        self._before = pixels
         if self._first:
-            header, _ = GifImagePlugin.getheader(image, info={"loop": 0, "optimize": False})
+            header, _ = GifImagePlugin.getheader(frame, info={"loop": 0, "optimize": False})
             self._file.writelines(header)
-            self._first = False
-        self._file.writelines(GifImagePlugin.getdata(image, duration=10 * delay, include_color_table=True))
+        stays = {} if self._first else {"transparency": _COLOURS}
+        self._first = False
+        shown = {"duration": 10 * delay, "disposal": 1, "include_color_table": True}
+        self._file.writelines(GifImagePlugin.getdata(frame, **shown, **stays))
 
     def finish(self) -> None:
         """Complete the file."""

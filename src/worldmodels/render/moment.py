@@ -26,9 +26,10 @@ class Moment:
 
 
 class MomentPainter(Protocol):
-    """Draws moments as pictures of one ``size`` (width, height)."""
+    """Draws moments as pictures of one ``size`` (width, height); gif_scale: how much smaller they are in a GIF."""
 
     size: tuple[int, int]
+    gif_scale: float
 
     def draw(self, moment: Moment) -> np.ndarray:
         """The picture, (H, W, 3) uint8."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 10
 _PICTURES_PER_SECOND = 25
-"""At most; half of CarRacing's pictures are enough to see it drive, and take half the time to make."""
+"""At most; half of a world's pictures are enough to see it move, and take half the time to make."""
 
 
 def short_film(agent: "Agent", seed: int, steps: int | None = None) -> tuple[Path, float]:
@@ -25,6 +25,6 @@ def short_film(agent: "Agent", seed: int, steps: int | None = None) -> tuple[Pat
     rate = playing_of(agent.task).frames_per_second
     folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else Path(tempfile.gettempdir())
     out = folder / f"watch-{agent.task.name}.mp4"
-    every = max(1, rate // _PICTURES_PER_SECOND)
+    every = -(-rate // _PICTURES_PER_SECOND)
     result = record(agent, out, seed, max_steps=steps or _SECONDS * rate, every=every)
     return out, result["steps"] / rate
