@@ -1,6 +1,7 @@
 """An encoder of animated GIFs that play in real time."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import GifImagePlugin, Image
@@ -60,10 +61,11 @@ class Gif:
         if self._first:
             header, _ = GifImagePlugin.getheader(frame, info={"loop": 0, "optimize": False})
             self._file.writelines(header)
-        stays = {} if self._first else {"transparency": _COLOURS}
+        shown: dict[str, Any] = {"duration": 10 * delay, "disposal": 1, "include_color_table": True}
+        if not self._first:
+            shown["transparency"] = _COLOURS
         self._first = False
-        shown = {"duration": 10 * delay, "disposal": 1, "include_color_table": True}
-        self._file.writelines(GifImagePlugin.getdata(frame, **shown, **stays))
+        self._file.writelines(GifImagePlugin.getdata(frame, **shown))
 
     def finish(self) -> None:
         """Complete the file."""
