@@ -31,7 +31,7 @@ def test_what_people_watch_is_the_stock_environment_pixel_by_pixel() -> None:
             assert len(stock.unwrapped.car.particles) > 2  # type: ignore[attr-defined]
 
 
-def test_few_of_the_polygons_are_transformed_one_by_one() -> None:
+def test_polygons_are_not_transformed_one_by_one() -> None:
     with contextlib.closing(stock_env(CAR)) as watched:
         watched.reset(seed=3)
         drawn = []
@@ -40,4 +40,4 @@ def test_few_of_the_polygons_are_transformed_one_by_one() -> None:
         world._draw_colored_polygon = lambda *given, **options: (drawn.append(1), draw(*given, **options))  # type: ignore[attr-defined]
         watched.step(np.zeros(3, np.float32))
         watched.render()
-    assert len(drawn) == 1, "the ground alone; the stock environment transforms about 700, and those twice"
+    assert not drawn, "the stock environment transforms about 700, and those twice"

@@ -28,7 +28,7 @@ class WatchedCarRacing(stock.CarRacing):
     surf: Any
     car: Any
     _shapes: tuple[Any, int, np.ndarray] | None = None
-    """The track's list of polygons and its length, and the corners (n, 4, 2) of the patches of grass and the track."""
+    """The track's list of polygons, its length, and the corners (n, 4, 2) of the ground, the grass and the track."""
 
     def _render(self, mode: str) -> Any:
         if mode != "rgb_array" or getattr(self, "surf", None) is None or self.car is None:
@@ -43,10 +43,6 @@ class WatchedCarRacing(stock.CarRacing):
 
     def _render_road(self, zoom: float, translation: Any, angle: float) -> None:
         self._view = zoom, translation, angle
-        edge = stock.PLAYFIELD
-        field = [(edge, edge), (edge, -edge), (-edge, -edge), (-edge, edge)]
-        ground: Any = self._draw_colored_polygon
-        ground(self.surf, field, self.bg_color, zoom, translation, angle, clip=False)
         corners = self._corners()
         # pygame's sine and cosine, which the stock environment uses, are exact for multiples of a right angle.
         cosine, sine = pygame.math.Vector2(1, 0).rotate_rad(angle)
@@ -55,9 +51,10 @@ class WatchedCarRacing(stock.CarRacing):
         size = stock.WINDOW_W + _EDGE, stock.WINDOW_H + _EDGE
         seen = ((places.max(axis=1) >= -_EDGE) & (places.min(axis=1) <= size)).all(axis=1)
         for index in np.flatnonzero(seen).tolist():
-            tile = index - len(_PATCHES)
+            tile = index - len(_PATCHES) - 1
             # The simulator changes the colour of a tile when the car touches it.
-            color = self.grass_color if tile < 0 else [int(part) for part in self.road_poly[tile][1]]
+            grass = self.grass_color if index else self.bg_color
+            color = grass if tile < 0 else [int(part) for part in self.road_poly[tile][1]]
             polygon = places[index].tolist()
             gfxdraw.aapolygon(self.surf, polygon, color)
             gfxdraw.filled_polygon(self.surf, polygon, color)
@@ -68,7 +65,8 @@ class WatchedCarRacing(stock.CarRacing):
             patch = np.array([(1, 0), (0, 0), (0, 1), (1, 1)])
             grass = stock.GRASS_DIM * (np.array(_PATCHES)[:, None] + patch)
             tiles = [[(point[0], point[1]) for point in points] for points, _ in road]
-            self._shapes = road, len(road), np.concatenate([grass, np.array(tiles)])
+            field = stock.PLAYFIELD * np.array([[(1, 1), (1, -1), (-1, -1), (-1, 1)]])
+            self._shapes = road, len(road), np.concatenate([field, grass, np.array(tiles)])
         return self._shapes[2]
 
 
