@@ -1,4 +1,4 @@
-# make demo   from nothing to a driving agent       make test   all checks       make help   the rest
+# make watch   see the shipped agent drive       make demo   from nothing to a driving agent       make test   all checks       make help   the rest
 # Needs python3 (3.11 or newer), make and a network connection, but no other system package: the wheels contain all libraries.
 
 PYTHON ?= python3
@@ -8,11 +8,13 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test clean
+.PHONY: help env watch demo test pictures clean
 
 help:
+	@echo "make watch   see the shipped agent play (TASK=car-racing, take-cover or bin-packing), without any training"
 	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (about 13 minutes on 2 cores)"
 	@echo "make test    style, types and tests"
+	@echo "make pictures  record the moving pictures of the README and docs again"
 	@echo "make env     only create or update the environment in $(VENV)"
 	@echo "make clean   remove the environment and the caches; runs are kept"
 	@echo "PYTHON=...   the Python to build the environment with (now: $(PYTHON))"
@@ -33,6 +35,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	@touch $(READY)
 
+watch: $(READY)
+	$(BIN)/worldmodels watch $(TASK)
+
 demo: $(READY)
 	$(BIN)/worldmodels demo
 
@@ -43,6 +48,13 @@ test: $(READY)
 	@# A file of tests per process, as many processes as cores, each with one thread: threads of several would wait for
 	@# each other.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# The moving pictures of README and docs, by the shipped agents. The same command makes the same films.
+pictures: $(READY)
+	$(BIN)/worldmodels record car-racing --seed 1 --steps 400 --out docs/images/driving.gif
+	$(BIN)/worldmodels record take-cover --seed 1 --steps 280 --every 5 --out docs/images/take-cover.gif
+	$(BIN)/worldmodels record bin-packing --seed 1 --steps 50 --out docs/images/bin-packing.gif
+	$(BIN)/worldmodels dream record car-racing --seed 1 --steps 300 --out docs/images/dream.gif
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,5 +1,6 @@
 """The command line: its help, what help costs, and how it says no."""
 
+import io
 import os
 import re
 import subprocess
@@ -47,6 +48,14 @@ def test_help_names_every_verb_and_the_tasks(capsys: pytest.CaptureFixture[str])
     for verb in verbs:
         assert re.search(rf"^  {verb} +\w", text, re.MULTILINE), verb
     assert "car-racing" in text and all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_signs_that_the_terminals_encoding_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="strict"))
+    monkeypatch.setattr(cli, "_help", lambda: "narrow \u2026 table")
+    assert cli.main(["--help"]) == 0
+    assert written.getvalue() == b"narrow ? table\n"
 
 
 def test_no_arguments_are_a_question_for_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,7 +250,8 @@ def test_the_scene_says_scores_step_and_bins(viewer: ChoiceViewer) -> None:
     readings = dict(scene.readings)
     assert list(readings) == ["score", "best fit", "step", "open bins", "full bins", "player"]
     assert readings["score"] == readings["best fit"] == f"{viewer.score:.0f}"
-    assert (readings["step"], readings["player"], scene.message) == ("4 / 1000", "best fit", "best fit chooses")
+    taken = "best fit chooses; a number or a click takes over"
+    assert (readings["step"], readings["player"], scene.message) == ("4 / 1000", "best fit", taken)
     assert "0 to 29 or a click choose (after 1 or 2 a second digit or enter)" in scene.help
 
 
@@ -292,3 +293,12 @@ def test_the_stock_world_of_every_variant_shows_what_its_agents_see() -> None:
         first, _ = env.reset(seed=5)
         np.testing.assert_array_equal(first[None], own.reset(seed=[5])[0])
         assert env.action_space == task.action_space
+
+
+def test_a_world_with_a_board_but_without_rules_is_played_with_held_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(BINS), "rules", ())
+    with pytest.raises(UserError, match="bin-packing has no rule to be played against; it is played with held keys"):
+        ChoiceViewer(BINS, 1)
+    with closing(viewer_of(BINS, 1)) as viewer:
+        viewer.advance()
+        assert isinstance(viewer, WorldViewer) and viewer.step == 1 and viewer.picture().any()

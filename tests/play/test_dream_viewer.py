@@ -51,7 +51,7 @@ def test_the_keys_act_in_the_dream_and_in_the_real_world(viewer: DreamViewer, sa
 
 def test_plus_and_minus_change_the_temperature_and_a_lets_the_agent_act(viewer: DreamViewer) -> None:
     seen = [(viewer.temperature, viewer.player)]
-    for key in ("plus", "minus", "minus", "a"):
+    for key in ("plus", "minus", "minus", "space"):
         viewer.press(key)
         viewer.advance()
         seen.append((viewer.temperature, viewer.player))
@@ -67,7 +67,7 @@ def test_the_agent_acts_by_what_it_sees_in_the_dream(viewer: DreamViewer, monkey
     done: list[np.ndarray] = []
     step = viewer.side_by_side.step
     monkeypatch.setattr(viewer.side_by_side, "step", lambda action: (done.append(action), step(action)))
-    viewer.press("a")
+    viewer.press("space")
     wanted = viewer.side_by_side.agent_action()
     viewer.advance()
     np.testing.assert_array_equal(done[0], wanted)
@@ -92,7 +92,7 @@ def test_enter_starts_a_new_dream_and_finished_ones_are_scored(
 
 
 def test_both_worlds_are_shown_with_their_scores(viewer: DreamViewer) -> None:
-    viewer.press("a")
+    viewer.press("space")
     viewer.advance()
     both, scene = viewer.side_by_side, viewer.scene()
     dream, real = scene.panels

@@ -1,6 +1,7 @@
 """Pictures of scenes: where things stand, that text fits, and that they are drawn fast enough for 50 a second."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,13 @@ def test_the_banner_is_written_over_the_darkened_world() -> None:
     plain, paused = painter.draw(scene()), painter.draw(scene(banner="paused"))
     rows = np.flatnonzero((plain != paused).any(axis=(1, 2)))
     assert 60 < len(rows) < 80 and paused[rows].mean() < plain[rows].mean() / 2
+
+
+def test_a_note_is_written_in_the_upper_right_corner() -> None:
+    painter = ScenePainter((300, 200))
+    plain, noted = painter.draw(scene()), painter.draw(replace(scene(), note="38 of 50"))
+    changed = (plain != noted).any(axis=-1)
+    assert changed[:34].any() and not changed[34:].any() and not changed[:, :150].any()
 
 
 def test_every_picture_is_the_callers_own() -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from dream_agents import dreamer
 from worldmodels.core.errors import UserError
-from worldmodels.play import window
+from worldmodels.play import display, window
 from worldmodels.play.choices import ChoiceViewer
 from worldmodels.play.dream import DreamViewer
+from worldmodels.play.pace import Pace
 from worldmodels.play.scene import Panel, ScenePainter
 from worldmodels.play.viewer import Viewer
-from worldmodels.play.window import play, play_dream, show
+from worldmodels.play.window import play, play_dream, show, watch
 from worldmodels.play.world import WorldViewer
 from worldmodels.tasks import get_task
 
@@ -31,7 +32,7 @@ def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 class Hears(Viewer):
     """Keeps what it is told."""
 
-    help = "no keys"
+    help = "no keys"  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__(BINS, 1, "test", ScenePainter((300, 200)))
@@ -51,6 +52,9 @@ class Hears(Viewer):
     def click(self, place: tuple[int, int]) -> None:
         self.told.append(("click", place))
 
+    def tilt(self, steer: float, forward: float, back: float) -> None:
+        self.told.append(("tilt", steer, forward, back))
+
     def lose_focus(self) -> None:
         self.told.append(("lose focus",))
 
@@ -67,7 +71,7 @@ class Hears(Viewer):
         self.ticks += 1
 
     def _panels(self) -> tuple[Panel, ...]:
-        return (Panel(np.full((20, 30, 3), 10 * self.ticks, np.uint8)),)
+        return (Panel(np.full((20, 30, 3), 10 * min(self.ticks, 2), np.uint8)),)
 
 
 def key_down(key: int, unicode: str = "") -> pygame.event.Event:
@@ -129,6 +133,7 @@ def test_keys_reach_the_viewer_by_name() -> None:
         pygame.K_EQUALS: "plus",
         pygame.K_MINUS: "minus",
         pygame.K_KP_MINUS: "minus",
+        pygame.K_SPACE: "space",
         pygame.K_a: "a",
         pygame.K_b: "b",
         pygame.K_n: "n",
@@ -180,18 +185,94 @@ def test_a_closed_window_ends_the_session_and_the_world() -> None:
 
 
 def test_without_a_tick_the_window_keeps_the_viewers_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates: list[int] = []
+    now = [0.0]
+    waited: list[int] = []
 
-    class Clock:
-        def tick(self, rate: int) -> None:
-            rates.append(rate)
-            if len(rates) == 3:
-                viewer.quit()
+    def wait(milliseconds: int) -> None:
+        waited.append(milliseconds)
+        now[0] += milliseconds / 1000
+        if len(waited) == 5:
+            viewer.quit()
 
     viewer = Hears()
-    monkeypatch.setattr(pygame.time, "Clock", Clock)
+    monkeypatch.setattr(window, "Pace", lambda rate: Pace(rate, lambda: now[0]))
+    monkeypatch.setattr(pygame.time, "wait", wait)
     show(lambda: viewer)
-    assert rates == [5, 5, 5]
+    assert waited == [200] * 5 and viewer.note == ""
+
+
+def test_the_window_closes_after_the_given_number_of_steps() -> None:
+    viewer = Hears()
+    show(lambda: viewer, lambda same: None, steps=7)
+    assert viewer.ticks == 7 and viewer.closed
+
+
+def test_a_window_of_another_size_shows_the_picture_in_its_own_shape_and_places_are_those_of_the_picture() -> None:
+    viewer = Hears()
+    width, height = viewer.size
+    seen: list[np.ndarray] = []
+
+    def tick(same: Viewer) -> None:
+        if viewer.ticks == 1:
+            pygame.display.set_mode((2 * width + 100, 2 * height), pygame.RESIZABLE)
+            pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(50 + 2 * 30, 2 * 40)))
+        elif viewer.ticks == 3:
+            seen.append(pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1))
+            viewer.quit()
+
+    show(lambda: viewer, tick)
+    assert ("click", (30, 40)) in viewer.told
+    assert (seen[0][:, :50] == seen[0][0, 0]).all() and (seen[0][:, -50:] == seen[0][0, 0]).all()
+    assert (seen[0][:400, 50:-50] == 20).all(), "the picture, twice as large"
+
+
+def axis(number: int, value: float) -> pygame.event.Event:
+    return pygame.event.Event(pygame.JOYAXISMOTION, axis=number, value=value, joy=0, instance_id=0)
+
+
+def test_the_stick_and_the_triggers_of_a_gamepad_are_told_and_its_buttons_are_keys() -> None:
+    button = lambda kind, number: pygame.event.Event(kind, button=number, joy=0, instance_id=0)  # noqa: E731
+    heard = told(
+        axis(0, -0.5),
+        axis(5, 1.0),
+        axis(2, 0.0),
+        axis(0, 0.1),
+        button(pygame.JOYBUTTONDOWN, 3),
+        button(pygame.JOYBUTTONDOWN, 0),
+        button(pygame.JOYBUTTONUP, 0),
+        button(pygame.JOYBUTTONDOWN, 7),
+        pygame.event.Event(pygame.JOYHATMOTION, hat=0, value=(-1, 0), joy=0, instance_id=0),
+        pygame.event.Event(pygame.JOYHATMOTION, hat=0, value=(0, 1), joy=0, instance_id=0),
+    )
+    assert heard == [
+        ("tilt", -0.5, 0.0, 0.0),
+        ("tilt", -0.5, 1.0, 0.0),
+        ("tilt", -0.5, 1.0, 0.5),
+        ("tilt", 0.0, 1.0, 0.5),
+        ("press", "space"),
+        ("press", "up"),
+        ("release", "up"),
+        ("press", "enter"),
+        ("press", "left"),
+        ("release", "left"),
+        ("press", "up"),
+    ]
+
+
+def test_the_agent_plays_from_the_first_frame_when_it_is_watched_and_a_key_takes_over(tmp_path: Path) -> None:
+    seen: list[tuple[int, str, str]] = []
+
+    def look(viewer: Viewer) -> None:
+        assert isinstance(viewer, WorldViewer)
+        seen.append((viewer.step, viewer.player, viewer.help.split("    ")[0]))
+
+    moves = script(look, look, pressing(pygame.K_d), look)
+    watch(dreamer(), 1, tick=moves)
+    assert seen == [
+        (0, "agent", "the agent plays: arrow keys or WASD take over"),
+        (1, "agent", "the agent plays: arrow keys or WASD take over"),
+        (3, "you", "arrow keys or WASD act"),
+    ]
 
 
 def test_a_track_is_driven_with_the_arrow_keys_in_a_window() -> None:
@@ -232,7 +313,7 @@ def test_a_dream_is_played_in_a_window(tmp_path: Path) -> None:
 def test_a_dream_that_cannot_be_played_is_refused_before_a_window_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(window, "_pygame", lambda: pytest.fail("a window was opened"))
+    monkeypatch.setattr(window, "open_display", lambda: pytest.fail("a window was opened"))
     with pytest.raises(UserError, match="bin-packing cannot be played by hand in its dream"):
         play_dream(BINS, 1, str(tmp_path))
 
@@ -240,17 +321,30 @@ def test_a_dream_that_cannot_be_played_is_refused_before_a_window_is_opened(
 def test_without_a_screen_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(window.sys, "platform", "linux")
-    with pytest.raises(UserError, match="no screen"):
+    monkeypatch.setattr(display.sys, "platform", "linux")
+    assert not display.has_display()
+    with pytest.raises(UserError, match="no screen: DISPLAY is not set; use worldmodels watch or worldmodels record"):
         play(get_task("car-racing"), seed=1)
+
+
+def test_a_display_where_nothing_answers_is_refused_instead_of_played_invisibly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":99")
+    assert not display.has_display()
+    with pytest.raises(
+        UserError, match=r"(no screen answers at DISPLAY=:99|no window can be opened).*; use worldmodels"
+    ):
+        play(get_task("car-racing"), seed=1)
+    assert not pygame.display.get_init()
 
 
 def test_a_screen_that_cannot_be_opened_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "no-such-driver")
-    viewer = Hears()
     with pytest.raises(UserError, match="no window can be opened"):
-        show(lambda: viewer)
-    assert viewer.closed
+        show(lambda: pytest.fail("a world was opened"))
 
 
 def test_without_pygame_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

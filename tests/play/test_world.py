@@ -14,9 +14,10 @@ from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.episodes import EpisodeStore
 from worldmodels.play import world as world_module
 from worldmodels.play.choices import viewer_of
+from worldmodels.play.viewer import steering_help
 from worldmodels.play.world import WorldViewer
 from worldmodels.tasks import get_task
-from worldmodels.tasks.base import Observations
+from worldmodels.tasks.base import Observations, playing_of
 from worldmodels.tasks.car_racing.task import CarRacing
 from worlds import Scripted
 
@@ -96,7 +97,93 @@ def test_saved_episodes_are_added_to_those_already_there(tmp_path: Path, monkeyp
     assert saved == [episode_seeds("play", seed, 1, number) for seed in (5, 6) for number in (0, 1)]
 
 
-def test_an_episode_that_is_given_up_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["escape", "q"])
+def test_the_episode_that_is_unfinished_when_the_person_quits_is_saved_as_cut_short(
+    tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(WorldViewer(CAR, 5, tmp_path)) as viewer:
+        viewer.press("up")
+        go(viewer, 6)
+        viewer.press(key)
+        assert not viewer.running
+    (episode,) = EpisodeStore(tmp_path).shards()[0].episodes()
+    assert len(episode.actions) == 6 and episode.frames.shape[0] == 7 and not episode.terminated
+    assert f"the unfinished episode, 6 steps, was saved to {tmp_path}" in capsys.readouterr().err
+
+
+def test_quitting_before_the_first_step_or_after_the_end_saves_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CarRacing, "max_steps", 3)
+    with closing(WorldViewer(CAR, 5, tmp_path / "none")) as viewer:
+        viewer.press("escape")
+    with closing(WorldViewer(CAR, 5, tmp_path / "one")) as viewer:
+        go(viewer, 4)
+        viewer.press("escape")
+        viewer.quit()
+    assert not EpisodeStore(tmp_path / "none").paths() and len(EpisodeStore(tmp_path / "one").shards()) == 1
+
+
+@pytest.mark.parametrize(("letter", "arrow"), [("w", "up"), ("a", "left"), ("s", "down"), ("d", "right")])
+def test_letters_steer_like_arrows(viewer: WorldViewer, letter: str, arrow: str) -> None:
+    viewer.press(letter)
+    assert viewer.held == {arrow}
+    viewer.release(letter)
+    assert viewer.held == set()
+
+
+def test_a_gamepad_steers_by_degrees_unless_a_key_is_held(tmp_path: Path) -> None:
+    with closing(WorldViewer(CAR, 5, tmp_path)) as viewer:
+        viewer.tilt(-0.25, 0.5, 0.0)
+        go(viewer, 1)
+        viewer.press("right")
+        go(viewer, 1)
+        viewer.release("right")
+        viewer.tilt(0.0, 0.0, 0.5)
+        go(viewer, 1)
+        viewer.tilt(0.0, 0.0, 0.0)
+        go(viewer, 1)
+        viewer.quit()
+    (episode,) = EpisodeStore(tmp_path).shards()[0].episodes()
+    np.testing.assert_allclose(episode.actions, [[-0.25, 0.5, 0], [1, 0, 0], [0, 0, 0.4], [0, 0, 0]], atol=1e-6)
+
+
+def test_a_world_of_few_actions_is_played_with_a_gamepad_by_directions() -> None:
+    playing = playing_of(get_task("take-cover"))
+    found = [int(playing.stick_action(steer, 1.0, 0.0)) for steer in (-0.9, -0.3, 0.0, 0.7)]
+    assert found == [2, 0, 0, 1]
+
+
+@pytest.mark.parametrize("way", ["key", "stick"])
+def test_steering_takes_over_from_the_agent(monkeypatch: pytest.MonkeyPatch, viewer: WorldViewer, way: str) -> None:
+    monkeypatch.setattr(world_module, "agent_for", lambda task, given: TurnsLeft())
+    viewer.hand_to_agent()
+    go(viewer, 2)
+    assert viewer.player == "agent" and viewer.help.startswith("the agent plays: arrow keys or WASD take over")
+    viewer.tilt(0.5, 0.0, 0.0) if way == "stick" else viewer.press("d")
+    go(viewer, 1)
+    assert viewer.player == "you" and viewer.help.startswith("arrow keys or WASD act    space agent")
+
+
+def test_the_help_names_the_keys_that_the_world_has() -> None:
+    assert steering_help(playing_of(CAR)) == "arrow keys or WASD"
+    assert steering_help(playing_of(get_task("take-cover"))) == "left, right or a, d"
+
+
+def test_a_world_that_goes_black_at_its_end_keeps_its_last_living_picture(
+    monkeypatch: pytest.MonkeyPatch, viewer: WorldViewer
+) -> None:
+    go(viewer, 2)
+    (living,) = viewer.scene().panels
+    monkeypatch.setattr(viewer.env, "render", lambda: np.zeros_like(living.picture))
+    viewer.over, viewer._picture = True, None
+    (last,) = viewer.scene().panels
+    np.testing.assert_array_equal(last.picture, living.picture)
+
+
+def test_an_episode_that_is_given_up_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(CarRacing, "max_steps", 4)
     with closing(WorldViewer(CAR, 5, tmp_path)) as viewer:
         go(viewer, 2)
@@ -104,6 +191,7 @@ def test_an_episode_that_is_given_up_is_not_saved(tmp_path: Path, monkeypatch: p
         go(viewer, 4)
     (episode,) = EpisodeStore(tmp_path).shards()[0].episodes()
     assert (episode.seed, len(episode.actions)) == (episode_seeds("play", 5, 1, 1)[0], 4)
+    assert "the unfinished track before was not saved; esc saves an unfinished one" in capsys.readouterr().err
 
 
 def test_enter_starts_a_new_track_and_p_pauses(viewer: WorldViewer) -> None:
@@ -132,10 +220,10 @@ def test_the_key_a_lets_the_agent_act_and_gives_the_wheel_back(tmp_path: Path, m
     with closing(WorldViewer(CAR, 5, tmp_path)) as viewer:
         viewer.press("up")
         go(viewer, 3)
-        viewer.press("a")
+        viewer.press("space")
         assert viewer.readings()["player"] == "agent"
         go(viewer, 3)
-        viewer.press("a")
+        viewer.press("space")
         go(viewer, 4)
         assert viewer.readings()["player"] == "you"
     (episode,) = EpisodeStore(tmp_path).shards()[0].episodes()
@@ -157,7 +245,7 @@ def test_acting_leaves_the_number_of_threads_as_it_was(monkeypatch: pytest.Monke
     torch.set_num_threads(2)
     try:
         with closing(WorldViewer(CAR, 5)) as viewer:
-            viewer.press("a")
+            viewer.press("space")
             go(viewer, 2)
             viewer.picture()
             assert torch.get_num_threads() == 2 and threads == [1, 1]
@@ -197,7 +285,7 @@ def test_the_scene_shows_what_frames_keep_of_the_world_and_the_picture_holds_it(
 
 def test_an_agent_that_cannot_be_loaded_is_said_and_the_person_goes_on(tmp_path: Path) -> None:
     with closing(WorldViewer(CAR, seed=1, agent=str(tmp_path / "none"))) as viewer:
-        viewer.press("a")
+        viewer.press("space")
         go(viewer, 2)
         assert "no such file" in viewer.scene().message
         assert viewer.step == 2 and viewer.readings()["player"] == "you"

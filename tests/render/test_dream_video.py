@@ -10,11 +10,14 @@ import torch
 
 from dream_agents import dreamer, driven
 from worldmodels.core.errors import UserError
+from worldmodels.dream.env import DreamEnv
 from worldmodels.dream.side_by_side import SideBySide
 from worldmodels.render import dream_video
 from worldmodels.render.dream_video import record_dream
+from worldmodels.render.moment import Moment
 from worldmodels.render.stock import stock_env
 from worldmodels.tasks import Task
+from worldmodels.tasks.base import playing_of
 
 
 def test_a_dream_beside_the_real_world_starts_with_its_frame_and_gets_its_actions() -> None:
@@ -81,3 +84,40 @@ def test_what_cannot_be_recorded_is_refused_before_any_work(
     with pytest.raises(UserError, match=text):
         record_dream(dreamer(), tmp_path / name, 1, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_film_of_a_dream_shows_the_step_the_action_and_that_both_get_the_same() -> None:
+    frame = np.zeros((64, 64, 3), np.uint8)
+    playing = playing_of(dreamer().task)
+
+    def drawn(step: int, steer: float, alone: bool = False) -> np.ndarray:
+        action = np.array([steer, 0.0, 0.0], np.float32)
+        return dream_video._Pair(playing, alone).draw(Moment(step, 0.0, frame, frame, None, action))
+
+    def differs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        found: np.ndarray = (one != other).any(axis=(1, 2))
+        return found
+
+    below = 64 + 360
+    steps, actions = differs(drawn(1, 0.5), drawn(2, 0.5)), differs(drawn(1, 0.5), drawn(1, -0.5))
+    assert steps[below : below + 36].any() and actions[below + 36 :].any()
+    assert not (steps & actions).any(), "each has its own row"
+    assert (drawn(1, 0.5)[:64, 700:] != drawn(1, 0.5)[0, 0]).any(), "the note beside the title of the second half"
+    assert drawn(1, 0.5, alone=True).shape[1] == 480 + 2 * 24
+
+
+def test_a_real_world_that_goes_black_at_its_end_keeps_its_last_living_picture() -> None:
+    agent = dreamer(end_bias=-20.0)
+    with closing(stock_env(agent.task)) as env:
+        both = SideBySide(agent, env)
+        both.reset(4)
+        living = np.array(both.real_picture())
+        both.real_over = True
+        env.render = lambda: np.zeros_like(living)  # type: ignore[method-assign]
+        np.testing.assert_array_equal(both.real_picture(), living)
+
+
+@pytest.mark.parametrize(("task", "rate"), [("car-racing", 50), ("take-cover", 35)])
+def test_a_dream_says_the_frame_rate_of_its_world(task: str, rate: int) -> None:
+    dream = DreamEnv(agent=dreamer(task), render_mode="rgb_array")
+    assert dream.metadata["render_fps"] == rate and DreamEnv.metadata["render_fps"] == 50

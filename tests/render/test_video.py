@@ -1,18 +1,21 @@
 """Videos and sheets of an agent: what is shown beside which frame, and files that are whole or absent."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import VectorWrapper
 
 from dream_agents import dreamer
 from worldmodels.agent import Agent
@@ -20,10 +23,13 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.interrupt import Interrupted
 from worldmodels.execution.environments import make_envs
 from worldmodels.memory.mdnrnn import MDNRNN
-from worldmodels.render.picture import Composer, Moment
+from worldmodels.render.moment import Moment
+from worldmodels.render.picture import Composer
 from worldmodels.render.stock import visible
-from worldmodels.render.video import record, watch, watched_env
+from worldmodels.render.video import record, watched_env
+from worldmodels.render.watcher import watch
 from worldmodels.tasks import get_task
+from worldmodels.tasks.base import playing_of
 from worldmodels.vision.conv_vae import ConvVAE
 
 
@@ -99,8 +105,8 @@ def test_a_sheet_of_doom_shows_different_moments(tmp_path: Path) -> None:
     assert len(worlds) == 4
 
 
-@pytest.mark.parametrize(("name", "frames"), [("a.gif", 3), ("a.png", 3)])
-def test_a_world_of_many_choices_is_recorded_from_its_pictures(tmp_path: Path, name: str, frames: int) -> None:
+@pytest.mark.parametrize(("name", "frames"), [("a.gif", 11), ("a.png", 3)])
+def test_a_world_with_a_board_is_recorded_as_people_see_it(tmp_path: Path, name: str, frames: int) -> None:
     torch.manual_seed(0)
     packer = Agent(
         get_task("bin-packing"), ConvVAE(4), MDNRNN(4, 30, 8, 2, reward=True), torch.zeros(30 * 13), inputs=("z", "h")
@@ -110,16 +116,23 @@ def test_a_world_of_many_choices_is_recorded_from_its_pictures(tmp_path: Path, n
     moments: list[Moment] = []
     env = watched_env(packer.task, "native")
     watch(packer, env, seed=1, max_steps=3, show=moments.append)
-    assert all((moment.world == env_frame).all() for moment, env_frame in zip(moments, replayed(moments), strict=True))
+    for moment, board in zip(moments, boards(moments), strict=True):
+        np.testing.assert_array_equal(moment.world, board)
 
 
-def replayed(moments: list[Moment]) -> Iterator[np.ndarray]:
-    env = make_envs(get_task("bin-packing"), 1, "native")
-    frames, _ = env.reset(seed=[1])
-    yield frames[0]
-    for moment in moments[:-1]:
-        assert moment.action is not None
-        yield env.step(moment.action.argmax()[None])[0][0]
+def boards(moments: list[Moment]) -> Iterator[np.ndarray]:
+    """The boards of an episode with the same actions, drawn from its states."""
+    task = get_task("bin-packing")
+    board = playing_of(task).board()
+    assert board is not None
+    states_task, _ = task.rule("best-fit")
+    env = make_envs(states_task, 1, "native")
+    states, info = env.reset(seed=[1])
+    for moment in moments:
+        chosen = None if moment.action is None else int(moment.action.argmax())
+        yield np.asarray(board.draw(states[0], info["action_mask"][0], chosen))
+        if chosen is not None:
+            states, *_, info = env.step(np.array([chosen]))
 
 
 def test_of_many_choices_the_chosen_one_is_named_instead_of_drawn_as_bars() -> None:
@@ -145,20 +158,21 @@ def test_a_target_that_will_not_do_is_refused_before_any_work(
 
 def test_a_recording_that_breaks_off_leaves_the_old_film_alone(agent: Agent, tmp_path: Path) -> None:
     class Breaks(Agent):
-        left = 4
+        blocks = 0
 
         def decode(self, z: torch.Tensor) -> np.ndarray:
-            self.left -= 1
-            if self.left < 0:
+            self.blocks += 1
+            if self.blocks == 2:
                 raise Interrupted(signal.SIGINT)
             return super().decode(z)
 
     broken = Breaks(agent.task, agent.vision, agent.memory, agent.controller)
     for name in ("old.mp4", "old.gif"):
+        broken.blocks = 0
         (tmp_path / name).write_bytes(b"old")
         with pytest.raises(Interrupted):
-            record(broken, tmp_path / name, seed=1, backend="envpool", max_steps=10, every=1)
-        broken.left = 4
+            record(broken, tmp_path / name, seed=1, backend="envpool", max_steps=60, every=1)
+        assert broken.blocks == 2
         assert (tmp_path / name).read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.gif", "old.mp4"]
 
@@ -174,17 +188,47 @@ def test_what_a_killed_recording_left_is_swept_by_the_next_and_that_of_a_running
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "film.gif"]
 
 
-def test_an_ffmpeg_that_dies_is_said_in_one_line(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imageio_ffmpeg, "write_frames", died_after_two)
-    with pytest.raises(UserError, match=r"could not write .*a\.mp4") as caught:
-        record(agent, tmp_path / "a.mp4", seed=1, backend="envpool", max_steps=5)
-    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+@pytest.mark.parametrize("pictures", [0, 30])
+def test_an_ffmpeg_that_fails_is_said_in_one_line_without_the_temporary_name(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], pictures: int
+) -> None:
+    ffmpeg, films = tmp_path / "ffmpeg", tmp_path / "films"
+    films.mkdir()
+    size = Composer(agent.task, 32).size
+    ffmpeg.write_text(
+        f"#!/bin/sh\nhead -c {3 * size[0] * size[1] * pictures} >/dev/null\n"
+        'for last; do :; done\necho "Error opening output $last: No space left on device" >&2\nexit 1\n'
+    )
+    ffmpeg.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(ffmpeg))
+    with pytest.raises(UserError) as caught:
+        record(agent, films / "a.mp4", seed=1, backend="envpool", max_steps=60)
+    assert str(caught.value) == (
+        f"could not write {films / 'a.mp4'}: ffmpeg ended early (No space left on device); "
+        "free space or choose another --out"
+    )
+    assert not list(films.iterdir()) and "tmp" not in capfd.readouterr().err
 
 
-def died_after_two(*args: object, **options: object) -> Iterator[None]:
-    for _ in range(3):
-        yield
-    raise OSError("Broken pipe\n\nFFMPEG COMMAND:\nffmpeg")
+def test_a_folder_in_which_nothing_can_be_written_is_refused_before_any_work(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The superuser, as whom tests may run, may write everywhere: what the system answers is replaced."""
+    monkeypatch.setattr("worldmodels.render.target.os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"nothing can be written into the folder {tmp_path}; choose another --out"):
+        record(agent, tmp_path / "a.mp4", seed=1)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_cannot_be_made_is_named_by_its_own_name(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(UserError, match=r"could not write .*/a\.gif: Read-only file system; free space or choose"):
+        record(agent, tmp_path / "a.gif", seed=1, max_steps=2)
 
 
 def test_without_ffmpeg_one_line_says_what_to_install(
@@ -193,3 +237,21 @@ def test_without_ffmpeg_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(UserError, match="pip install imageio-ffmpeg"):
         record(agent, tmp_path / "a.mp4", seed=1)
+
+
+def test_the_film_of_a_world_that_goes_black_ends_with_its_last_living_moment() -> None:
+    pytest.importorskip("vizdoom")
+    agent = dreamer("take-cover")
+    moments: list[Moment] = []
+    with contextlib.closing(make_envs(agent.task, 1, "vizdoom")) as env:
+        result = watch(agent, GoesBlack(env), seed=1, max_steps=2100, show=moments.append, stride=7)
+    assert result.terminated[0] and moments[-1].action is None
+    assert moments[-1].step == result.lengths[0] and moments[-1].world.any()
+
+
+class GoesBlack(VectorWrapper):
+    """The last observation of an episode is black, whatever the simulator shows."""
+
+    def step(self, actions: Any) -> Any:
+        after, rewards, ended, cut, info = self.env.step(actions)
+        return (np.zeros_like(after) if ended.any() else after), rewards, ended, cut, info

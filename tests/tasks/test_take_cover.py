@@ -241,7 +241,7 @@ def test_a_missing_vizdoom_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'vizdoom, not installed here; pip install "worldmodels\[doom\]"'):
         make_envs(TASK, 1, "vizdoom")
-    with pytest.raises(UserError, match=r'TakeCover needs vizdoom; pip install "worldmodels\[doom\]"'):
+    with pytest.raises(UserError, match=r'vizdoom, not installed here; pip install "worldmodels\[doom\]"'):
         stock_env(TASK)
 
 

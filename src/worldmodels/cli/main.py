@@ -1,10 +1,12 @@
 """The entry point of the command line: finds the verb, calls it, and turns errors into one line and an exit status."""
 
 import importlib
+import io
 import os
 import sys
 
 _VERBS = {
+    "watch": ("watch:watch", "watch the shipped agent play: in a window, or without a screen in a short film"),
     "demo": ("runs:demo", "train the quick preset and show its agent beside the shipped one, in 13 minutes"),
     "train": ("runs:train", "run every stage in order, from an empty folder to an evaluated agent"),
     "collect": ("runs:stage", "stage 1: record episodes"),
@@ -46,6 +48,7 @@ def _help() -> str:
         f"verbs:\n{lines}\n\n"
         "tasks:\n  car-racing, take-cover, bin-packing, or one of your own\n\n"
         "examples:\n"
+        "  worldmodels watch car-racing\n"
         "  worldmodels train car-racing --preset quick --run runs/first\n"
         "  worldmodels evaluate car-racing --episodes 100 --seed 1\n"
         "  worldmodels record car-racing --out drive.mp4\n\n"
@@ -65,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _status(arguments: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # A table that is cut in a narrow terminal ends with a sign that not every encoding has.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     from worldmodels.core.errors import UsageError, UserError
 
     _open_standard_streams()

@@ -1,4 +1,4 @@
-"""The verbs to watch and play: record, play and dream."""
+"""The verbs to watch and play: watch, record, play and dream."""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,6 +12,39 @@ from worldmodels.analysis.config import DreamReportConfig
 from worldmodels.cli.options import OptionalTaskName, agent_for, parse
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import number, part, text
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """Watch the agent play: in a window, or without a screen in a short film."""
+
+    task: OptionalTaskName = text(None)
+    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
+    agent: str | None = text(None)
+    """A saved agent or a run (default: the shipped agent)."""
+    seed: int = number(1, low=0)
+    """Seed of the first episode."""
+    steps: int | None = number(None, low=1)
+    """Stop after so many steps (default: in a window, when it is closed; in a film, after 10 seconds)."""
+
+
+def watch(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Watch the agent in a window, or make a short film."""
+    options = parse(WatchOptions, verb, arguments, description=description)
+    from worldmodels.play.display import has_display
+
+    if has_display():
+        from worldmodels.play.window import watch as watch_window
+
+        watch_window(agent_for(options.task, options.agent), options.seed, options.steps)
+        return 0
+    from worldmodels.render.short_film import short_film
+
+    agent = agent_for(options.task, options.agent)
+    path, seconds = short_film(agent, options.seed, options.steps)
+    print(f"{path}: {seconds:.0f} seconds of {agent.task.title}")
+    print("There is no screen here: copy the film to a machine with one, and open it in a video player or a browser.")
+    return 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +64,7 @@ class RecordOptions:
     steps: int | None = number(None, low=1)
     """Longest episode, in steps (default: the task's limit)."""
     every: int | None = number(None, low=1)
-    """Show only every n-th step (default: 1 for .mp4, else 5)."""
+    """Show only every n-th step (default: 1 for .mp4, 5 for .png; .gif: about ten pictures per second)."""
 
 
 def record(verb: str, arguments: Sequence[str], description: str) -> int:
@@ -47,10 +80,11 @@ def record(verb: str, arguments: Sequence[str], description: str) -> int:
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """Play in a window. The key a lets the agent play, Enter starts a new episode, Esc quits.
+    """Play in a window. Space lets the agent play, Enter starts a new episode, p pauses, Esc quits.
 
-    The arrow keys steer, accelerate and brake. In bin packing, type the level of the bin for the item (0: a new bin) or
-    click on it; the key b lets the rule best fit choose, which also packs the same items beside you for comparison.
+    The arrow keys, WASD or a gamepad (left stick and triggers) steer, accelerate and brake. In bin packing, type the
+    level of the bin for the item (0: a new bin) or click on it; the key b lets the rule best fit choose, which also
+    packs the same items beside you for comparison.
     """
 
     task: OptionalTaskName = text(None)
@@ -58,9 +92,9 @@ class PlayOptions:
     seed: int = number(1, low=0)
     """Seed of the first episode."""
     save: Path | None = text(None)
-    """Save every finished episode in this directory."""
+    """Save every finished episode in this directory, and the unfinished one when you quit."""
     agent: str | None = text(None)
-    """A saved agent or a run that takes over on the key a (default: the shipped agent)."""
+    """A saved agent or a run that takes over on the space bar (default: the shipped agent)."""
 
 
 def play(verb: str, arguments: Sequence[str], description: str) -> int:
@@ -95,7 +129,7 @@ class DreamOptions:
     steps: int | None = number(None, low=1)
     """record: longest episode, in steps (default: the task's limit)."""
     every: int | None = number(None, low=1)
-    """record: show only every n-th step (default: 1 for .mp4, 5 for .gif)."""
+    """record: show only every n-th step (default: 1 for .mp4; .gif: about ten pictures per second)."""
     report: DreamReportConfig = part(DreamReportConfig)
 
 

@@ -19,6 +19,7 @@ from worldmodels.agent import Agent, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import row_seeds
 from worldmodels.dream.dreams import Dreams
+from worldmodels.tasks.base import Playing
 
 _TOLERANCE = 1e-5
 OBSERVATIONS = ("latent", "frame")
@@ -64,7 +65,9 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise UserError(f"expected autoreset_mode DISABLED or SAME_STEP, got {autoreset_mode}")
         self.agent = agent if isinstance(agent, Agent) else load_agent(agent, device)
         self.num_envs, self.render_mode = num_envs, render_mode
-        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 50}
+        playing = self.agent.task.playing
+        rate = Playing.frames_per_second if playing is None else playing.frames_per_second
+        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["rgb_array"], "render_fps": rate}
         self._mode, self._observation = autoreset_mode, observation
         self._limit = max_steps or self.agent.task.max_steps
         self._dreams = Dreams(self.agent, temperature, termination, dtype)
@@ -185,10 +188,15 @@ def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
 class DreamEnv(gymnasium.Env[np.ndarray, Any]):
     """One dream, for code that expects a single environment; options as in :class:`DreamVectorEnv`."""
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+    # Before a dream is made, the usual rate, because gymnasium.make reads it from the class.
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": Playing.frames_per_second,
+    }
 
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
         self._dreams = DreamVectorEnv(1, render_mode=render_mode, **options)
+        self.metadata = {**self.metadata, "render_fps": self._dreams.metadata["render_fps"]}
         self.render_mode = render_mode
         self.observation_space = self._dreams.single_observation_space
         self.action_space = self._dreams.single_action_space

@@ -28,6 +28,7 @@ class SideBySide:
         self.step_number = 0
         self.dream_score = self.real_score = 0.0
         self.dream_over, self.real_over = False, self.env is None
+        self._picture: np.ndarray | None = None
         self.dreams.reset([seed])
         if self.env is not None:
             task = self.agent.task
@@ -71,4 +72,10 @@ class SideBySide:
 
     def real_picture(self) -> np.ndarray | None:
         """The real world as the environment renders it, (height, width, 3) uint8; None for a dream alone."""
-        return None if self.env is None else np.asarray(self.env.render())
+        if self.env is None:
+            return None
+        picture = np.asarray(self.env.render())
+        # A world that is over may be black, as Doom's screen is: its last living picture stays.
+        if picture.any() or not self.real_over or self._picture is None:
+            self._picture = np.array(picture)
+        return self._picture

@@ -29,7 +29,7 @@ def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
     if isinstance(world, EnvPoolWorld):
         assert isinstance(task.action_space, spaces.Box)
         return EnvPoolVectorEnv(world.env_id, num_envs, observation, task.action_space, task.max_steps)
-    _check_packages(task, world)
+    check_packages(task, world)
     if world.cleanup is not None:
         world.cleanup()
     options: dict[str, Any] = dict(world.options)
@@ -50,7 +50,8 @@ def _without_autoreset(task: Task, env: VectorEnv) -> VectorEnv:
     return env
 
 
-def _check_packages(task: Task, world: ProcessWorld) -> None:
+def check_packages(task: Task, world: ProcessWorld) -> None:
+    """Raise :class:`UserError` if a module that a world needs is not installed."""
     missing = [package for package in world.requires if importlib.util.find_spec(package) is None]
     if missing:
         names = " and ".join(missing)

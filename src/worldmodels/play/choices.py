@@ -22,9 +22,9 @@ _ROWS = np.arange(2)
 
 
 def viewer_of(task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> Viewer:
-    """The viewer for playing the real world: a ChoiceViewer if the task has a board, else a WorldViewer."""
-    kind = WorldViewer if playing_of(task).board() is None else ChoiceViewer
-    return kind(task, seed, save, agent)
+    """The viewer for playing the real world: a ChoiceViewer if the task has a board and a rule, else a WorldViewer."""
+    has_board = playing_of(task).board() is not None and bool(task.rules)
+    return (ChoiceViewer if has_board else WorldViewer)(task, seed, save, agent)
 
 
 def settled(typed: str, choices: int) -> bool:
@@ -36,13 +36,15 @@ class ChoiceViewer(EpisodeViewer):
     """A person chooses by typing numbers or clicking; until the next choice, the agent or the first rule can take over.
 
     These automatic players choose at the task's speed. The arguments are those of :class:`WorldViewer`. Raises
-    :class:`UserError` for a task without a board.
+    :class:`UserError` for a task without a board or without rules.
     """
 
     def __init__(self, task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> None:
         board = playing_of(task).board()
         if board is None:
             raise UserError(f"{task.name} has no board to choose on; it is played with held keys")
+        if not task.rules:
+            raise UserError(f"{task.name} has no rule to be played against; it is played with held keys")
         super().__init__(task, seed, save, agent, ScenePainter(board.size, message_line=True))
         self.board, self.rule_name = board, task.rules[0].replace("-", " ")
         self._rule_task, self._rule_for = task.rule(task.rules[0])
@@ -52,8 +54,12 @@ class ChoiceViewer(EpisodeViewer):
         self.hovered: int | None = None
         self._ticks, self._spare_enter = 0, False
         self._drawn: tuple[object, np.ndarray] | None = None
-        self.help = self._keys()
         self.new_episode()
+
+    @property
+    def help(self) -> str:
+        """What the keys do."""
+        return self._keys()
 
     @property
     def frames_per_second(self) -> int:
@@ -121,10 +127,12 @@ class ChoiceViewer(EpisodeViewer):
             self.new_episode()
         elif key == "backspace":
             self.typed = self.typed[:-1]
+        elif key == "a":  # free here, because nothing is steered
+            self._toggle_agent()
         elif key == "b":
             self._hand_over(agent=False, rule=not self.rule_acts)
         elif key == "p" and self.player == "you":
-            self.message = f"nothing to pause: it is your turn; a lets the agent choose, b {self.rule_name}"
+            self.message = f"nothing to pause: it is your turn; space lets the agent choose, b {self.rule_name}"
         else:
             super()._command(key)
 
@@ -180,7 +188,7 @@ class ChoiceViewer(EpisodeViewer):
             return f"{self.typed}_   a second digit, or enter for {self.typed}"
         if self.message or self.over:
             return self.message
-        return "your turn" if self.player == "you" else f"{self.player} chooses"
+        return "your turn" if self.player == "you" else f"{self.player} chooses; a number or a click takes over"
 
     def readings(self) -> dict[str, str]:
         """Both scores, the step, the values of the world, and who chooses."""
@@ -198,7 +206,7 @@ class ChoiceViewer(EpisodeViewer):
         choices = self.task.control_size
         longer = [str(digit) for digit in range(10) if not settled(str(digit), choices)]
         enter = f" (after {' or '.join(longer)} a second digit or enter)" if longer else ""
-        keys = f"a agent    b {self.rule_name}    p pause    n new {self._word}    esc quit"
+        keys = f"space agent    b {self.rule_name}    p pause    n new {self._word}    esc quit"
         return f"0 to {choices - 1} or a click choose{enter}    {keys}"
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from worldmodels.core.events import say
 from worldmodels.dream.dreams import check_dream
 from worldmodels.dream.side_by_side import SideBySide
 from worldmodels.play.scene import Panel, ScenePainter
-from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for
+from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for, steering_help
 from worldmodels.render.stock import stock_env, visible
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import playing_of
@@ -43,8 +43,6 @@ class DreamViewer(Viewer):
     :func:`agent_that_dreams` does.
     """
 
-    help = "arrow keys act    a agent    + - temperature    p pause    enter new dream    esc quit"
-
     def __init__(self, task: Task, seed: int, agent: "Agent | str | None" = None, temperature: float = 1.0) -> None:
         loaded = agent_that_dreams(task, agent, temperature)
         try:
@@ -55,7 +53,16 @@ class DreamViewer(Viewer):
         painter = ScenePainter(WORLD_PANEL if env is None else _PANEL, 1 if env is None else 2, captions=True)
         super().__init__(task, seed, "dream", painter)
         self.side_by_side = SideBySide(loaded, env, temperature)
+        self._steering = steering_help(self.playing)
         self.new_episode()
+
+    @property
+    def help(self) -> str:
+        """What the keys do, and that they take over from the agent."""
+        keys = "+ - temperature    p pause    enter new dream    esc quit"
+        if self.agent_acts:
+            return f"the agent plays: {self._steering} take over    {keys}"
+        return f"{self._steering} act    space agent    {keys}"
 
     def _start(self) -> None:
         self.side_by_side.reset(self.seed)
@@ -76,7 +83,7 @@ class DreamViewer(Viewer):
 
     def _tick(self) -> None:
         both = self.side_by_side
-        both.step(both.agent_action() if self.agent_acts else self.playing.key_action(frozenset(self.held)))
+        both.step(both.agent_action() if self.agent_acts else self._own_action())
         self._shown = None
         if both.over:
             self.over = True

@@ -6,11 +6,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from worldmodels.core.theme import ACCENT, BACKGROUND, QUIET, TEXT, text_width, write
+from worldmodels.render.picture import resized
 
 _MARGIN, _HEAD = 24, 48
 _READINGS, _LINE = 56, 36
@@ -19,6 +18,8 @@ _NAME_SIZE, _VALUE_SIZES = 18, ((28, 42), (24, 28), (20, 16), (16, 12), (13, 8))
 """Text sizes of the readings: of names, and of values with the gap after them; the largest pair that fits is used."""
 _SMALLEST = 13
 """The smallest text size that can be read."""
+_NOTE, _NOTE_SIZE = 34, 18
+"""Height of a note and size of its text."""
 _BAND = 72
 """Height of the band on which the banner is written."""
 
@@ -36,7 +37,8 @@ class Scene:
     """Everything that a viewer shows at one moment.
 
     title: of the world; readings: pairs of name and value; message: what has just happened, or empty; help: what the
-    keys do; banner: why the world is paused or over, None while it runs.
+    keys do; banner: why the world is paused or over, None while it runs; note: a remark in a corner of the picture, or
+    empty.
     """
 
     title: str
@@ -45,6 +47,7 @@ class Scene:
     message: str
     help: str
     banner: str | None
+    note: str = ""
 
 
 class ScenePainter:
@@ -77,6 +80,9 @@ class ScenePainter:
             picture[self._head : bottom, left : left + width] = resized(panel.picture, self._panel)
         texts = (scene.readings, scene.message, scene.help)
         picture[bottom:] = self._strip("foot", texts, self._write_foot, self.size[1] - bottom)
+        if scene.note:
+            width = min(self.size[0], text_width(scene.note, _NOTE_SIZE) + 2 * _MARGIN)
+            picture[self._head : self._head + _NOTE, -width:] = self._note(scene.note, width)
         if scene.banner is not None:
             top = self.size[1] // 3 - _BAND // 2
             picture[top : top + _BAND] = self._banner(picture[top : top + _BAND], scene.banner)
@@ -126,6 +132,11 @@ class ScenePainter:
         self._widths[key] = max(width, self._widths.get(key, 0))
         return self._widths[key]
 
+    def _note(self, text: str, width: int) -> np.ndarray:
+        image = Image.new("RGB", (width, _NOTE), BACKGROUND)
+        write(image, text, (_MARGIN, _NOTE - 11), _NOTE_SIZE, ACCENT)
+        return np.asarray(image)
+
     def _banner(self, behind: np.ndarray, text: str) -> Image.Image:
         image = Image.fromarray(behind)
         band = Image.blend(image, Image.new("RGB", image.size, BACKGROUND), 0.84)
@@ -157,16 +168,3 @@ def fitted(text: str, size: int, width: int) -> tuple[str, int]:
             text = text[:-1]
         text += "..."
     return text, size
-
-
-def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture (H, W, 3) uint8, resized to ``size`` (width, height) with an antialiased bilinear filter.
-
-    PyTorch does this eight times as fast as Pillow if the colours of a pixel are adjacent in memory.
-    """
-    if picture.shape[:2] == size[::-1]:
-        return picture
-    image = torch.from_numpy(np.require(picture, requirements=["C", "W"])).unsqueeze(0).permute(0, 3, 1, 2)
-    scaled = F.interpolate(image, size=size[::-1], mode="bilinear", antialias=True)
-    array: np.ndarray = scaled[0].permute(1, 2, 0).numpy()
-    return array

@@ -13,13 +13,15 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.play.scene import Panel, Scene, ScenePainter
 from worldmodels.tasks import Task
-from worldmodels.tasks.base import playing_of
+from worldmodels.tasks.base import Playing, playing_of
 
 if TYPE_CHECKING:
     from worldmodels.agent import Agent
 
 ARROWS = ("left", "right", "up", "down")
 """The keys that are held; every other key acts once, when it goes down."""
+_LETTERS = {"a": "left", "d": "right", "w": "up", "s": "down"}
+"""Letters that mean the same as arrows."""
 WORLD_PANEL = (900, 630)
 
 
@@ -29,11 +31,8 @@ class Viewer(ABC):
     The code that shows a viewer does the following :attr:`frames_per_second` times per second, while the viewer is
     :attr:`running`: pass on the person's keys and clicks, call :meth:`advance`, and show :meth:`picture` (or
     :meth:`scene`). At the end it calls :meth:`close`. Names of keys are "left", "right", "up", "down", "enter",
-    "escape", "backspace", "plus", "minus", letters and digits. Places are pixels (x, y) of the picture.
+    "escape", "backspace", "space", "plus", "minus", letters and digits. Places are pixels (x, y) of the picture.
     """
-
-    help: str
-    """What the keys do."""
 
     def __init__(self, task: Task, seed: int, episode_word: str, painter: ScenePainter) -> None:
         self.task, self.playing = task, playing_of(task)
@@ -43,8 +42,11 @@ class Viewer(ABC):
         self.message = ""
         self.scores: list[float] = []
         """The score of every finished episode."""
+        self.note = ""
+        """A remark of the code that shows the viewer, such as the speed that it reaches."""
         self.held: set[str] = set()
         """The arrow keys that are down."""
+        self._tilted: tuple[float, float, float] | None = None
         self._word, self._painter = episode_word, painter
         self._seed, self._episode = seed, -1
 
@@ -60,14 +62,33 @@ class Viewer(ABC):
 
     def press(self, key: str) -> None:
         """A key goes down. A key that is held down is not pressed again until it is released."""
+        key = _LETTERS.get(key, key)
         if key in ARROWS:
             self.held.add(key)
+            self._take_over()
         else:
             self._command(key)
 
     def release(self, key: str) -> None:
         """A key goes up."""
-        self.held.discard(key)
+        self.held.discard(_LETTERS.get(key, key))
+
+    def tilt(self, steer: float, forward: float, back: float) -> None:
+        """The stick of a gamepad is at ``steer``, from -1 (left) to 1, and its two triggers from 0 to 1."""
+        moved = steer != 0 or forward != 0 or back != 0
+        self._tilted = (steer, forward, back) if moved else None
+        if moved:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """The person acts, if the agent did."""
+        self.agent_acts = False
+
+    def _own_action(self) -> np.ndarray:
+        """What the person does with the keys, or with a gamepad while no key is held."""
+        if self._tilted is not None and not self.held:
+            return self.playing.stick_action(*self._tilted)
+        return self.playing.key_action(frozenset(self.held))
 
     def point(self, place: tuple[int, int]) -> None:
         """The mouse moves to ``place``; most viewers ignore it."""
@@ -80,6 +101,7 @@ class Viewer(ABC):
     def lose_focus(self) -> None:
         """The person turns to another window: pause, and release all keys, since their release may not be reported."""
         self.held.clear()
+        self._tilted = None
         self.paused = True
 
     def quit(self) -> None:
@@ -93,7 +115,12 @@ class Viewer(ABC):
             self.new_episode()
         elif key == "p":
             self.paused = not self.paused
-        elif key == "a":
+        elif key == "space":
+            self._toggle_agent()
+
+    def hand_to_agent(self) -> None:
+        """The agent acts from now on, until the person takes over."""
+        if not self.agent_acts:
             self._toggle_agent()
 
     def _toggle_agent(self) -> None:
@@ -117,7 +144,8 @@ class Viewer(ABC):
         """What the viewer shows now."""
         with torch_threads(1):
             readings = tuple(self.readings().items())
-            return Scene(self.title, self._panels(), readings, self.message_line(), self.help, self._banner())
+            texts = readings, self.message_line(), self.help, self._banner(), self.note
+            return Scene(self.title, self._panels(), *texts)
 
     def picture(self) -> np.ndarray:
         """The scene as a picture of :attr:`size`, (H, W, 3) uint8."""
@@ -132,6 +160,11 @@ class Viewer(ABC):
     def message_line(self) -> str:
         """What has just happened, or empty."""
         return self.message
+
+    @property
+    @abstractmethod
+    def help(self) -> str:
+        """What the keys do."""
 
     @abstractmethod
     def readings(self) -> dict[str, str]:
@@ -165,3 +198,13 @@ def agent_for(task: Task, agent: "Agent | str | None") -> "Agent":
         name = "this" if agent is loaded else agent
         raise UserError(f"{name} is an agent for {loaded.task.name}, not for {task.name}")
     return loaded
+
+
+def steering_help(playing: Playing) -> str:
+    """Names of the keys that do something in a world, for example "arrow keys or WASD"."""
+    nothing = playing.key_action(frozenset())
+    used = [key for key in ARROWS if not np.array_equal(playing.key_action(frozenset({key})), nothing)]
+    if len(used) in (0, len(ARROWS)):
+        return "arrow keys or WASD"
+    letters = {arrow: letter for letter, arrow in _LETTERS.items()}
+    return f"{', '.join(used)} or {', '.join(letters[key] for key in used)}"

@@ -1,21 +1,26 @@
 """The window that shows viewers, made with pygame. It runs without a screen if SDL_VIDEODRIVER is "dummy"."""
 
 import contextlib
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
+from worldmodels.core.theme import BACKGROUND
 from worldmodels.play.choices import viewer_of
+from worldmodels.play.display import open_display
 from worldmodels.play.dream import DreamViewer, agent_that_dreams
+from worldmodels.play.gamepad import Gamepad
+from worldmodels.play.pace import Pace
 from worldmodels.play.viewer import Viewer
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import playing_of
+
+if TYPE_CHECKING:
+    from worldmodels.agent import Agent
 
 _NAMES = {
     "LEFT": "left",
@@ -26,6 +31,7 @@ _NAMES = {
     "KP_ENTER": "enter",
     "ESCAPE": "escape",
     "BACKSPACE": "backspace",
+    "SPACE": "space",
     "PLUS": "plus",
     "KP_PLUS": "plus",
     "EQUALS": "plus",
@@ -39,17 +45,35 @@ def play(
     task: Task,
     seed: int,
     save: Path | None = None,
-    agent: str | None = None,
+    agent: "Agent | str | None" = None,
     tick: Callable[[Viewer], None] | None = None,
 ) -> list[float]:
     """Open the window and play until it is closed; returns the score of every finished episode.
 
-    seed: of the first episode; save: directory of an episode store, to which finished episodes are added; agent: the
-    one that takes over on the key "a" (None: the task's shipped agent); tick: called before every picture (tests press
-    keys there). Raises :class:`UserError` if pygame or a screen is missing.
+    seed: of the first episode; save: directory of an episode store, to which finished episodes are added, and the one
+    that is unfinished when the window is closed; agent: the one that takes over on the space bar (None: the task's
+    shipped agent); tick: called before every picture (tests press keys there). Raises :class:`UserError` if pygame or a
+    screen is missing.
     """
     playing_of(task)
     return show(lambda: viewer_of(task, seed, save, agent), tick)
+
+
+def watch(
+    agent: "Agent", seed: int, steps: int | None = None, tick: Callable[[Viewer], None] | None = None
+) -> list[float]:
+    """The window of :func:`play`, with the agent at the controls from the first frame; keys take over.
+
+    steps: close the window after so many steps (None: when the person closes it); the rest is as for :func:`play`.
+    """
+    playing_of(agent.task)
+
+    def viewer() -> Viewer:
+        made = viewer_of(agent.task, seed, None, agent)
+        made.hand_to_agent()
+        return made
+
+    return show(viewer, tick, steps)
 
 
 def play_dream(
@@ -68,46 +92,45 @@ def play_dream(
     return show(lambda: DreamViewer(task, seed, dreaming, temperature), tick)
 
 
-def show(make: Callable[[], Viewer], tick: Callable[[Viewer], None] | None = None) -> list[float]:
-    """Show the viewer that ``make`` returns in a window until it is closed; returns its scores."""
-    pygame = _pygame()
+def show(
+    make: Callable[[], Viewer], tick: Callable[[Viewer], None] | None = None, steps: int | None = None
+) -> list[float]:
+    """Show the viewer that ``make`` returns in a window until it is closed; returns its scores.
+
+    tick: called before every picture, instead of waiting for the next one; steps: close the window after so many steps.
+    """
+    pygame = open_display()
     try:
         with contextlib.closing(make()) as viewer:
             screen = _opened(pygame, viewer)
-            names = _key_names(pygame)
-            clock = pygame.time.Clock()
+            names, gamepad = _key_names(pygame), Gamepad(pygame)
+            pace, shown = Pace(viewer.frames_per_second), 0
             while viewer.running:
                 interrupt.check()
                 if tick is not None:
                     tick(viewer)
                 for event in pygame.event.get():
                     _tell(viewer, event, names, pygame)
+                    gamepad.tell(viewer, event)
                 viewer.advance()
-                _blit(screen, viewer.picture(), pygame)
-                pygame.display.flip()
-                if tick is None:
-                    clock.tick(viewer.frames_per_second)
+                pace.step()
+                shown += not viewer.paused
+                if steps is not None and shown >= steps:
+                    viewer.quit()
+                viewer.note = pace.note
+                if tick is not None or pace.draws():
+                    _blit(screen, viewer.picture(), pygame)
+                    pygame.display.flip()
+                if tick is None and pace.left() > 0:
+                    pygame.time.wait(max(1, round(1000 * pace.left())))
             return viewer.scores
     finally:
         pygame.quit()
 
 
-def _pygame() -> Any:
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        import pygame
-    except ImportError:
-        raise UserError('playing needs pygame: pip install "worldmodels[play]"') from None
-    screenless = not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform.startswith("linux") and screenless and "SDL_VIDEODRIVER" not in os.environ:
-        raise UserError("no screen: DISPLAY is not set; play on a machine with a screen")
-    return pygame
-
-
 def _opened(pygame: Any, viewer: Viewer) -> Any:
     try:
-        pygame.display.init()
-        screen = pygame.display.set_mode(viewer.size)
+        screen = pygame.display.set_mode(viewer.size, pygame.RESIZABLE)
     except pygame.error as error:
         raise UserError(f"no window can be opened ({error}); play on a machine with a screen") from None
     pygame.display.set_caption(f"worldmodels: {viewer.title}")
@@ -127,9 +150,9 @@ def _tell(viewer: Viewer, event: Any, names: dict[int, str], pygame: Any) -> Non
     elif event.type == pygame.WINDOWFOCUSLOST:
         viewer.lose_focus()
     elif event.type == pygame.MOUSEMOTION:
-        viewer.point(event.pos)
+        viewer.point(_in_picture(event.pos, viewer.size, pygame))
     elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-        viewer.click(event.pos)
+        viewer.click(_in_picture(event.pos, viewer.size, pygame))
     elif event.type == pygame.KEYDOWN:
         # On keyboard layouts where digits and plus need the shift key, only the unicode text identifies them.
         typed = getattr(event, "unicode", "").replace("+", "plus").replace("-", "minus")
@@ -138,6 +161,24 @@ def _tell(viewer: Viewer, event: Any, names: dict[int, str], pygame: Any) -> Non
         viewer.release(names[event.key])
 
 
+def _fitted(screen: tuple[int, int], picture: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the largest place for a picture in a window that keeps the picture's shape."""
+    factor = min(screen[0] / picture[0], screen[1] / picture[1])
+    width, height = max(1, round(picture[0] * factor)), max(1, round(picture[1] * factor))
+    return (screen[0] - width) // 2, (screen[1] - height) // 2, width, height
+
+
+def _in_picture(place: tuple[int, int], picture: tuple[int, int], pygame: Any) -> tuple[int, int]:
+    """The pixel of the picture at a place in the window, which may have another size."""
+    left, top, width, height = _fitted(pygame.display.get_surface().get_size(), picture)
+    return (place[0] - left) * picture[0] // width, (place[1] - top) * picture[1] // height
+
+
 def _blit(screen: Any, picture: np.ndarray, pygame: Any) -> None:
-    height, width = picture.shape[:2]
-    screen.blit(pygame.image.frombuffer(picture.tobytes(), (width, height), "RGB"), (0, 0))
+    size = picture.shape[1], picture.shape[0]
+    image = pygame.image.frombuffer(picture.tobytes(), size, "RGB")
+    left, top, *scaled = _fitted(screen.get_size(), size)
+    if tuple(scaled) != size:
+        screen.fill(BACKGROUND)
+        image = pygame.transform.smoothscale(image, scaled)
+    screen.blit(image, (left, top))

@@ -9,7 +9,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
 from worldmodels.play.recording import Recording
 from worldmodels.play.scene import Panel, ScenePainter
-from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for
+from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for, steering_help
 from worldmodels.render.stock import stock_env, visible
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import Observations, playing_of
@@ -36,6 +36,7 @@ class EpisodeViewer(Viewer):
     def _start(self) -> None:
         raw, _ = self.env.reset(seed=self.seed)
         self.score, self.step = 0.0, 0
+        self._living: np.ndarray | None = None
         self._observe(raw)
         if self._recording is not None:
             self._recording.start(self.observations)
@@ -81,6 +82,20 @@ class EpisodeViewer(Viewer):
             self._recording.save(self.seed)
             self.message = f"saved to {self._recording.directory}"
 
+    def quit(self) -> None:
+        """End the session; an unfinished episode is saved as one that a limit ended."""
+        if self.running and self._recording is not None and self.step and not self.over:
+            self._recording.save(self.seed)
+            say(f"the unfinished episode, {self.step} steps, was saved to {self._recording.directory}")
+        super().quit()
+
+    def new_episode(self) -> None:
+        """Start the next episode; an unfinished one is discarded."""
+        discarded = self._recording is not None and self._episode >= 0 and self.step and not self.over
+        super().new_episode()
+        if discarded:
+            say(f"the unfinished {self._word} before was not saved; esc saves an unfinished one")
+
     def world_readings(self) -> dict[str, str]:
         """Named values of the world, as text."""
         return {name: f"{value:.0f}" for name, value in self.playing.readings(self.env).items()}
@@ -91,7 +106,7 @@ class EpisodeViewer(Viewer):
 
 
 class WorldViewer(EpisodeViewer):
-    """The real world, in which a person holds the arrow keys and the key "a" lets the agent take over.
+    """The real world, in which a person holds the arrow keys and the space bar lets the agent take over.
 
     seed: of the first episode; save: directory of an episode store, to which finished episodes are added; agent: the
     agent that takes over, or its name or path (None: the task's shipped agent). Raises :class:`UserError` if the world
@@ -100,16 +115,28 @@ class WorldViewer(EpisodeViewer):
 
     def __init__(self, task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> None:
         super().__init__(task, seed, save, agent, ScenePainter(WORLD_PANEL))
-        self.help = f"arrow keys act    a agent    p pause    enter new {self._word}    esc quit"
+        self._steering = steering_help(self.playing)
         self.new_episode()
+
+    @property
+    def help(self) -> str:
+        """What the keys do, and that they take over from the agent."""
+        keys = f"p pause    enter new {self._word}    esc quit"
+        if self.agent_acts:
+            return f"the agent plays: {self._steering} take over    {keys}"
+        return f"{self._steering} act    space agent    {keys}"
 
     def _tick(self) -> None:
         agent_action = self._agent_action()
-        self._step(agent_action if self.agent_acts else self.playing.key_action(frozenset(self.held)))
+        self._step(agent_action if self.agent_acts else self._own_action())
 
     def _panels(self) -> tuple[Panel, ...]:
         if self._picture is None:
-            self._picture = visible(self.task, np.asarray(self.env.render()))
+            picture = visible(self.task, np.asarray(self.env.render()))
+            # A world that is over may be black, as Doom's screen is: its last living picture stays.
+            if picture.any() or not self.over or self._living is None:
+                self._living = picture
+            self._picture = self._living
         return (Panel(self._picture),)
 
     def readings(self) -> dict[str, str]:

@@ -1,11 +1,12 @@
 """Record a dream, and beside it the real world with the same actions."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from worldmodels.agent import Agent
 from worldmodels.core import interrupt
@@ -13,39 +14,57 @@ from worldmodels.core.device import torch_threads
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
 from worldmodels.core.progress import Progress
-from worldmodels.core.theme import BACKGROUND, QUIET, TEXT, font
+from worldmodels.core.theme import BACKGROUND, QUIET, TEXT, text_width, write
 from worldmodels.dream.side_by_side import SideBySide
-from worldmodels.render.encoders import EVERY, encoder, whole_file
-from worldmodels.render.picture import Moment
+from worldmodels.render.actions import ActionPainter, write_number
+from worldmodels.render.encoders import encoder, usual_every
+from worldmodels.render.moment import Moment
+from worldmodels.render.picture import FOOT, HEAD, MARGIN, PANEL_SIZE, panel
 from worldmodels.render.stock import stock_env, visible
-from worldmodels.render.video import check_target
-from worldmodels.tasks.base import playing_of
+from worldmodels.render.target import check_target, whole_file
+from worldmodels.tasks.base import Playing, playing_of
 
-_PANEL, _MARGIN, _HEAD = (480, 360), 24, 64
+_SAME = "both get the same actions"
 
 
 class _Pair:
     """Draws moments: ``seen`` is the frame of the dream, ``world`` the picture of the real world (unless ``alone``)."""
 
-    def __init__(self, latent_size: int, alone: bool) -> None:
-        self.latent_size, self._alone = latent_size, alone
+    gif_scale = 0.5
+
+    def __init__(self, playing: Playing, alone: bool) -> None:
+        self._alone, self._actions = alone, ActionPainter(playing)
         panels = 1 if alone else 2
-        self.size = (panels * _PANEL[0] + (panels + 1) * _MARGIN, _HEAD + _PANEL[1] + _MARGIN)
+        self.size = (panels * PANEL_SIZE[0] + (panels + 1) * MARGIN, HEAD + PANEL_SIZE[1] + FOOT)
+        plain = Image.new("RGB", self.size, BACKGROUND)
+        for index, name in enumerate(["The dream", "The real world"][:panels]):
+            write(plain, name, (MARGIN + index * (PANEL_SIZE[0] + MARGIN), 46), 26, TEXT)
+        if not alone:
+            after = 2 * MARGIN + PANEL_SIZE[0] + text_width("The real world", 26) + 14
+            write(plain, _SAME, (after, 46), 18, QUIET)
+        self._plain = np.array(plain)
         self.real_score = 0.0
 
     def draw(self, moment: Moment) -> np.ndarray:
         """The picture, (H, W, 3) uint8."""
-        image = Image.new("RGB", self.size, BACKGROUND)
-        draw = ImageDraw.Draw(image)
-        worlds = [("The dream", moment.seen, moment.score)]
+        picture, bottom = self._plain.copy(), HEAD + PANEL_SIZE[1]
+        picture[HEAD:bottom, MARGIN : MARGIN + PANEL_SIZE[0]] = panel(moment.seen, PANEL_SIZE)
+        foot = Image.new("RGB", (self.size[0], FOOT), BACKGROUND)
+        write_number(foot, MARGIN, 30, "score", f"{moment.score:,.0f}")
+        write_number(foot, MARGIN + 170, 30, "step", f"{moment.step:,}")
+        right = 2 * MARGIN + PANEL_SIZE[0]
         if not self._alone:
-            worlds.append(("The real world", moment.world, self.real_score))
-        for index, (name, picture, score) in enumerate(worlds):
-            left = _MARGIN + index * (_PANEL[0] + _MARGIN)
-            image.paste(Image.fromarray(picture).resize(_PANEL, Image.Resampling.BICUBIC), (left, _HEAD))
-            draw.text((left, 46), name, TEXT, font(26), anchor="ls")
-            draw.text((left + _PANEL[0], 46), f"{score:,.0f}", QUIET, font(24), anchor="rs")
-        return np.asarray(image)
+            picture[HEAD:bottom, right:-MARGIN] = panel(moment.world, PANEL_SIZE, sharp=True)
+            write_number(foot, right, 30, "score", f"{self.real_score:,.0f}")
+        if moment.action is not None:
+            # The action stands between both halves, because it is that of both.
+            self._actions.draw(foot, MARGIN, self.size[0] - MARGIN, 66, moment.action)
+        picture[bottom:] = np.asarray(foot)
+        return picture
+
+    def sheet(self, moments: Sequence[Moment]) -> Image.Image:
+        """The last moment alone: dreams have no contact sheets."""
+        return Image.fromarray(self.draw(moments[-1]))
 
 
 def record_dream(
@@ -53,9 +72,10 @@ def record_dream(
 ) -> dict[str, Any]:
     """Let the agent act in its dream, beside the real world, and write the pictures to ``out`` (.mp4 or .gif).
 
-    steps: longest dream (None: the task's limit); every: show only every so many steps (None: 1 in an .mp4, 5 in a
-    .gif). Returns out, seed, temperature, steps, dream_score and real_score (None if the real world cannot be opened on
-    this machine). Raises :class:`UserError` for a file that cannot be written and an agent that cannot dream.
+    steps: longest dream (None: the task's limit); every: show only every so many steps (None: 1 in an .mp4, as many as
+    make about ten frames per second in a .gif). Films play in real time. Returns out, seed, temperature, steps,
+    dream_score and real_score (None if the real world cannot be opened on this machine). Raises :class:`UserError` for
+    a file that cannot be written and an agent that cannot dream.
     """
     out = Path(out)
     if (steps is not None and steps < 1) or (every is not None and every < 1):
@@ -64,7 +84,8 @@ def record_dream(
     if out.suffix.lower() == ".png":
         raise UserError(f"expected a name that ends in .mp4 or .gif, got {out}")
     task, playing = agent.task, playing_of(agent.task)
-    stride, limit = every or EVERY[out.suffix.lower()], min(steps or task.max_steps, task.max_steps)
+    suffix, rate = out.suffix.lower(), playing.frames_per_second
+    stride, limit = every or usual_every(suffix, rate), min(steps or task.max_steps, task.max_steps)
     try:
         env = stock_env(task)
     except UserError as error:
@@ -76,22 +97,25 @@ def record_dream(
         stack.enter_context(torch_threads(1))
         both = SideBySide(agent, env, temperature)
         both.reset(seed)
-        pair = _Pair(agent.vision.latent_size, env is None)
+        pair = _Pair(playing, env is None)
         temporary = stack.enter_context(whole_file(out))
-        writer = encoder(temporary, out.suffix.lower(), pair, playing.frames_per_second / stride)
+        writer = encoder(temporary, suffix, pair, rate / stride)
         bar = stack.enter_context(Progress(limit, "record", "steps"))
         stack.enter_context(contextlib.closing(writer))
         for step in range(limit + 1):
             interrupt.check()
-            if step % stride == 0 or both.over or step == limit:
+            last = both.over or step == limit
+            action = None if last else both.agent_action()
+            if step % stride == 0 or last:
                 picture = both.real_picture()
                 frame = both.dream_frame()
                 pair.real_score = both.real_score
                 world = frame if picture is None else visible(task, picture)
-                writer.add(Moment(step, both.dream_score, world, frame, None, None))
-            if both.over or step == limit:
+                numbers = None if action is None else task.memory_action(action[None])[0]
+                writer.add(Moment(step, both.dream_score, world, frame, None, numbers))
+            if action is None:
                 break
-            both.step(both.agent_action())
+            both.step(action)
             bar.advance(1, dream=both.dream_score, **({} if env is None else {"real": both.real_score}))
         writer.finish()
     return {

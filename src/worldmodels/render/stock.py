@@ -8,8 +8,9 @@ import gymnasium
 import numpy as np
 
 from worldmodels.core.errors import UserError
+from worldmodels.execution.environments import check_packages
 from worldmodels.tasks import Task
-from worldmodels.tasks.base import playing_of
+from worldmodels.tasks.base import ProcessWorld, playing_of
 
 
 def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
@@ -18,9 +19,11 @@ def stock_env(task: Task) -> gymnasium.Env[np.ndarray, np.ndarray]:
     Raises :class:`UserError` if it cannot be made; its ``reset`` and ``step`` do so if the simulator fails.
     """
     playing = playing_of(task)
-    options = {**playing.gymnasium_options, "render_mode": "rgb_array", "max_episode_steps": task.max_steps}
+    world = task.worlds.get(task.reference_backend)
+    if isinstance(world, ProcessWorld):
+        check_packages(task, world)
     try:
-        return _InOneLine(gymnasium.make(playing.gymnasium_id, **options))
+        return _InOneLine(playing.make(render_mode="rgb_array", max_episode_steps=task.max_steps))
     except gymnasium.error.Error as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot open {playing.gymnasium_id} to draw it: {reason}; run worldmodels doctor") from None

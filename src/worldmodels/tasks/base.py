@@ -143,12 +143,33 @@ class Playing(ABC):
         """Options of ``gymnasium.make`` with which the stock environment returns the task's observations."""
         return {}
 
+    def make(self, **options: Any) -> Env[Any, Any]:
+        """The environment in which people watch and play, with these options of ``gymnasium.make``.
+
+        It must behave like the stock environment, but it may draw its pictures in another way.
+        """
+        import gymnasium
+
+        return gymnasium.make(self.gymnasium_id, **{**self.gymnasium_options, **options})
+
     @abstractmethod
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """The environment action for the arrow keys that are held ("left", "right", "up", "down")."""
 
+    def stick_action(self, steer: float, forward: float, back: float) -> np.ndarray:
+        """The environment action for a gamepad: the left stick from -1 (left) to 1, and two triggers from 0 to 1.
+
+        By default, whatever is moved further than half its way counts as the arrow key of that direction.
+        """
+        moved = {"left": -steer, "right": steer, "up": forward, "down": back}
+        return self.key_action(frozenset(key for key, way in moved.items() if way > 0.5))
+
     def board(self) -> Board | None:
         """The board of a turn-based world, played against the task's first rule; None: people hold arrow keys."""
+        return None
+
+    def board_picture(self, env: VectorEnv, action: Any | None) -> np.ndarray | None:
+        """The board of the first of N worlds, (H, W, 3) uint8, with the choice ``action``; None without a board."""
         return None
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:

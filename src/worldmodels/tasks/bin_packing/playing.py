@@ -5,9 +5,10 @@ from typing import Any, cast
 
 import numpy as np
 from gymnasium import Env
+from gymnasium.vector import VectorEnv
 
 from worldmodels.tasks.base import Board, Playing
-from worldmodels.tasks.bin_packing.world import ENVIRONMENT, BinPackingEnv
+from worldmodels.tasks.bin_packing.world import ENVIRONMENT, BinPackingEnv, BinPackingVectorEnv
 
 
 class BinPackingPlaying(Playing):
@@ -35,6 +36,12 @@ class BinPackingPlaying(Playing):
         from worldmodels.tasks.bin_packing.board import BinsBoard
 
         return BinsBoard(self._capacity)
+
+    def board_picture(self, env: VectorEnv, action: Any | None) -> np.ndarray:
+        """The board of the first world, with the chosen level highlighted."""
+        world = cast(BinPackingVectorEnv, env)
+        chosen = None if action is None else int(action)
+        return np.array(self.board().draw(world.state()[0], world.action_mask()[0], chosen))
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
         """The numbers of open bins and of full bins, which are removed from the board."""

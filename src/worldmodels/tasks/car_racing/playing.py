@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import Env
 
@@ -17,10 +18,18 @@ class CarRacingPlaying(Playing):
     visible_rows = (0.0, 84 / 96)
     episode_word = "track"
 
+    def make(self, **options: Any) -> Env[Any, Any]:
+        """The stock environment, drawn faster."""
+        return gymnasium.make("worldmodels.tasks.car_racing.world:worldmodels/CarRacing-v3", **options)
+
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """Left and right steer fully, up is full gas, down brakes at 0.8, as in the simulator's own demo."""
         steer = float("right" in held) - float("left" in held)
         return np.array([steer, float("up" in held), 0.8 * float("down" in held)], dtype=np.float32)
+
+    def stick_action(self, steer: float, forward: float, back: float) -> np.ndarray:
+        """The stick steers, the right trigger is the gas and the left one the brake, at most 0.8 as with the keys."""
+        return np.array([np.clip(steer, -1, 1), np.clip(forward, 0, 1), 0.8 * np.clip(back, 0, 1)], np.float32)
 
     def readings(self, env: Env[Any, Any]) -> dict[str, float]:
         """The car's speed in the simulator's units per second."""
