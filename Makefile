@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test clean
+.PHONY: help env demo test docs clean
 
 help:
 	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (minutes)"
 	@echo "make test    style, types and tests"
+	@echo "make docs    build the documentation into site/"
 	@echo "make env     only create or update the environment in $(VENV)"
 	@echo "make clean   remove the environment and the caches; runs are kept"
 	@echo "PYTHON=...   the Python to build the environment with (now: $(PYTHON))"
@@ -44,5 +45,9 @@ test: $(READY)
 	@# each other.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html; for its search: $(BIN)/python -m http.server --directory site"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
