@@ -31,8 +31,8 @@ _WIDTH = "100"
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages."""
-    files.append(File.generated(config, "command-line.md", content=command_line()))
-    files.append(File.generated(config, "changes.md", content=(ROOT / "CHANGELOG.md").read_text()))
+    for name, content in PAGES.items():
+        files.append(File.generated(config, name, content=content()))
     return files
 
 
@@ -117,3 +117,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
     """Show the names that docstrings mark with roles, as in :class:`Agent`, as names alone."""
     return re.sub(r":(?:class|meth|func|attr|mod):<code>~?([^<]*)</code>", r"<code>\1</code>", html)
+
+
+def changes() -> str:
+    """The page with the list of changes."""
+    return (ROOT / "CHANGELOG.md").read_text()
+
+
+PAGES = {"command-line.md": command_line, "changes.md": changes}
+"""The pages that are written by the build, and the functions that give their text."""

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 SIZE, PADDLE, SPEED = 64, 12, 3
-BALLS = 20
+BALLS = 10
 """Balls per episode."""
 
 
@@ -15,7 +15,7 @@ class CatchGame(gymnasium.Env[np.ndarray, Any]):
     """Balls fall one after the other, and a paddle at the bottom catches them.
 
     Observations: the picture (64, 64, 3) uint8. Actions: 0 stays, 1 moves right, 2 moves left. Reward: 1 for a ball
-    that is caught, -1 for one that is missed. An episode ends after 20 balls.
+    that is caught, -1 for one that is missed. An episode ends after 10 balls.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012

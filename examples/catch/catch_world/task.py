@@ -12,7 +12,7 @@ ENVIRONMENT = "catch_world.game:catch/Catch-v0"
 
 
 class Catch(Task):
-    """Catch 20 falling balls with a paddle."""
+    """Catch 10 falling balls with a paddle."""
 
     name = "catch"
     title = "Catch"
@@ -20,7 +20,7 @@ class Catch(Task):
     action_space = spaces.Discrete(3)
     action_size = 1  # numbers that encode an action for M
     control_size = 1  # outputs of C
-    max_steps = 700
+    max_steps = 400
     predicts_end = False  # every episode has the same length, so that M need not predict its end
     reference_backend = "gymnasium"
 
