@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test docs clean
+.PHONY: help env demo test clean
 
 help:
 	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (minutes)"
@@ -45,6 +45,7 @@ test: $(READY)
 	@# each other.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+.PHONY: docs
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "open site/index.html; for its search: $(BIN)/python -m http.server --directory site"

@@ -30,10 +30,8 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path, language: str) -> list[Block]:
     """The blocks of a page in one language, in order."""
-    found = (
-        Block(match["language"], match["text"], bool(match["mark"])) for match in _BLOCK.finditer(page.read_text())
-    )
-    return [block for block in found if block.language == language]
+    found = [match for match in _BLOCK.finditer(page.read_text()) if match["language"] == language]
+    return [Block(match["text"], bool(match["mark"])) for match in found]
 
 
 def prose(page: Path) -> str:
