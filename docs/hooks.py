@@ -107,11 +107,27 @@ def _escaped(text: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Name the public objects of the package in the Python reference."""
+    """Add the public objects of the package to the Python reference."""
+    return (
+        markdown.replace("<!-- public names -->", _public(markdown))
+        if "<!-- public names -->" in markdown
+        else markdown
+    )
+
+
+def _public(markdown: str) -> str:
+    """The objects of ``worldmodels.__all__``: links to those that the page describes below, then all others."""
     import worldmodels
 
-    public = [name for name in worldmodels.__all__ if name != "__version__"]
-    return markdown.replace("<!-- public names -->", "\n\n".join(f"::: worldmodels.{name}" for name in public))
+    links, others = [], []
+    for name in worldmodels.__all__:
+        public = getattr(worldmodels, name)
+        path = f"{getattr(public, '__module__', '')}.{getattr(public, '__qualname__', '')}"
+        if re.search(rf"^::: {re.escape(path)}$", markdown, re.M):
+            links.append(f"- [`worldmodels.{name}`][{path}]")
+        elif not name.startswith("__"):
+            others.append(f"::: worldmodels.{name}")
+    return "\n".join(links) + "\n\n" + "\n\n".join(others)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
