@@ -54,8 +54,8 @@ def test_the_examples_game_pays_for_every_ball_that_is_caught(catch: Task) -> No
 
         def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
             frames = observations.frames
-            ball = (frames[:, :, :, 0] == 255).any(axis=1).argmax(axis=1) + 2
-            paddle = (frames[:, :, :, 2] == 255).any(axis=1).argmax(axis=1) + 6
+            ball = (frames[:, :, :, 0] == 255).any(axis=1).argmax(axis=1) + 5
+            paddle = (frames[:, :, :, 2] == 255).any(axis=1).argmax(axis=1) + 8
             return np.where(ball > paddle + 1, 1, np.where(ball < paddle - 1, 2, 0))
 
     executor = LocalExecutor()

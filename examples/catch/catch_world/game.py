@@ -6,7 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-SIZE, PADDLE, SPEED = 64, 12, 3
+SIZE, PADDLE, SPEED = 64, 16, 3
+BALL, FLOOR = 10, 6
 BALLS = 10
 """Balls per episode."""
 
@@ -40,20 +41,21 @@ class CatchGame(gymnasium.Env[np.ndarray, Any]):
         self._paddle = int(np.clip(self._paddle + SPEED * side, PADDLE // 2, SIZE - PADDLE // 2))
         self._height += 2
         reward = 0.0
-        if self._height >= SIZE - 4:
+        if self._height >= SIZE - FLOOR - BALL:
             reward = 1.0 if abs(self._ball - self._paddle) <= PADDLE // 2 + 1 else -1.0
             self._fallen += 1
             self._drop()
         return self.render(), reward, self._fallen >= BALLS, False, {}
 
     def _drop(self) -> None:
-        self._height, self._ball = 0, int(self.np_random.integers(4, SIZE - 4))
+        self._height, self._ball = 0, int(self.np_random.integers(BALL // 2, SIZE - BALL // 2))
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The picture."""
         picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-        picture[self._height : self._height + 5, self._ball - 2 : self._ball + 3] = 255, 200, 0
-        picture[SIZE - 4 :, self._paddle - PADDLE // 2 : self._paddle + PADDLE // 2] = 80, 160, 255
+        left = self._ball - BALL // 2
+        picture[self._height : self._height + BALL, left : left + BALL] = 255, 200, 0
+        picture[SIZE - FLOOR :, self._paddle - PADDLE // 2 : self._paddle + PADDLE // 2] = 80, 160, 255
         return picture
 
 
