@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help env watch demo test pictures clean
+.PHONY: help env watch demo test docs pictures clean
 
 help:
 	@echo "make watch   see the shipped agent play (TASK=car-racing, take-cover or bin-packing), without any training"
 	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (about 13 minutes on 2 cores)"
 	@echo "make test    style, types and tests"
 	@echo "make pictures  record the moving pictures of the README and docs again"
+	@echo "make docs    build the documentation into site/"
 	@echo "make env     only create or update the environment in $(VENV)"
 	@echo "make clean   remove the environment and the caches; runs are kept"
 	@echo "PYTHON=...   the Python to build the environment with (now: $(PYTHON))"
@@ -55,6 +56,9 @@ pictures: $(READY)
 	$(BIN)/worldmodels record take-cover --seed 1 --steps 280 --every 5 --out docs/images/take-cover.gif
 	$(BIN)/worldmodels record bin-packing --seed 1 --steps 50 --out docs/images/bin-packing.gif
 	$(BIN)/worldmodels dream record car-racing --seed 1 --steps 300 --out docs/images/dream.gif
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html; for its search: $(BIN)/python -m http.server --directory site"
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import worldmodels
 
@@ -157,3 +160,35 @@ def test_no_file_names_a_place_on_somebodys_machine_or_a_registry() -> None:
             if match := forbidden.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
     assert not found, "\n".join(found)
+
+
+def test_every_file_that_names_the_version_names_the_same_one() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    releases = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert citation["version"] == releases[0][0] == worldmodels.__version__
+    assert str(citation["date-released"]) == releases[0][1]
+    assert releases == sorted(releases, key=lambda release: Version(release[0]), reverse=True)
+
+
+def test_the_citation_has_what_the_format_requires(project: dict[str, Any]) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys() and citation["cff-version"] == "1.2.0"
+    assert citation["authors"] == project["project"]["authors"]
+    assert citation["license"] == project["project"]["license"]
+    for reference in citation["references"]:
+        assert {"type", "title", "authors", "year"} <= reference.keys()
+        assert [author["family-names"] for author in reference["authors"]] == ["Ha", "Schmidhuber"]
+
+
+def test_the_source_archive_holds_the_documentation_and_the_examples(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("worldmodels-*.tar.gz")
+    with tarfile.open(archive) as content:
+        held = {name.partition("/")[2] for name in content.getnames()}
+    wanted = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "Makefile", "mkdocs.yml"}
+    wanted |= {"constraints.txt", "pyproject.toml", "examples/catch/catch_world/presets.toml", "docs/hooks.py"}
+    wanted |= {path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/images/*")]}
+    wanted |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("src/worldmodels/agents/**/*.safetensors")}
+    assert wanted <= held, wanted - held

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cases import ROOT
+import pages
+from pages import README
 from worldmodels.cli import main as cli
 from worldmodels.cli.runs import run_options
 
-README = ROOT / "README.md"
+COMMANDS = pages.commands(README)
 LESS_OF_A_STAGE = {
     "collect": "--collect.episodes 2 --collect.reference-episodes 1 --collect.steps 80",
     "vision": "--vision.epochs 1 --vision.batch 32",
@@ -60,15 +61,6 @@ sys.exit(status)
 """The command line, and keys that are pressed in the window that it opens; the last is Esc."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
-
-
-def commands() -> list[str]:
-    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("worldmodels ")]
-
-
 def less(words: list[str]) -> list[str]:
     """Options with which a command does as little as possible of everything."""
     verb, rest = words[0], words[1:]
@@ -97,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("reader")
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_reader_can_run(command: str, folder: Path) -> None:
     words = shlex.split(command)[1:]
     plays = words[0] == "play" or words[:2] == ["dream", "play"]
@@ -108,7 +100,7 @@ def test_a_reader_can_run(command: str, folder: Path) -> None:
 
 
 def test_every_kind_of_command_is_in_the_readme() -> None:
-    verbs = {shlex.split(command)[1] for command in commands()}
+    verbs = {shlex.split(command)[1] for command in COMMANDS}
     assert {"train", "evaluate", "record", "play", "dream", "bench", "doctor", "collect"} <= verbs
 
 
@@ -130,19 +122,8 @@ def test_every_verb_and_option_that_the_readme_mentions_exists(
 
 
 def test_the_python_example_runs_as_it_stands(folder: Path) -> None:
-    assert blocks("python")
-    for block in blocks("python"):
-        result = run(["-c", block], folder)
+    blocks = pages.blocks(README, "python")
+    assert blocks
+    for block in blocks:
+        result = run(["-c", block.text], folder)
         assert result.returncode == 0, result.stderr[-2000:]
-
-
-def test_the_pictures_of_the_readme_exist() -> None:
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
-    assert pictures
-    for picture in pictures:
-        assert (README.parent / picture).is_file(), picture
-
-
-def test_the_links_of_the_readme_lead_somewhere() -> None:
-    for link in re.findall(r"[^!]\[[^\]]*\]\((?!http)(.*?)\)", README.read_text()):
-        assert (README.parent / link).exists(), link

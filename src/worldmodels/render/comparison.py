@@ -12,8 +12,8 @@ from PIL import Image
 from worldmodels.core.device import torch_threads
 from worldmodels.core.progress import Progress
 from worldmodels.core.theme import BACKGROUND, QUIET, TEXT, write
-from worldmodels.render.encoders import whole_file
 from worldmodels.render.stock import stock_env, visible
+from worldmodels.render.target import whole_file
 from worldmodels.rollouts import Rollouts, rollout
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import Observations, Policy, PolicyFor, playing_of
