@@ -162,7 +162,11 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
             "unknown policy 'bestfit' for bin-packing; choose exploration, perturbed, random, best-fit, ",
         ),
         ("bin-packing", "", "unknown policy ''"),
-        ("car-racing", "best-fit", "for car-racing; choose exploration, perturbed, random, a shipped agent or"),
+        (
+            "car-racing",
+            "best-fit",
+            "for car-racing; choose exploration, perturbed, random, rainbow, a shipped",
+        ),
         ("take-cover", "best-fit", "choose exploration, perturbed, random, rainbow, a shipped"),
         ("bin-packing", "car-racing", "expected an agent for bin-packing as policy, car-racing is one for car-racing"),
         ("car-racing", "rainbow", "expected a discrete action space for the policy rainbow, car-racing has Box"),
@@ -205,6 +209,18 @@ def test_a_policy_that_learns_is_a_class_and_one_line(short: BinPacking, tmp_pat
     assert collector.given[:2] == (executor, short) and collector.given[3:] == (3, CPU, 60)
     with pytest.raises(UserError, match="unknown policy 'diligent'"):
         check_policy(short, "diligent")
+
+
+def test_a_policy_that_learns_may_refuse_a_task(short: BinPacking, tmp_path: Path) -> None:
+    class Picky:
+        @staticmethod
+        def check(task: Task) -> None:
+            raise UserError(f"picky does not play {task.name}")
+
+    with registered(COLLECTORS, "picky", Picky), pytest.raises(UserError, match="picky does not play bin-packing"):
+        check_policy(short, "picky")
+    with registered(COLLECTORS, "picky", Picky), pytest.raises(UserError, match="picky, rainbow, a shipped agent"):
+        check_policy(short, "fussy")
 
 
 def test_settings_that_name_no_policy_are_explorations() -> None:

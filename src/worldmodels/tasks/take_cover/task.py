@@ -8,12 +8,11 @@ is black: recorded episodes that end with death end with a black frame, which V 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
 from worldmodels.tasks.base import Playing, Policy, ProcessWorld, Task, World
+from worldmodels.tasks.resize import resized
 from worldmodels.tasks.take_cover.explorers import HeldKeys, Interrupted
 from worldmodels.tasks.take_cover.leftovers import check_shared_memory, sweep
 from worldmodels.tasks.take_cover.playing import BOTTOM, ENVIRONMENT, TOP, TakeCoverPlaying
@@ -51,9 +50,7 @@ class TakeCover(Task):
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
         """Crop 96x320 pixels of the screen and resize them to 64x64 with an antialiased bilinear filter."""
-        images = torch.from_numpy(observations)[:, TOP:BOTTOM].permute(0, 3, 1, 2)
-        small = F.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
-        return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
+        return resized(observations[:, TOP:BOTTOM])
 
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """Actions (N,) int64: 1 (right) for controls above 1/3, 2 (left) below -1/3, else 0 (nothing)."""
