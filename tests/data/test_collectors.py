@@ -123,6 +123,11 @@ def test_killed_again_and_again_the_data_are_the_same(policy: str, short: BinPac
     assert [shard.lengths.max() for shard in whole.artifacts.shards()] == [30, 30, 30, 20]
 
 
+def test_the_collect_stage_counts_steps_and_not_frames(short: BinPacking, tmp_path: Path) -> None:
+    metrics = pipeline(tmp_path / "run", "random").collect()["metrics"]
+    assert metrics["steps"] == 6 * ITEMS + 2 * 20 and "frames" not in metrics
+
+
 def test_a_run_goes_on_when_the_agent_that_plays_is_gone(short: BinPacking, tmp_path: Path) -> None:
     agent = packer(tmp_path / "agent")
     line = pipeline(tmp_path / "run", str(agent))

@@ -11,11 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from worldmodels.core.chunks import FRAME_CHUNK as BLOCK
 from worldmodels.core.errors import UserError
 from worldmodels.data.collect import record_episodes
 from worldmodels.data.episodes import Episode, EpisodeStore
 from worldmodels.execution.executor import LocalExecutor
-from worldmodels.vision.train import BLOCK, FrameStream
+from worldmodels.vision.train import FrameStream
 from worlds import (
     MAX_STEPS,
     Diarist,

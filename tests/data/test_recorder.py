@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from worldmodels.core.chunks import FRAME_CHUNK
 from worldmodels.data.collect import Recorder
-from worldmodels.data.episodes import FRAME_CHUNK
 from worldmodels.tasks.base import Observations
 from worlds import Scripted
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worldmodels.data.episodes import FRAME_CHUNK
+from worldmodels.core.chunks import FRAME_CHUNK
 
 
 class GrowingFrames:

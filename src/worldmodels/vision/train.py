@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodels.core.chunks import FRAME_CHUNK
 from worldmodels.core.errors import UserError
 from worldmodels.core.fit import Schedule, fit
 from worldmodels.core.seeds import Stream
 from worldmodels.vision.base import Vision, images_from_frames, make_vision, rounded_images
 from worldmodels.vision.config import VisionConfig
 
-BLOCK = 64
-"""Frames that are read together: the chunk size of the episode store."""
 _HELD_OUT = 20
 """One episode in this many is held out, to measure V on frames that are unlike those on which it was trained."""
 _HELD_OUT_PIECES = 64
-"""Maximum number of held-out pieces of at most BLOCK frames on which V is measured."""
+"""Maximum number of held-out pieces of at most FRAME_CHUNK frames on which V is measured."""
 
 
 class Shard(Protocol):
@@ -65,25 +64,27 @@ class FrameStream:
     def __init__(self, shards: Sequence[Shard], batch: int, window: int, seed: int) -> None:
         self._shards, self._batch, self._seed = shards, batch, seed
         blocks = [
-            _Piece(index, start, start + BLOCK)
+            _Piece(index, start, start + FRAME_CHUNK)
             for index, shard in enumerate(shards)
-            for start in range(0, shard.num_frames - BLOCK + 1, BLOCK)
+            for start in range(0, shard.num_frames - FRAME_CHUNK + 1, FRAME_CHUNK)
         ]
         self.held_out = _held_out(_episodes(shards), blocks)
         touched = {
-            (shard, start) for shard, at, stop in self.held_out for start in range(at // BLOCK * BLOCK, stop, BLOCK)
+            (shard, start)
+            for shard, at, stop in self.held_out
+            for start in range(at // FRAME_CHUNK * FRAME_CHUNK, stop, FRAME_CHUNK)
         }
         self._blocks = [block for block in blocks if (block.shard, block.start) not in touched]
-        if min(window, len(self._blocks)) * BLOCK < batch:
+        if min(window, len(self._blocks)) * FRAME_CHUNK < batch:
             self._blocks, self.held_out = blocks, []
         self._window = min(window, len(self._blocks))
-        if self._window * BLOCK < batch:
+        if self._window * FRAME_CHUNK < batch:
             raise UserError(
-                f"{len(self._blocks) * BLOCK} frames are too few for batches of {batch}; collect more episodes"
+                f"{len(self._blocks) * FRAME_CHUNK} frames are too few for batches of {batch}; collect more episodes"
             )
         full, rest = divmod(len(self._blocks), self._window)
-        sizes = [self._window] * full + ([rest] if rest * BLOCK >= batch else [])
-        self._batches_per_window = [size * BLOCK // batch for size in sizes]
+        sizes = [self._window] * full + ([rest] if rest * FRAME_CHUNK >= batch else [])
+        self._batches_per_window = [size * FRAME_CHUNK // batch for size in sizes]
         self.batches_per_epoch = sum(self._batches_per_window)
 
     def batches(self, step: int) -> Iterator[Tensor]:
@@ -124,14 +125,16 @@ def _episodes(shards: Sequence[Shard]) -> list[_Piece]:
 
 
 def _held_out(episodes: Sequence[_Piece], blocks: Sequence[_Piece]) -> list[_Piece]:
-    """The frames to hold out, in pieces of at most BLOCK frames."""
+    """The frames to hold out, in pieces of at most FRAME_CHUNK frames."""
     if len(episodes) == 1:
         return list(blocks[-max(1, round(len(blocks) / _HELD_OUT)) :])
     choices = [episodes[first::_HELD_OUT] for first in range(min(_HELD_OUT, len(episodes)))]
     wanted = _size(episodes) / _HELD_OUT
     chosen = min(choices, key=lambda choice: abs(_size(choice) - wanted))
     return [
-        _Piece(shard, at, min(at + BLOCK, stop)) for shard, start, stop in chosen for at in range(start, stop, BLOCK)
+        _Piece(shard, at, min(at + FRAME_CHUNK, stop))
+        for shard, start, stop in chosen
+        for at in range(start, stop, FRAME_CHUNK)
     ]
 
 
