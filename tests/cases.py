@@ -32,7 +32,7 @@ _PHASE = """
 """
 _TINY = """
 --collect.episodes 4 --collect.reference-episodes 1 --collect.num-envs 2
---vision.latent-size 8 --vision.epochs 0.3 --vision.batch 16 --vision.window 2
+--vision.latent-size 8 --vision.epochs 0.5 --vision.batch 16 --vision.window 2
 --memory.hidden-size 16 --memory.mixtures 2 --memory.steps 5 --memory.batch 4 --memory.length 20
 --evaluate.episodes 2 --evaluate.num-envs 1
 """

@@ -153,6 +153,9 @@ def _described(value: Any) -> str:
 class AgentPolicy:
     """Acts in N environments at once, each with its own hidden state, and its own controller if there are several.
 
+    z is mu, the mean of V's encoding, without noise. The published code samples z from N(mu, exp(logvar)) here as well;
+    in this package only M's training and dreams use samples.
+
     Order of a step, as in the paper: z is encoded from the observation, C acts on [z, h] (h does not depend on this z
     yet), then M advances h by (z, action). M's heads are not evaluated. For a C without inputs, V and M are not run.
     """

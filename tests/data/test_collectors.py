@@ -123,6 +123,11 @@ def test_killed_again_and_again_the_data_are_the_same(policy: str, short: BinPac
     assert [shard.lengths.max() for shard in whole.artifacts.shards()] == [30, 30, 30, 20]
 
 
+def test_the_collect_stage_counts_steps_and_not_frames(short: BinPacking, tmp_path: Path) -> None:
+    metrics = pipeline(tmp_path / "run", "random").collect()["metrics"]
+    assert metrics["steps"] == 6 * ITEMS + 2 * 20 and "frames" not in metrics
+
+
 def test_a_run_goes_on_when_the_agent_that_plays_is_gone(short: BinPacking, tmp_path: Path) -> None:
     agent = packer(tmp_path / "agent")
     line = pipeline(tmp_path / "run", str(agent))
@@ -162,7 +167,11 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
             "unknown policy 'bestfit' for bin-packing; choose exploration, perturbed, random, best-fit, ",
         ),
         ("bin-packing", "", "unknown policy ''"),
-        ("car-racing", "best-fit", "for car-racing; choose exploration, perturbed, random, a shipped agent or"),
+        (
+            "car-racing",
+            "best-fit",
+            "for car-racing; choose exploration, perturbed, random, rainbow, a shipped",
+        ),
         ("take-cover", "best-fit", "choose exploration, perturbed, random, rainbow, a shipped"),
         ("bin-packing", "car-racing", "expected an agent for bin-packing as policy, car-racing is one for car-racing"),
         ("car-racing", "rainbow", "expected a discrete action space for the policy rainbow, car-racing has Box"),
@@ -205,6 +214,18 @@ def test_a_policy_that_learns_is_a_class_and_one_line(short: BinPacking, tmp_pat
     assert collector.given[:2] == (executor, short) and collector.given[3:] == (3, CPU, 60)
     with pytest.raises(UserError, match="unknown policy 'diligent'"):
         check_policy(short, "diligent")
+
+
+def test_a_policy_that_learns_may_refuse_a_task(short: BinPacking, tmp_path: Path) -> None:
+    class Picky:
+        @staticmethod
+        def check(task: Task) -> None:
+            raise UserError(f"picky does not play {task.name}")
+
+    with registered(COLLECTORS, "picky", Picky), pytest.raises(UserError, match="picky does not play bin-packing"):
+        check_policy(short, "picky")
+    with registered(COLLECTORS, "picky", Picky), pytest.raises(UserError, match="picky, rainbow, a shipped agent"):
+        check_policy(short, "fussy")
 
 
 def test_settings_that_name_no_policy_are_explorations() -> None:

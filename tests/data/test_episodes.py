@@ -11,11 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from worldmodels.core.chunks import FRAME_CHUNK as BLOCK
 from worldmodels.core.errors import UserError
 from worldmodels.data.collect import record_episodes
 from worldmodels.data.episodes import Episode, EpisodeStore
 from worldmodels.execution.executor import LocalExecutor
-from worldmodels.vision.train import BLOCK, FrameStream
+from worldmodels.vision.train import FrameStream
 from worlds import (
     MAX_STEPS,
     Diarist,
@@ -199,7 +200,7 @@ def test_every_epoch_shows_a_frame_at_most_once_and_nearly_all(numbered: Episode
     blocks = whole_blocks()
     assert len(blocks) == 15 + 1 + 0 + 10
     held = {number for block in stream.held_out for number in numbers_of(torch.from_numpy(stream.load([block])))}
-    assert len(held) == BLOCK * len(stream.held_out) and len(stream.held_out) == 1
+    assert held == set(range(1000, 1070)), "one episode, whose share is the closest to a twentieth"
     everything = {number for block in blocks for number in block}
     orders = []
     for _ in range(2):
@@ -213,6 +214,41 @@ def test_every_epoch_shows_a_frame_at_most_once_and_nearly_all(numbered: Episode
         assert len(flat) >= 25 * BLOCK - windows * (batch - 1) - lost_to_the_last_window
         orders.append(flat)
     assert orders[0] != orders[1]
+
+
+def several_episodes(folder: Path, lengths: Sequence[Sequence[int]]) -> EpisodeStore:
+    """Shards of episodes with these numbers of frames, which carry their episode's number in a pixel."""
+    store, number = EpisodeStore(folder), 0
+    for index, counts in enumerate(lengths):
+        episodes = []
+        for count in counts:
+            motion = np.zeros((count - 1, 1), np.float32)
+            frames = np.full((count, 64, 64, 3), number, np.uint8)
+            episodes.append(Episode(frames, motion, motion[:, 0], False, number, "envpool"))
+            number += 1
+        store.write(index, episodes)
+    return store
+
+
+def test_v_is_measured_on_whole_episodes_of_which_it_sees_no_frame(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(1).integers(30, 200, (4, 15)).tolist()
+    stream = FrameStream(several_episodes(tmp_path, drawn).shards(), 16, 8, seed=1)
+    numbers, counts = np.unique(stream.load(stream.held_out)[:, 0, 0, 0], return_counts=True)
+    lengths = np.concatenate(drawn)
+    assert counts.tolist() == lengths[numbers].tolist() and len(numbers) == 3
+    assert abs(counts.sum() / lengths.sum() - 1 / 20) < 0.005
+    source = stream.batches(0)
+    shown = {int(number) for _ in range(stream.batches_per_epoch) for number in next(source)[:, 0, 0, 0]}
+    assert shown.isdisjoint(numbers.tolist()) and len(shown) > 50
+
+
+def test_of_a_single_episode_the_last_blocks_are_held_out_and_of_too_few_frames_none(tmp_path: Path) -> None:
+    shards = numbered_store(tmp_path / "long", [40 * BLOCK + 10]).shards()
+    stream = FrameStream(shards, 64, 10, seed=1)
+    held = numbers_of(torch.from_numpy(stream.load(stream.held_out)))
+    assert held == list(range(38 * BLOCK, 40 * BLOCK)) and stream.batches_per_epoch == 38
+    few = FrameStream(several_episodes(tmp_path / "few", [[40, 40]]).shards(), 64, 4, seed=1)
+    assert few.held_out == [] and few.batches_per_epoch == 1
 
 
 def test_batches_are_shuffled_across_the_blocks_of_a_window(numbered: EpisodeStore) -> None:

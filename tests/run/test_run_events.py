@@ -17,7 +17,7 @@ WORK = [
     ("collect", "episodes", 5, "episodes"),
     ("vision", "vision", 96, "frames"),
     ("encode", "latents", 325, "frames"),
-    ("memory", "memory", 400, "frames"),
+    ("memory", "memory", 400, "transitions"),
     ("real", "controller/1-real", 3, "generations"),
     ("finetune", "controller/2-finetune", 3, "generations"),
     ("evaluate", "evaluation", 2, "episodes"),

@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import mmap
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
@@ -25,7 +27,7 @@ from worldmodels.render.stock import stock_env
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task
 from worldmodels.tasks.base import Observations, Policy, playing_of
-from worldmodels.tasks.take_cover import world
+from worldmodels.tasks.take_cover import engine, leftovers, world
 from worldmodels.tasks.take_cover.task import TakeCover
 
 TASK = TakeCover()
@@ -42,11 +44,18 @@ def shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob("ViZDoom*")}
 
 
+def _is_game(process: Path) -> bool:
+    """Whether a process is a game that has not ended."""
+    with contextlib.suppress(OSError):
+        return b"+viz_instance_id" in (process / "cmdline").read_bytes()
+    return False
+
+
 def games() -> set[int]:
     """Processes that run the game."""
     found = set()
     for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and b"+viz_instance_id" in world._command_line(folder):
+        if folder.name.isdigit() and _is_game(folder):
             found.add(int(folder.name))
     return found
 
@@ -108,6 +117,19 @@ def test_recorded_episodes_keep_the_fatal_action_and_the_death() -> None:
     assert set(np.unique(episode.actions)) <= {-1.0, 0.0, 1.0}
     assert episode.frames[:-1].reshape(steps, -1).max(axis=1).min() > 0, "a black frame in the middle"
     assert (episode.frames[-1] == 0).all(), "the stock game shows nothing after death"
+
+
+def test_after_death_the_observation_is_black_and_pictures_show_the_last_living_screen() -> None:
+    with contextlib.closing(stock_env(TASK)) as env:
+        env.reset(seed=1)
+        living, terminated = np.zeros(0), False
+        while not terminated:
+            living = np.array(env.render())
+            seen, _, terminated, _, _ = env.step(np.int64(0))
+        shown = np.array(env.render())
+        assert not seen.any() and living.any() and (shown == living).all()
+        first, _ = env.reset(seed=2)
+        assert (np.array(env.render()) == first).all()
 
 
 def test_a_game_that_is_survived_is_cut_at_the_limit() -> None:
@@ -216,25 +238,156 @@ while True:
 """
 
 
-@pytest.mark.parametrize("victim", ["parent", "worker", "watcher"])
-def test_killing_leaves_no_game_and_no_shared_memory(victim: str, tmp_path: Path) -> None:
-    before, running, temporary = shared_memory(), games(), folders()
-    code = _WATCH if victim == "watcher" else _PLAY
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+@contextlib.contextmanager
+def playing(code: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process that runs ``code`` and plays, and the ids of its workers; killed in the end."""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=cwd)
     assert parent.stdout is not None
-    pids = parent.stdout.readline().split()[1:]
-    assert games() > running
-    os.kill(int(pids[0]) if victim == "worker" else parent.pid, signal.SIGKILL)
-    parent.wait(30)
-    if victim != "parent":
-        time.sleep(11)  # young shared memory may belong to a game that is just starting
-        world.sweep()
-    assert gone(before, running)
-    deadline = time.monotonic() + 15
-    while not folders() <= temporary and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert folders() <= temporary
-    assert list(tmp_path.iterdir()) == []
+    try:
+        yield parent, [int(word) for word in parent.stdout.readline().split()[1:]]
+    finally:
+        parent.kill()
+        parent.wait(30)
+        parent.stdout.close()
+
+
+@pytest.mark.parametrize("victims", ["parent", "worker", "parent and workers", "watcher"])
+def test_killing_leaves_no_game_and_no_shared_memory_and_the_next_start_removes_the_folder(
+    victims: str, tmp_path: Path
+) -> None:
+    before, running, temporary = shared_memory(), games(), folders()
+    with playing(_WATCH if victims == "watcher" else _PLAY, tmp_path) as (parent, workers):
+        assert games() > running
+        for pid in [] if victims in ("parent", "watcher") else workers[:1] if victims == "worker" else workers:
+            os.kill(pid, signal.SIGKILL)
+        if victims != "worker":
+            parent.kill()
+        parent.wait(30)
+        assert gone(before, running)
+        deadline = time.monotonic() + 15
+        while not folders() <= temporary and time.monotonic() < deadline:
+            leftovers.sweep()
+            time.sleep(0.1)
+        assert folders() <= temporary
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_leaves_the_games_of_a_container_whose_processes_it_cannot_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = folders()
+    with playing(_PLAY, tmp_path) as (parent, _):
+        new = folders() - temporary
+        assert len(new) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(leftovers, "_PROCESSES", tmp_path)
+            leftovers.sweep()
+        assert folders() >= new and all((folder / "engine.sh").exists() for folder in new) and parent.poll() is None
+    while not folders().isdisjoint(new):  # until the killed processes have let go of their locks
+        leftovers.sweep()
+
+
+def test_a_game_whose_player_died_while_it_started_does_not_start(tmp_path: Path) -> None:
+    started = [sys.executable, "-IS", engine.__file__]
+    alive = subprocess.run([*started, str(os.getpid()), "/bin/echo", "played"], capture_output=True, text=True)
+    assert (alive.returncode, alive.stdout) == (0, "played\n")
+    late = subprocess.run([*started, str(os.getppid()), "/bin/echo", "played"], capture_output=True, text=True)
+    assert (late.returncode, late.stdout) == (1, "") and "died before the game started" in late.stderr
+
+
+def test_a_folder_belongs_to_who_holds_it_however_old_it_is_and_a_process_id_means_nothing() -> None:
+    held, abandoned = leftovers.GameFolder(), Path(tempfile.mkdtemp(prefix=f"worldmodels-doom-{os.getpid()}-"))
+    for path in (held.path, abandoned):
+        os.utime(path, (0, 0))
+    leftovers.sweep()
+    assert held.path.is_dir() and not abandoned.exists()
+    held.remove()
+    assert not held.path.exists()
+
+
+def test_a_game_without_a_player_is_killed_when_its_folder_is_swept(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="worldmodels-doom-"))
+    sleep = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
+    game = subprocess.Popen([*sleep, "+viz_instance_id", "x"], cwd=folder, stdout=subprocess.PIPE)
+    visitor = subprocess.Popen(sleep, cwd=folder, stdout=subprocess.PIPE)
+    try:
+        for process in (game, visitor):
+            assert process.stdout is not None and process.stdout.readline() == b"here\n"
+        leftovers.sweep()
+        assert game.wait(30) == -signal.SIGKILL and visitor.poll() is None and not folder.exists()
+    finally:
+        for process in (game, visitor):
+            process.kill()
+            process.wait(30)
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def test_shared_memory_is_removed_when_no_process_has_it_open_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_SHARED", tmp_path)
+    mapped, unused, other = tmp_path / "ViZDoomSMmapped", tmp_path / "ViZDoomMQCtrunused", tmp_path / "other"
+    for file in (mapped, unused, other):
+        file.write_bytes(bytes(4096))
+    with mapped.open("r+b") as file:
+        memory = mmap.mmap(file.fileno(), 4096)
+    leftovers.sweep()
+    assert mapped.exists() and not unused.exists() and other.exists()
+    memory.close()
+    leftovers.sweep()
+    assert not mapped.exists()
+
+
+def test_a_sweep_follows_no_links_and_leaves_what_another_user_owns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_SHARED", tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    victim = tmp_path / "mine"
+    victim.mkdir()
+    (victim / "file").write_text("precious")
+    (tmp_path / "worldmodels-doom-link").symlink_to(victim)
+    (tmp_path / "ViZDoomSMlink").symlink_to(victim / "file")
+    theirs, segment = tmp_path / "worldmodels-doom-theirs", tmp_path / "ViZDoomSMtheirs"
+    theirs.mkdir()
+    segment.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+        leftovers.sweep()
+    assert theirs.is_dir() and segment.exists()
+    leftovers.sweep()
+    assert not theirs.exists() and not segment.exists()
+    assert (victim / "file").read_text() == "precious" and (tmp_path / "worldmodels-doom-link").is_symlink()
+
+
+def test_too_little_shared_memory_is_named_in_one_line_before_games_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = os.statvfs("/dev/shm")
+    free = 8_000_000 // system.f_frsize
+    little = os.statvfs_result((*system[:4], free, *system[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda path: little)
+    with pytest.raises(UserError, match=r"15.0 MB of free shared memory in /dev/shm for 50 games of Doom, got 8.0 MB"):
+        make_envs(TASK, 50, "vizdoom")
+    with pytest.raises(UserError, match=r"fewer at once \(--num-envs, .* --shm-size=256m") as caught:
+        make_envs(TASK, 50, "vizdoom")
+    assert "\n" not in str(caught.value)
+    make_envs(TASK, 20, "vizdoom").close()
+
+
+def test_a_game_needs_no_more_shared_memory_than_is_checked_for() -> None:
+    stock = gymnasium.make("VizdoomTakeCover-v1")
+    stock.reset(seed=1)
+    instance = stock.unwrapped.game.get_instance_id()  # type: ignore[attr-defined]
+    used = [path.stat().st_blocks * 512 for path in Path("/dev/shm").glob(f"ViZDoom*{instance}")]
+    stock.close()
+    assert len(used) == 3 and 0 < sum(used) <= leftovers._GAME_BYTES
+
+
+def test_the_shared_memory_of_a_running_game_has_no_name_that_could_stay() -> None:
+    with contextlib.closing(world.TakeCoverWorld()) as env:
+        env.reset(seed=1)
+        assert not list(Path("/dev/shm").glob(f"ViZDoom*{env._game.game.get_instance_id()}"))
+        assert [env.step(0)[1] for _ in range(3)] == [1.0] * 3
 
 
 def test_a_missing_vizdoom_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

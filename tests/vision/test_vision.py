@@ -33,9 +33,10 @@ CPU = torch.device("cpu")
 
 
 class Frames:
-    """Frames in memory, as a shard; ``seed`` decides what is on them."""
+    """Frames in memory, as a shard of one episode; ``seed`` decides what is on them."""
 
     def __init__(self, count: int, seed: int) -> None:
+        self.lengths = np.array([count - 1])
         stream = np.random.default_rng(seed)
         self._frames = np.ascontiguousarray(
             np.broadcast_to(stream.integers(0, 256, (count, 1, 1, 3), dtype=np.uint8), (count, 64, 64, 3))

@@ -81,12 +81,13 @@ def fit(
     directory: Path,
     items_per_step: int,
     identity: str,
+    items: str = "frames",
 ) -> None:
     """Train the modules of ``objectives`` in place; every step trains them in order, on the same batch.
 
     batches(step): an iterator that starts with the batch of that step; items_per_step: items per batch, for progress
-    and speed; identity: a text that says what is being trained on which data. Training continues from the checkpoint in
-    ``directory``, if there is one.
+    and speed; identity: a text that says what is being trained on which data; items: what the items are called.
+    Training continues from the checkpoint in ``directory``, if there is one.
 
     Raises :class:`UserError` for a checkpoint with another identity, for a loss that is not finite (before its module
     is changed), and for weights that are not finite (which are never saved). The metrics are the parts of all losses,
@@ -99,7 +100,7 @@ def fit(
     assert len(set(parts)) == len(parts) and len({objective.name for objective in objectives}) == len(objectives)
     log = MetricsLog(directory, (*parts, "loss", "lr", f"{name}_per_s"), start)
     saved = time.monotonic()
-    bar = Progress(schedule.steps * items_per_step, name, "frames", start * items_per_step)
+    bar = Progress(schedule.steps * items_per_step, name, items, start * items_per_step)
     with bar, contextlib.closing(log):
         source = batches(start)
         for step in range(start, schedule.steps):

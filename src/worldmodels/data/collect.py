@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from worldmodels.data.episodes import Episode
+from worldmodels.data.growing import GrowingFrames, GrowingNumbers
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 from worldmodels.rollouts import rollout
@@ -16,36 +17,34 @@ from worldmodels.tasks.base import Observations, PolicyFor
 class Recorder:
     """An observer that records N episodes: the reset frame, and of every step the action, reward and next frame.
 
-    count: N; steps: the longest episode. Legend: A numbers that encode an action for M.
+    count: N; steps: the longest episode. The memory depends on the steps that are recorded, not on ``steps``.
     """
 
     def __init__(self, task: Task, count: int, steps: int) -> None:
-        self._task = task
-        self._frames = np.zeros((count, steps + 1, 64, 64, 3), dtype=np.uint8)
-        self._actions = np.zeros((count, steps, task.action_size), dtype=np.float32)
-        self._rewards = np.zeros((count, steps), dtype=np.float32)
+        self.steps, self._task = steps, task
+        self._frames = GrowingFrames(count)
+        self._actions, self._rewards = GrowingNumbers(count, task.action_size), GrowingNumbers(count)
         self._length = np.zeros(count, dtype=np.int64)
         self._terminated = np.zeros(count, dtype=bool)
 
     def start(self, observations: Observations) -> None:
         """Record the reset frames."""
-        self._frames[:, 0] = observations.frames
+        self._frames.put(np.arange(len(self._length)), self._length, observations.frames)
 
     def step(
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
         """Record one transition of each of the rows ``rows`` (n,)."""
         now = self._length[rows]
-        self._actions[rows, now] = self._task.memory_action(actions)
-        self._rewards[rows, now] = rewards
-        self._frames[rows, now + 1] = after.frames
+        self._actions.put(rows, now, self._task.memory_action(actions))
+        self._rewards.put(rows, now, rewards)
+        self._frames.put(rows, now + 1, after.frames)
         self._terminated[rows] = ended
         self._length[rows] += 1
 
-    @property
-    def frames(self) -> np.ndarray:
-        """The frames, (N, steps + 1, 64, 64, 3) uint8, zeros where none is recorded yet; not a copy."""
-        return self._frames
+    def frames(self, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """The frames (n, 64, 64, 3) uint8 of the rows ``rows`` (n,) after so many ``steps`` (n,) of their episodes."""
+        return self._frames.at(rows, steps)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -56,9 +55,9 @@ class Recorder:
         """The recorded episodes, one per row; ``seeds``: of the rows, ``renderer``: the backend's name."""
         return [
             Episode(
-                self._frames[row, : length + 1],
-                self._actions[row, :length],
-                self._rewards[row, :length],
+                self._frames.of(row, length + 1),
+                self._actions.of(row, length),
+                self._rewards.of(row, length),
                 bool(self._terminated[row]),
                 seeds[row],
                 renderer,

@@ -1,12 +1,10 @@
 """Collectors play the episodes of the collect stage; ``collect.policy`` chooses one."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from gymnasium import spaces
 
 from worldmodels.agent import AGENT_FILE, Agent, load_agent, shipped_names
 from worldmodels.core.errors import UserError
@@ -36,7 +34,8 @@ COLLECTORS: Registry[Callable[[Executor, Task, EpisodeStore, int, torch.device, 
     "learning policy", {"rainbow": "worldmodels.data.rainbow.collector:RainbowCollector"}, "worldmodels.collectors"
 )
 """Collectors whose policy learns from the episodes that it plays, by name of the policy. Their arguments: executor,
-task, store of the shards, seed, device, and the most steps that all episodes can have together."""
+task, store of the shards, seed, device, and the most steps that all episodes can have together. A class that
+cannot play every task has a static method ``check(task)``, which raises :class:`UserError` for the others."""
 
 
 class PolicyCollector:
@@ -92,19 +91,13 @@ def check_policy(task: Task, policy: str) -> None:
     """Raise :class:`UserError` for a policy that does not exist, is not for this task, or needs a missing package."""
     if policy in (*_TASK_POLICIES, *task.rules):
         return
-    if policy == "rainbow":
-        if not isinstance(task.action_space, spaces.Discrete):
-            raise UserError(
-                f"expected a discrete action space for the policy rainbow, {task.name} has {task.action_space}; "
-                "choose another policy"
-            )
-        if importlib.util.find_spec("tianshou") is None:
-            raise UserError('the policy rainbow needs tianshou, which is not installed; pip install "worldmodels[rl]"')
     if policy in COLLECTORS.names():
+        check = getattr(COLLECTORS.get(policy), "check", None)
+        if check is not None:
+            check(task)
         return
     if policy not in shipped_names() and not (policy and Path(policy).exists()):
-        learner = ("rainbow",) if isinstance(task.action_space, spaces.Discrete) else ()
-        names = ", ".join((*_TASK_POLICIES, *task.rules, *learner))
+        names = ", ".join((*_TASK_POLICIES, *task.rules, *COLLECTORS.names()))
         raise UserError(
             f"unknown policy {policy!r} for {task.name}; choose {names}, a shipped agent or an agent's path"
         )

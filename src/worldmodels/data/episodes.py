@@ -16,11 +16,9 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from worldmodels.core.chunks import FRAME_CHUNK
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import disk_errors, new_directory
-
-FRAME_CHUNK = 64
-"""Frames per compressed chunk: few enough to read small parts, enough for zstd to exploit that frames are similar."""
 
 _DTYPES = {
     "frames": "uint8",

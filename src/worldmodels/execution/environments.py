@@ -32,6 +32,8 @@ def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
     check_packages(task, world)
     if world.cleanup is not None:
         world.cleanup()
+    if world.check is not None:
+        world.check(num_envs)
     options: dict[str, Any] = dict(world.options)
     return ProcessVectorEnv(
         world.env_id, num_envs, observation, task.action_space, make_options=options, when_closed=world.cleanup

@@ -147,8 +147,8 @@ def train_memory(
     # The number of dream models does not affect the training of this M.
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "dream_models"}
     about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
-    items = config.batch * sampler.length
-    fit("memory", [objective], sampler.batches, Schedule(config.steps), directory, items, json.dumps(about))
+    items, schedule = config.batch * sampler.length, Schedule(config.steps)
+    fit("memory", [objective], sampler.batches, schedule, directory, items, json.dumps(about), "transitions")
     totals: dict[str, float] = {}
     with torch.no_grad():
         drawn = sampler.batches(config.steps)

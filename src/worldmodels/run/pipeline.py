@@ -134,7 +134,7 @@ class Pipeline:
         returns = np.concatenate([shard.returns() for shard in stored])
         return {
             "episodes": float(len(lengths)),
-            "frames": float(lengths.sum()),
+            "steps": float(lengths.sum()),
             "mean_return": float(np.mean(returns)),
         }
 

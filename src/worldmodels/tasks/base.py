@@ -34,7 +34,8 @@ class ProcessWorld:
 
     env_id: a Gymnasium id, also as "module:Id-v0"; requires: modules that must be installed; extra: the extra of this
     package that installs them; cleanup: called before the workers start and after they have ended, for simulators that
-    leave files or processes behind when they are killed.
+    leave files or processes behind when they are killed; check: called with the number of copies before they are made,
+    raises :class:`UserError` if they cannot run on this machine.
     """
 
     env_id: str
@@ -42,6 +43,7 @@ class ProcessWorld:
     extra: str = "all"
     options: Mapping[str, Any] = field(default_factory=dict)
     cleanup: Callable[[], None] | None = None
+    check: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)

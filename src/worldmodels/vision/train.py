@@ -3,26 +3,24 @@
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodels.core.chunks import FRAME_CHUNK
 from worldmodels.core.errors import UserError
 from worldmodels.core.fit import Schedule, fit
 from worldmodels.core.seeds import Stream
 from worldmodels.vision.base import Vision, images_from_frames, make_vision, rounded_images
 from worldmodels.vision.config import VisionConfig
 
-BLOCK = 64
-"""Frames that are read together: the chunk size of the episode store."""
 _HELD_OUT = 20
-"""One block in this many is held out, to measure V on frames on which it was not trained."""
-_HELD_OUT_BLOCKS = 64
-"""Maximum number of held-out blocks on which V is measured."""
+"""One episode in this many is held out, to measure V on frames that are unlike those on which it was trained."""
+_HELD_OUT_PIECES = 64
+"""Maximum number of held-out pieces of at most FRAME_CHUNK frames on which V is measured."""
 
 
 class Shard(Protocol):
@@ -33,15 +31,22 @@ class Shard(Protocol):
         """Number of frames."""
         ...
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """The actions of each episode, (E,) int64; an episode has one frame more."""
+        ...
+
     def frames(self, start: int, stop: int) -> np.ndarray:
         """Frames ``start`` to ``stop`` (exclusive), (n, 64, 64, 3) uint8."""
         ...
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Piece(NamedTuple):
+    """Frames ``start`` to ``stop`` of a shard."""
+
     shard: int
     start: int
+    stop: int
 
 
 class FrameStream:
@@ -50,26 +55,36 @@ class FrameStream:
     In every epoch the blocks are permuted; ``window`` blocks at a time are loaded and their frames shuffled together.
     The frames of a step depend on the seed and the step alone, so that a resumed run continues exactly. Frames after
     the last whole block of a shard are not used. Raises :class:`UserError` if there are too few frames for a batch.
+
+    About one frame in twenty is held out (``held_out``), in whole episodes, because neighbouring frames are alike: of
+    the episodes i, i + 20, i + 40, ... those that come closest to that share, or of a single episode the last blocks.
+    Blocks that hold some of these frames are not trained on. Nothing is held out if too little would be left to train.
     """
 
     def __init__(self, shards: Sequence[Shard], batch: int, window: int, seed: int) -> None:
         self._shards, self._batch, self._seed = shards, batch, seed
         blocks = [
-            _Block(index, start)
+            _Piece(index, start, start + FRAME_CHUNK)
             for index, shard in enumerate(shards)
-            for start in range(0, shard.num_frames - BLOCK + 1, BLOCK)
+            for start in range(0, shard.num_frames - FRAME_CHUNK + 1, FRAME_CHUNK)
         ]
-        self.held_out = blocks[_HELD_OUT // 2 :: _HELD_OUT]
-        held = set(self.held_out)
-        self._blocks = [block for block in blocks if block not in held]
+        self.held_out = _held_out(_episodes(shards), blocks)
+        touched = {
+            (shard, start)
+            for shard, at, stop in self.held_out
+            for start in range(at // FRAME_CHUNK * FRAME_CHUNK, stop, FRAME_CHUNK)
+        }
+        self._blocks = [block for block in blocks if (block.shard, block.start) not in touched]
+        if min(window, len(self._blocks)) * FRAME_CHUNK < batch:
+            self._blocks, self.held_out = blocks, []
         self._window = min(window, len(self._blocks))
-        if self._window * BLOCK < batch:
+        if self._window * FRAME_CHUNK < batch:
             raise UserError(
-                f"{len(self._blocks) * BLOCK} frames are too few for batches of {batch}; collect more episodes"
+                f"{len(self._blocks) * FRAME_CHUNK} frames are too few for batches of {batch}; collect more episodes"
             )
         full, rest = divmod(len(self._blocks), self._window)
-        sizes = [self._window] * full + ([rest] if rest * BLOCK >= batch else [])
-        self._batches_per_window = [size * BLOCK // batch for size in sizes]
+        sizes = [self._window] * full + ([rest] if rest * FRAME_CHUNK >= batch else [])
+        self._batches_per_window = [size * FRAME_CHUNK // batch for size in sizes]
         self.batches_per_epoch = sum(self._batches_per_window)
 
     def batches(self, step: int) -> Iterator[Tensor]:
@@ -90,13 +105,41 @@ class FrameStream:
                 skip = 0
             epoch += 1
 
-    def load(self, blocks: Sequence[_Block]) -> np.ndarray:
-        """The frames of some blocks, (n, 64, 64, 3) uint8."""
-        frames = np.empty((len(blocks) * BLOCK, 64, 64, 3), dtype=np.uint8)
-        for index, block in enumerate(blocks):
-            loaded = self._shards[block.shard].frames(block.start, block.start + BLOCK)
-            frames[index * BLOCK : (index + 1) * BLOCK] = loaded
+    def load(self, pieces: Sequence[_Piece]) -> np.ndarray:
+        """The frames of some pieces, (n, 64, 64, 3) uint8."""
+        frames = np.empty((_size(pieces), 64, 64, 3), dtype=np.uint8)
+        done = 0
+        for shard, start, stop in pieces:
+            frames[done : done + stop - start] = self._shards[shard].frames(start, stop)
+            done += stop - start
         return frames
+
+
+def _episodes(shards: Sequence[Shard]) -> list[_Piece]:
+    """Every episode of all shards."""
+    pieces = []
+    for index, shard in enumerate(shards):
+        stops = np.cumsum(shard.lengths + 1).tolist()
+        pieces += [_Piece(index, start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+    return pieces
+
+
+def _held_out(episodes: Sequence[_Piece], blocks: Sequence[_Piece]) -> list[_Piece]:
+    """The frames to hold out, in pieces of at most FRAME_CHUNK frames."""
+    if len(episodes) == 1:
+        return list(blocks[-max(1, round(len(blocks) / _HELD_OUT)) :])
+    choices = [episodes[first::_HELD_OUT] for first in range(min(_HELD_OUT, len(episodes)))]
+    wanted = _size(episodes) / _HELD_OUT
+    chosen = min(choices, key=lambda choice: abs(_size(choice) - wanted))
+    return [
+        _Piece(shard, at, min(at + FRAME_CHUNK, stop))
+        for shard, start, stop in chosen
+        for at in range(start, stop, FRAME_CHUNK)
+    ]
+
+
+def _size(pieces: Sequence[_Piece]) -> int:
+    return sum(stop - start for _, start, stop in pieces)
 
 
 def training_images(frames: Tensor, device: torch.device) -> Tensor:
@@ -132,17 +175,18 @@ def train_vision(
     schedule = Schedule(steps=max(1, round(config.epochs * stream.batches_per_epoch)))
     frames = [shard.num_frames for shard in shards]
     about = {"vision": dataclasses.asdict(config), "seed": seed, "frames": frames, "identity": identity}
+    about["held_out"] = "episodes"  # a checkpoint of a version that held out blocks does not fit
     fit("vision", objectives, batches, schedule, directory, config.batch, json.dumps(about))
     return vision.eval(), _held_out_loss(vision, stream, config, device)
 
 
 @torch.no_grad()
 def _held_out_loss(vision: Vision, stream: FrameStream, config: VisionConfig, device: torch.device) -> dict[str, float]:
-    """Mean loss by named parts; empty if there are too few frames to hold some out."""
+    """Mean loss over frames by named parts; empty if there are too few frames to hold some out."""
     totals: dict[str, float] = {}
-    blocks = stream.held_out[:_HELD_OUT_BLOCKS]
-    for block in blocks:
-        images = images_from_frames(torch.from_numpy(stream.load([block])).to(device))
+    pieces = stream.held_out[:_HELD_OUT_PIECES]
+    for piece in pieces:
+        images = images_from_frames(torch.from_numpy(stream.load([piece])).to(device))
         for name, value in vision.held_out_loss(images, config).items():
-            totals[name] = totals.get(name, 0.0) + value.item() / len(blocks)
+            totals[name] = totals.get(name, 0.0) + value.item() * len(images) / _size(pieces)
     return {f"held_out_{name}": value for name, value in totals.items()}

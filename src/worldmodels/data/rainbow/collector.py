@@ -5,7 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from gymnasium import spaces
 
+from worldmodels.core.errors import UserError
 from worldmodels.data.collect import Recorder
 from worldmodels.data.episodes import Episode, EpisodeStore, Shard
 from worldmodels.data.rainbow.learner import Learner
@@ -28,6 +30,15 @@ class RainbowCollector:
     ) -> None:
         self._executor, self._task, self._store = executor, task, store
         self._seed, self._device, self._steps = seed, device, steps
+
+    @staticmethod
+    def check(task: Task) -> None:
+        """Raise :class:`UserError` for a task without a finite number of actions."""
+        if not isinstance(task.action_space, spaces.Discrete):
+            raise UserError(
+                f"expected a discrete action space for the policy rainbow, {task.name} has {task.action_space}; "
+                "choose another policy"
+            )
 
     def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
         """The episodes of shard ``index``; earlier shards must be stored."""

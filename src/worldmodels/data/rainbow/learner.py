@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, save_tensors
 from worldmodels.data.collect import Recorder
-from worldmodels.data.rainbow.replay import FrameReplay, Frames, batch_of_frames, remembered
+from worldmodels.data.rainbow.replay import FrameReplay, Frames, RecordedFrames, batch_of_frames, remembered
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import Observations
 
@@ -111,8 +111,8 @@ class Learner:
         self._streams = [np.random.default_rng([seed, 2]) for seed in seeds]
         self._algorithm = _algorithm(space, key, device)
         parts, old = remembered(before, SETTINGS.replay, task) if before else ([], None)
-        frames = Frames([*parts, recorder.frames.reshape(-1, 64, 64, 3)])
-        self._start, self._stride = frames.start(len(parts)), recorder.frames.shape[1]
+        frames = Frames([*parts, RecordedFrames(recorder)])
+        self._start, self._stride = frames.start(len(parts)), recorder.steps + 1
         self._replay = FrameReplay(SETTINGS.replay, task, frames, np.random.default_rng(key))
         if old is not None and state is not None:
             tensors, meta = load_tensors(state)

@@ -8,19 +8,33 @@ from typing import Any
 import numpy as np
 from tianshou.data import Batch, PrioritizedReplayBuffer, ReplayBuffer
 
+from worldmodels.data.collect import Recorder
 from worldmodels.data.episodes import Shard
 from worldmodels.tasks import Task
 
 
-class Frames:
-    """Frames of several arrays (n, 64, 64, 3), numbered from 0 across all arrays."""
+class RecordedFrames:
+    """The frames of a recorder, as a part of :class:`Frames`: frame t of row r has the number r * (steps + 1) + t."""
 
-    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __len__(self) -> int:
+        return len(self._recorder.lengths) * (self._recorder.steps + 1)
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        return self._recorder.frames(*np.divmod(numbers, self._recorder.steps + 1))
+
+
+class Frames:
+    """Frames of several parts, which are arrays (n, 64, 64, 3) or alike, numbered from 0 across all parts."""
+
+    def __init__(self, parts: Sequence[np.ndarray | RecordedFrames]) -> None:
         self._parts = list(parts)
         self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
 
     def start(self, part: int) -> int:
-        """The number of the first frame of the array with the index ``part``."""
+        """The number of the first frame of the part with the index ``part``."""
         return int(self._starts[part])
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:

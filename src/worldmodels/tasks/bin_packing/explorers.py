@@ -9,14 +9,24 @@ from worldmodels.tasks.bin_packing.rules import Rule
 
 
 class RulePolicy:
-    """A rule as a policy, with one random stream for all rows."""
+    """A rule as a policy, with one random stream per environment."""
 
     def __init__(self, rule: Rule, seeds: Sequence[int]) -> None:
-        self._rule, self._random = rule, np.random.default_rng(list(seeds))
+        self._rule, self._streams = rule, [np.random.default_rng([seed, 2]) for seed in seeds]
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         """The levels that the rule chooses, (n,)."""
-        return self._rule(observations.raw, self._random)
+        return self._rule(observations.raw, _Rows([self._streams[row] for row in rows.tolist()]))
+
+
+class _Rows:
+    """Random numbers of which every row comes from a stream of its own."""
+
+    def __init__(self, streams: Sequence[np.random.Generator]) -> None:
+        self._streams = streams
+
+    def random(self, size: tuple[int, int]) -> np.ndarray:
+        return np.stack([stream.random(size[1]) for stream in self._streams])
 
 
 class Packer:

@@ -1,13 +1,23 @@
 """Hand-written rules for bin packing, which serve as baselines.
 
-Rules take states (N, B+1) of :meth:`BinPackingVectorEnv.state` and a random stream, and return levels (N,) int64.
+Rules take states (N, B+1) of :meth:`BinPackingVectorEnv.state` and random numbers, and return levels (N,) int64.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
-Rule = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+class Random(Protocol):
+    """Random numbers for the rows of the states, for example those of a ``numpy.random.Generator``."""
+
+    def random(self, size: tuple[int, int]) -> np.ndarray:
+        """Uniform numbers in [0, 1), as many rows as the states have."""
+        ...
+
+
+Rule = Callable[[np.ndarray, Random], np.ndarray]
 
 
 def _fitting(states: np.ndarray) -> np.ndarray:
@@ -19,14 +29,14 @@ def _fitting(states: np.ndarray) -> np.ndarray:
     return fits
 
 
-def best_fit(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def best_fit(states: np.ndarray, rng: Random) -> np.ndarray:
     """The fullest open bin that has room for the item; a new bin if there is none."""
     fits = _fitting(states)
     fullest = fits.shape[1] - 1 - fits[:, ::-1].argmax(axis=1)
     return np.where(fits.any(axis=1), fullest, 0)
 
 
-def sum_of_squares(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def sum_of_squares(states: np.ndarray, rng: Random) -> np.ndarray:
     """Sum of squares as in AWS Labs' code, which opens a new bin only if no open bin has room for the item.
 
     With s the item's size and n[a] the open bins of level a, levels are visited in ascending order. Level a scores
@@ -48,7 +58,7 @@ def sum_of_squares(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return chosen
 
 
-def sum_of_squares_textbook(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def sum_of_squares_textbook(states: np.ndarray, rng: Random) -> np.ndarray:
     """Sum of squares as in Csirik et al. (2006): the placement after which the sum of n[h]^2 over levels h is lowest.
 
     A new bin is one of the placements. Ties go to the fullest bin, so that a new bin loses every tie.
@@ -67,14 +77,14 @@ def sum_of_squares_textbook(states: np.ndarray, rng: np.random.Generator) -> np.
     return np.asarray(capacity - 1 - change[:, ::-1].argmin(axis=1))
 
 
-def uniform_valid(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def uniform_valid(states: np.ndarray, rng: Random) -> np.ndarray:
     """A uniformly random allowed level, where a new bin is always allowed."""
     allowed = _fitting(states)
     allowed[:, 0] = True
     return np.asarray((rng.random(allowed.shape) * allowed).argmax(axis=1))
 
 
-def uniform_existing(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def uniform_existing(states: np.ndarray, rng: Random) -> np.ndarray:
     """A uniformly random open level that has room for the item; a new bin only if there is none."""
     fits = _fitting(states)
     return np.where(fits.any(axis=1), (rng.random(fits.shape) * fits).argmax(axis=1), 0)

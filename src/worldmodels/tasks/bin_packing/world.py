@@ -42,13 +42,18 @@ Gupta and Radovanovic)."""
 def probabilities_of(distribution: str | Sequence[float], capacity: int) -> np.ndarray:
     """Probabilities (S,) of the item sizes 1 to S: of a named distribution, or as they are given.
 
-    Below capacity 30, the named distributions are those of AWS Labs for small bins (sizes 1 to 3), else 1 to 9.
-    Raises :class:`UserError` for an unknown name, for numbers that are no probabilities, and for items that are larger
-    than the capacity.
+    The named distributions are those of AWS Labs for small bins up to capacity 9 (sizes 1 to 3), and those for large
+    bins from capacity 30 on (sizes 1 to 9). Raises :class:`UserError` for an unknown name, for a name with a capacity
+    between these, for numbers that are no probabilities, and for items that are larger than the capacity.
     """
     if isinstance(distribution, str):
         if distribution not in DISTRIBUTIONS:
             raise UserError(f"unknown distribution {distribution!r}; choose from {', '.join(DISTRIBUTIONS)}")
+        if 9 < capacity < 30:
+            raise UserError(
+                f"expected a capacity up to 9 or from 30 on for the distribution {distribution!r}, got {capacity}; "
+                "change it, or give the probabilities of the item sizes 1, 2, ... as the distribution"
+            )
         probabilities = np.array((_SMALL if capacity < 30 else _LARGE)[distribution], np.float64)
     else:
         probabilities = np.array(distribution, np.float64)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
 from worldmodels.tasks.base import EnvPoolWorld, Playing, Policy, ProcessWorld, Task, World
 from worldmodels.tasks.car_racing.explorers import Explorer, Perturbed, Uniform
 from worldmodels.tasks.car_racing.playing import CarRacingPlaying
+from worldmodels.tasks.resize import resized
 
 _BAR_ROWS = 12
 """Rows of the indicator bar at the bottom, cropped as in the paper's code."""
@@ -52,9 +52,7 @@ class CarRacing(Task):
         Antialiasing helps twice: thin kerbs do not flicker for V, and the two renderers, one with hard edges and one
         with smooth ones, look more alike.
         """
-        images = torch.from_numpy(observations)[:, :-_BAR_ROWS].permute(0, 3, 1, 2)
-        small = F.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
-        return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
+        return resized(observations[:, :-_BAR_ROWS])
 
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """Steer = c0, gas = (c1 + 1) / 2, brake = clip(c2, 0, 1), as in the paper's code."""

@@ -1,21 +1,21 @@
 """Doom TakeCover: dodge fireballs and survive for as long as possible (Ha & Schmidhuber 2018, section 4).
 
 Action: nothing, right or left. Reward: 1 for every tic alive. An episode ends with death or after 2100 tics; the stock
-environment itself has no limit. The agent sees the screen without its highest and lowest rows.
+environment itself has no limit. The agent sees the screen without its highest and lowest rows. The screen after death
+is black: recorded episodes that end with death end with a black frame, which V is trained on and M predicts.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
 from worldmodels.tasks.base import Playing, Policy, ProcessWorld, Task, World
+from worldmodels.tasks.resize import resized
 from worldmodels.tasks.take_cover.explorers import HeldKeys, Interrupted
+from worldmodels.tasks.take_cover.leftovers import check_shared_memory, sweep
 from worldmodels.tasks.take_cover.playing import BOTTOM, ENVIRONMENT, TOP, TakeCoverPlaying
-from worldmodels.tasks.take_cover.world import sweep
 
 _THRESHOLD = 1 / 3
 """A control above it presses one key, a control below minus it the other (paper's code)."""
@@ -40,7 +40,8 @@ class TakeCover(Task):
     @property
     def worlds(self) -> Mapping[str, World]:
         """ViZDoom's game in worker processes."""
-        return {"vizdoom": ProcessWorld(ENVIRONMENT, requires=("vizdoom",), extra="doom", cleanup=sweep)}
+        game = ProcessWorld(ENVIRONMENT, requires=("vizdoom",), extra="doom", cleanup=sweep, check=check_shared_memory)
+        return {"vizdoom": game}
 
     @property
     def playing(self) -> Playing:
@@ -49,9 +50,7 @@ class TakeCover(Task):
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
         """Crop 96x320 pixels of the screen and resize them to 64x64 with an antialiased bilinear filter."""
-        images = torch.from_numpy(observations)[:, TOP:BOTTOM].permute(0, 3, 1, 2)
-        small = F.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
-        return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
+        return resized(observations[:, TOP:BOTTOM])
 
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """Actions (N,) int64: 1 (right) for controls above 1/3, 2 (left) below -1/3, else 0 (nothing)."""

@@ -1,16 +1,16 @@
 """ViZDoom's TakeCover for worker processes: it observes the screen alone, has a step limit, and cleans up after itself.
 
 Imports no torch, because workers must start quickly. ViZDoom runs each game in a separate process that shares memory
-with this one. Closing the environment removes both; what a killed process leaves behind is removed by :func:`sweep`.
+with this one. Both end with the environment or, on Linux, with this process, however it ends. What a killed process
+leaves behind is removed by ``leftovers.sweep``.
 """
 
 import contextlib
 import importlib.util
 import os
-import shutil
-import signal
-import tempfile
-import time
+import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,21 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from worldmodels.tasks.take_cover import engine
+from worldmodels.tasks.take_cover.leftovers import GameFolder, forget_shared_memory
+
 STOCK_ID = "VizdoomTakeCover-v1"
 SCREEN = (240, 320, 3)
-_SHARED = Path("/dev/shm")
-_KINDS = ("ViZDoomSM", "ViZDoomMQCtr", "ViZDoomMQDoom")
-_FOLDER = "worldmodels-doom-"
-_STARTING_SECONDS = 10.0
 _EPISODES_PER_GAME = 200
 """Episodes after which the game is restarted, because its memory grows and it crashes after a few thousand."""
 
 
 class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
-    """Observations: the screen (240, 320, 3) uint8. Actions: 0 nothing, 1 right, 2 left. Reward: 1 per tic."""
+    """Observations: the screen (240, 320, 3) uint8. Actions: 0 nothing, 1 right, 2 left. Reward: 1 per tic.
+
+    The observation after death is black, as in the stock environment; :meth:`render` then still shows the last screen
+    that was alive.
+    """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 35}  # noqa: RUF012
 
@@ -40,7 +43,7 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
         self.observation_space = spaces.Box(0, 255, SCREEN, np.uint8)
         self.action_space = spaces.Discrete(3)
         self._game: Any = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: GameFolder | None = None
         self._episodes = 0
         self._screen = np.zeros(SCREEN, np.uint8)
 
@@ -51,35 +54,38 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
         super().reset(seed=seed)
         if self._game is not None and self._episodes >= _EPISODES_PER_GAME:
             self.close()
-        # The engine writes settings and saved games into the current directory, so it is started in a temporary one.
-        with self._in_temporary_folder():
+        with self._starting() if self._game is None else contextlib.nullcontext():
             observation, _ = self._game.reset(seed=seed)
         self._episodes += 1
         self._screen = observation["screen"]
         return self._screen, {}
 
     @contextlib.contextmanager
-    def _in_temporary_folder(self) -> Any:
-        """If no game runs, make one and change to a temporary folder for the block, in which it starts."""
-        if self._game is not None:
-            yield
-            return
-        import vizdoom.gymnasium_wrapper  # noqa: F401
+    def _starting(self) -> Iterator[None]:
+        """Make a game, which the block starts by resetting it."""
+        import vizdoom.gymnasium_wrapper
 
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", ignore_cleanup_errors=True)
+        self._folder = GameFolder()
         self._game = gymnasium.make(STOCK_ID, disable_env_checker=True).unwrapped
         self._episodes = 0
-        with contextlib.chdir(self._folder.name):
+        stock = Path(vizdoom.__file__).with_name("vizdoom")
+        self._game.game.set_vizdoom_path(str(_dying_with_us(stock, self._folder.path)))
+        # The engine writes settings and saved games into the current directory, so it is started in a temporary one.
+        with contextlib.chdir(self._folder.path):
             yield
+        # Both processes have opened the shared memory. Without its names, nothing of it outlives them.
+        forget_shared_memory(self._game.game.get_instance_id())
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one tic. The observation after the last tic is black, as in the stock environment."""
+        """Advance by one tic."""
         observation, reward, terminated, truncated, _ = self._game.step(int(action))
-        self._screen = observation["screen"]
-        return self._screen, float(reward), bool(terminated), bool(truncated), {}
+        screen = observation["screen"]
+        if self._game.state is not None:
+            self._screen = screen
+        return screen, float(reward), bool(terminated), bool(truncated), {}
 
     def render(self) -> Any:
-        """The screen (240, 320, 3) uint8 if the render_mode is "rgb_array", else None."""
+        """The last screen that was not black (240, 320, 3) uint8 if the render_mode is "rgb_array", else None."""
         return self._screen if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -88,81 +94,28 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
             self._game.close()
             self._game = None
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()
             self._folder = None
 
     def when_orphaned(self) -> None:
         """Remove the game's shared memory and files, since this process will be killed: its parent has died."""
         if self._game is not None:
-            with contextlib.suppress(Exception):  # a crashed game may not tell its instance id any more
-                _unlink(self._game.game.get_instance_id())
+            with contextlib.suppress(Exception):  # a game that is just starting may not tell its instance id yet
+                forget_shared_memory(self._game.game.get_instance_id())
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()
 
 
-def _unlink(instance: str) -> None:
-    for kind in _KINDS:
-        (_SHARED / f"{kind}{instance}").unlink(missing_ok=True)
-
-
-def sweep() -> None:
-    """Remove shared memory and folders of games that no longer run. Does nothing without /dev/shm and /proc (Linux).
-
-    A game outlives the process that played it if that process was killed and was not a worker of this package; such
-    games are killed first.
-    """
-    if not _SHARED.is_dir() or not Path("/proc/self/cmdline").exists():
-        return
-    files = [path for path in _SHARED.glob("ViZDoom*") if _stale(path)]
-    folders = [path for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*") if _stale(path)]
-    if not files and not folders:
-        return
-    processes = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
-    orphans = {process for process in processes if _home(process) in folders and not _owned(_home(process))}
-    for process in orphans:
-        with contextlib.suppress(OSError):
-            os.kill(int(process.name), signal.SIGKILL)
-    processes = [process for process in processes if process not in orphans]
-    running = b" ".join(_command_line(process) for process in processes)
-    for path in files:
-        instance = path.name
-        for kind in _KINDS:
-            instance = instance.removeprefix(kind)
-        if instance.encode() not in running:
-            path.unlink(missing_ok=True)
-    lived_in = {_home(process) for process in processes}
-    for path in folders:
-        if path not in lived_in:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _home(process: Path) -> Path | None:
-    try:
-        return (process / "cwd").readlink()
-    except OSError:
-        return None
-
-
-def _owned(folder: Path | None) -> bool:
-    """Whether the process whose id is in the name of a game's folder still runs; True if there is no such id."""
-    owner = folder.name.removeprefix(_FOLDER).split("-")[0] if folder is not None else ""
-    return not owner.isdigit() or Path("/proc", owner).exists()
-
-
-def _command_line(folder: Path) -> bytes:
-    try:
-        return (folder / "cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _stale(path: Path) -> bool:
-    """Whether a file is this user's and older than 10 s: a game that starts makes its memory before its process."""
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    return status.st_uid == os.getuid() and time.time() - status.st_mtime > _STARTING_SECONDS
+def _dying_with_us(stock: Path, folder: Path) -> Path:
+    """A program in ``folder`` that becomes the engine ``stock`` and dies with this process; elsewhere than on Linux,
+    and where ``folder`` may not hold programs, the engine itself."""
+    if sys.platform != "linux":
+        return stock
+    command = shlex.join([sys.executable, "-IS", engine.__file__, str(os.getpid()), str(stock)])
+    program = folder / "engine.sh"
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    program.chmod(0o700)
+    return program if os.access(program, os.X_OK) else stock
 
 
 gymnasium.register(
