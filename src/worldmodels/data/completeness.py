@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worldmodels.core import interrupt
+from worldmodels.core.chunks import FRAME_CHUNK
 from worldmodels.core.errors import UserError
-from worldmodels.data.episodes import FRAME_CHUNK, Shard
+from worldmodels.data.episodes import Shard
 
 _FRAMES = 32 * FRAME_CHUNK
 """Frames that are read at once."""

@@ -30,8 +30,9 @@ def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
         assert isinstance(task.action_space, spaces.Box)
         return EnvPoolVectorEnv(world.env_id, num_envs, observation, task.action_space, task.max_steps)
     check_packages(task, world)
-    if world.cleanup is not None:
-        world.cleanup()
+    for hook in (world.prepare, world.cleanup):
+        if hook is not None:
+            hook()
     if world.check is not None:
         world.check(num_envs)
     options: dict[str, Any] = dict(world.options)

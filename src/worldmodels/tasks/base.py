@@ -33,15 +33,17 @@ class ProcessWorld:
     """A backend: copies of ``gymnasium.make(env_id, **options)``, stepped in worker processes.
 
     env_id: a Gymnasium id, also as "module:Id-v0"; requires: modules that must be installed; extra: the extra of this
-    package that installs them; cleanup: called before the workers start and after they have ended, for simulators that
-    leave files or processes behind when they are killed; check: called with the number of copies before they are made,
-    raises :class:`UserError` if they cannot run on this machine.
+    package that installs them; prepare: called before the workers start, for what has to be done once and not by every
+    worker; cleanup: called before the workers start and after they have ended, for simulators that leave files or
+    processes behind when they are killed; check: called with the number of copies before they are made, raises
+    :class:`UserError` if they cannot run on this machine.
     """
 
     env_id: str
     requires: tuple[str, ...] = ()
     extra: str = "all"
     options: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], None] | None = None
     cleanup: Callable[[], None] | None = None
     check: Callable[[int], None] | None = None
 

@@ -13,7 +13,7 @@ import pygame
 from gymnasium.envs.box2d import car_racing as stock
 from pygame import gfxdraw
 
-ENVIRONMENT = "worldmodels/CarRacing-v3"
+ENVIRONMENT = "worldmodels/WatchedCarRacing-v3"
 _EDGE = 2.0
 """Pixels around the picture in which polygons are drawn nevertheless, because their smoothed edges are wider."""
 _BAR = stock.WINDOW_H // 8
