@@ -275,7 +275,11 @@ def _check_outputs(agent: Agent) -> None:
     heads = [*prediction.mixture, prediction.reward, prediction.end_logit]
     # C's own output is always within [-1, 1]; what must not overflow is the sum before, for inputs of any likely size.
     before = _LARGEST_INPUT * agent.controller.abs().sum()
-    outputs = {"V": [z, logvar, agent.vision.decode(z)], "M": [h, c, *heads], "C": [before]}
+    outputs: dict[str, list[Tensor | None]] = {
+        "V": [z, logvar, agent.vision.decode(z)],
+        "M": [h, c, *heads],
+        "C": [before],
+    }
     for name, values in outputs.items():
         if not all(value is None or bool(value.isfinite().all()) for value in values):
             raise ValueError(f"the outputs of {name} are not finite, because its weights are too large; train it again")
