@@ -281,7 +281,7 @@ AGENTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]
     ),
     "weights of M that overflow": (
         lambda tensors, meta: tensors.update(
-            {"memory.mixture_head.bias": tensors["memory.mixture_head.bias"].float() * 0 - 3e38}
+            {"memory.mixture_head.weight": tensors["memory.mixture_head.weight"].float() * 0 + 3e38}
         ),
         ["the outputs of M are not finite"],
     ),
