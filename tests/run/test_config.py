@@ -202,7 +202,7 @@ def one_phase(**settings: Any) -> EvolutionConfig:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Config(rounds=0), "--rounds must be at least 1, got 0"),
+        (Config(rounds=0), "--rounds must be at least 1 and at most 1000, got 0"),
         (Config(seed=-1), "--seed must be at least 0, got -1"),
         (Config(vision=VisionConfig(batch=-3)), "--vision.batch must be at least 1, got -3"),
         (Config(vision=VisionConfig(lr=float("nan"))), "--vision.lr must be positive, got nan"),

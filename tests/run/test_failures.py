@@ -284,7 +284,10 @@ AGENTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]
     ),
     "weights of M that overflow": (
         lambda tensors, meta: tensors.update(
-            {"memory.mixture_head.bias": tensors["memory.mixture_head.bias"].float() * 0 - 3e38}
+            {
+                "memory.mixture_head.bias": 3e38
+                * torch.tensor([-1.0, 1.0]).repeat(tensors["memory.mixture_head.bias"].numel() // 2)
+            }
         ),
         ["the outputs of M are not finite"],
     ),

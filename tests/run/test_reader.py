@@ -15,7 +15,7 @@ from cases import STAGES, Launched, copy_of
 from worldmodels.agent import load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import write_json
-from worldmodels.run import reader
+from worldmodels.run import stage
 from worldmodels.run.reader import RunReader
 
 pytestmark = pytest.mark.usefixtures("short_world")
@@ -140,8 +140,8 @@ def test_a_note_that_is_taken_away_while_it_is_read_is_no_error(
         path.rename(path.with_name("begun.json"))
         raise UserError(f"{path} does not exist")
 
-    monkeypatch.setattr(reader, "read_json", too_late)
-    assert [stage.state for stage in run.stages()] == ["begun"] * 6
+    monkeypatch.setattr(stage, "read_json", too_late)
+    assert [one.state for one in run.stages()] == ["begun"] * 6
 
 
 def test_a_damaged_note_is_an_error(finished: Path, tmp_path: Path) -> None:

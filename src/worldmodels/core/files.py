@@ -122,7 +122,9 @@ def read_json(path: Path, checksum: bool = False, repair: str = _REPAIR) -> Any:
         size = path.stat().st_size
         if size > _LARGEST_JSON:
             limit = f"more than the {_LARGEST_JSON >> 20} MiB of the largest JSON file of worldmodels"
-            raise UserError(f"{path} is too large: {size >> 20:,} MiB, {limit}; {repair}")
+            raise UserError(
+                f"{path} is damaged or of another program, it is too large: {size >> 20:,} MiB, {limit}; {repair}"
+            )
         content = json.loads(path.read_bytes())
         if not checksum:
             return content
