@@ -100,7 +100,7 @@ def test_the_options_of_gymnasiums_environment_have_the_same_effect(options: dic
     for one, other, fast in noisy_drive(3, 60, **options):
         assert one[1:4] == other[1:4]
         assert difference(one[0], other[0]).mean() < 0.5
-    assert fast.lap_complete_percent == options.get("lap_complete_percent", 0.95)
+        assert fast.lap_complete_percent == options.get("lap_complete_percent", 0.95)
 
 
 def test_discrete_actions_drive_the_same_way() -> None:

@@ -20,7 +20,7 @@ class CarRacingPlaying(Playing):
 
     def make(self, **options: Any) -> Env[Any, Any]:
         """The stock environment, drawn faster."""
-        return gymnasium.make("worldmodels.tasks.car_racing.world:worldmodels/CarRacing-v3", **options)
+        return gymnasium.make("worldmodels.tasks.car_racing.world:worldmodels/WatchedCarRacing-v3", **options)
 
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """Left and right steer fully, up is full gas, down brakes at 0.8, as in the simulator's own demo."""
