@@ -214,17 +214,18 @@ def test_rows_that_end_are_neither_stepped_nor_counted(monkeypatch: pytest.Monke
     assert measured.simulator()["env_steps_per_s"] > 0
 
 
-def test_without_envpool_gymnasium_is_measured_and_the_note_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_envpool(task: Any, num_envs: int, backend: str) -> Any:
-        if backend == "envpool":
-            raise UserError("the backend envpool needs the package envpool")
+def test_without_faster_backends_gymnasium_is_measured_and_the_notes_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_faster(task: Any, num_envs: int, backend: str) -> Any:
+        if backend != "gymnasium":
+            raise UserError(f"the backend {backend} needs the package {backend}")
         return make_envs(task, num_envs, backend)
 
-    monkeypatch.setattr(measure, "make_envs", without_envpool)
+    monkeypatch.setattr(measure, "make_envs", without_faster)
     measured = acting._Acting(_agent(), acting.Sizes(num_envs=1, steps=20, batches=1, plain_steps=1))
     assert measured.backend == "gymnasium" and measured.sizes.steps == 2
     assert measured.notes == [
         "the backend envpool needs the package envpool; measured on gymnasium instead",
+        "the backend fast needs the package fast; measured on gymnasium instead",
         "2 steps of every environment instead of 20 on this slower backend",
     ]
 

@@ -68,7 +68,7 @@ def test_the_demo_ends_with_three_scores_on_the_same_tracks_and_one_film(
 
     run = copy_of(finished, tmp_path / "demo")
     said: list[str] = []
-    monkeypatch.setattr(terminal.Terminal, "_line", lambda _, text: said.append(text))
+    monkeypatch.setattr(terminal, "show", said.append)
     demo_run(run, 1)
     assert said[0].startswith("demo: about 13 minutes on two free cores") and "training V 3m40s" in said[0]
     shipped, chance = (json.loads((run / f"demo-{name}.json").read_bytes()) for name in ("shipped-agent", "random"))

@@ -85,7 +85,7 @@ def test_a_disk_that_is_really_full_is_said(small_disk: Path, capsys: Capture) -
     assert not list(run.rglob(".*.tmp"))
 
 
-@pytest.mark.parametrize("name", ["", "round-1", "round-1/episodes", "round-1/episodes/shard-00000.zarr"])
+@pytest.mark.parametrize("name", ["", "round-1", "round-1/episodes"])
 def test_a_file_where_a_folder_must_be_is_said(name: str, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
     if name:  # a run that is begun, but has no stages

@@ -117,6 +117,6 @@ def test_the_scores_of_a_run_are_taken_again_under_other_conditions(
     command = ("evaluate", "car-racing", "--run", run, "--device", "cpu")
     assert "evaluate: already done" in call(capsys, *command).err
     other = {"backend": "gymnasium", "device": "cpu", "versions": "x"} | {condition: "another"}
-    monkeypatch.setattr("worldmodels.run.pipeline.conditions", lambda *arguments: other)
+    monkeypatch.setattr("worldmodels.run.inputs.conditions", lambda *arguments: other)
     assert "evaluate: already done" not in call(capsys, *command).err
     assert "evaluate: already done" in call(capsys, *command).err

@@ -344,7 +344,7 @@ def test_ablations_go_on_after_a_kill(finished: Path, tmp_path: Path) -> None:
     for fault in (
         kill("os:replace", "controller-v-only/1-real/evolution", nth=2, after=True),
         kill("os:replace", "evaluation-untrained-m/partial", after=True),
-        kill("os:replace", "controller-dream-only/1-dream/evolution", nth=1, after=True),
+        kill("os:replace", "controller-dream-only/1-real/evolution", nth=1, after=True),
     ):
         assert command("ablate", "car-racing", "--run", run, faults=[fault]).code == KILLED
     outcome = command("ablate", "car-racing", "--run", run)

@@ -126,7 +126,7 @@ class _Acting:
         self.agent, self._task = agent, agent.task
         self.backend, self.notes = fastest_backend(self._task)
         steps = sizes.steps
-        if self.notes:
+        if self.notes and self.backend == self._task.reference_backend:
             steps = max(1, steps // 10)
             self.notes.append(f"{steps} steps of every environment instead of {sizes.steps} on this slower backend")
         self.sizes = replace(sizes, num_envs=min(sizes.num_envs, self._task.max_envs), steps=steps)

@@ -4,6 +4,7 @@ Physics, tracks, seeds, rewards and ends are Gymnasium's own code, which the cla
 drawn in another way, directly at 96 x 96 pixels instead of on a window of 1000 x 800 that is then shrunk.
 """
 
+import contextlib
 from typing import Any
 
 from gymnasium.envs.box2d import car_racing
@@ -28,3 +29,9 @@ class CarRacing(car_racing.CarRacing):
         if mode != "state_pixels" or self.car is None or "t" not in self.__dict__:
             return super()._render(mode)
         return self._picture.draw()
+
+
+def compile_drawing() -> None:
+    """Compile the drawing, unless it is in Numba's cache, so that several processes need not do it at the same time."""
+    with contextlib.closing(CarRacing()) as env:
+        env.reset(seed=0)

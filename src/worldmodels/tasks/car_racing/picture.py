@@ -4,7 +4,6 @@ The drawing is compiled by Numba, because most machines have no C compiler. This
 result is kept in Numba's cache.
 """
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Callable
@@ -146,11 +145,3 @@ def _compiled_draw() -> Callable[..., None]:
 
 
 _draw = _compiled_draw()
-
-
-def compile_drawing() -> None:
-    """Compile the drawing, unless it is in Numba's cache, so that several processes need not do it at the same time."""
-    from worldmodels.tasks.car_racing.env import CarRacing
-
-    with contextlib.closing(CarRacing()) as env:
-        env.reset(seed=0)

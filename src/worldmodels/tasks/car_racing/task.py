@@ -86,6 +86,6 @@ class CarRacing(Task):
 
 
 def _compile() -> None:
-    from worldmodels.tasks.car_racing.picture import compile_drawing
+    from worldmodels.tasks.car_racing.env import compile_drawing
 
     compile_drawing()
