@@ -22,7 +22,8 @@ ROWS = 84
 """Rows of the picture above the black bar."""
 KINDS = 6
 """Number of sums for each pixel. The kinds:"""
-FIELD, GRASS, ROAD, SHADE, KERB, WHITE = range(KINDS)
+FIELD, GRASS, ROAD, SHADE, KERB, WHITE = (np.int64(kind) for kind in range(KINDS))
+# Numba compiles a function once for each Python number that is written in its calls, but not for NumPy's.
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _EDGES = 2  # columns of a sum beyond the picture, for what an edge in its last column adds to the right

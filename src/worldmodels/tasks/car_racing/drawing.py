@@ -29,7 +29,7 @@ from worldmodels.tasks.car_racing.coverage import (
 _SX, _SY = SIZE / WINDOW_W, SIZE / WINDOW_H
 _DARKER = np.float32(1.5)
 """What shrinking takes from every colour: 2 where the colour is the same all around, less where colours mix."""
-_ONE = np.float32(1)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 _WHITE = np.float32(255)
 
 
@@ -38,6 +38,19 @@ def _to_window(x: float, y: float, camera: np.ndarray) -> tuple[float, float]:
     """A point of the world in the window, in whole pixels (towards zero), as SDL takes it. y points up."""
     cos, sin, zoom = camera[0], camera[1], camera[2]
     return float(int((x * cos - y * sin) * zoom + camera[3])), float(int((x * sin + y * cos) * zoom + camera[4]))
+
+
+@compiled
+def _put(corners: np.ndarray, corner: int, x: float, y: float, camera: np.ndarray) -> None:
+    """Put a point of the world into ``corners`` (4, 2), as :func:`_to_window` says."""
+    corners[corner, 0], corners[corner, 1] = _to_window(x, y, camera)
+
+
+@compiled
+def _fill(values: np.ndarray, value: float) -> None:
+    """Set all values (n,). Numba needs much longer to compile ``values[:] = value``."""
+    for i in range(len(values)):
+        values[i] = value
 
 
 @compiled
@@ -113,17 +126,16 @@ def _add_ground(areas: np.ndarray, spans: np.ndarray, camera: np.ndarray, field:
     # Squares begin at every second multiple of their size, in [-20, 20).
     for i in range(max(-10, math.floor(low_x / grass / 2)), min(10, math.floor(high_x / grass / 2) + 1)):
         for j in range(max(-10, math.floor(low_y / grass / 2)), min(10, math.floor(high_y / grass / 2) + 1)):
-            left, bottom = 2 * i * grass, 2 * j * grass
-            corners[0] = _to_window(left, bottom, camera)
-            corners[1] = _to_window(left + grass, bottom, camera)
-            corners[2] = _to_window(left + grass, bottom + grass, camera)
-            corners[3] = _to_window(left, bottom + grass, camera)
+            for corner in range(4):
+                x, y = 2 * i + (corner == 1 or corner == 2), 2 * j + (corner >= 2)
+                _put(corners, corner, x * grass, y * grass, camera)
             _enlarge(corners, larger)
             _add_quadrangle(areas, spans, GRASS, 1.0, GRASS, 0.0, larger)
     if min(low_x, low_y) > -field and max(high_x, high_y) < field:
         return False
-    corners[0], corners[1] = _to_window(-field, -field, camera), _to_window(field, -field, camera)
-    corners[2], corners[3] = _to_window(field, field, camera), _to_window(-field, field, camera)
+    for corner in range(4):
+        x, y = field if corner == 1 or corner == 2 else -field, field if corner >= 2 else -field
+        _put(corners, corner, x, y, camera)
     _enlarge(corners, larger)
     _add_quadrangle(areas, spans, FIELD, 1.0, FIELD, 0.0, larger)
     return True
@@ -179,12 +191,12 @@ def _add_kerbs(
     areas: np.ndarray, spans: np.ndarray, camera: np.ndarray, kerbs: np.ndarray, is_white: np.ndarray
 ) -> None:
     """Add the kerbs (k, 4, 2)."""
-    near = _near(kerbs[:, 0], camera, 90.0)
+    near = _near(np.ascontiguousarray(kerbs[:, 0]), camera, 90.0)
     corners, larger = np.empty((4, 2)), np.empty((4, 2))
     for i in range(len(kerbs)):
         if near[i]:
             for corner in range(4):
-                corners[corner] = _to_window(kerbs[i, corner, 0], kerbs[i, corner, 1], camera)
+                _put(corners, corner, kerbs[i, corner, 0], kerbs[i, corner, 1], camera)
             _enlarge(corners, larger)
             _add_quadrangle(areas, spans, KERB, 1.0, WHITE, is_white[i], larger)
 
@@ -214,14 +226,15 @@ def draw_track(
     line = np.empty((3, SIZE), np.float32)
     for row in range(ROWS):
         for channel in range(3):
-            line[channel] = colors[0, channel]
+            _fill(line[channel], colors[0, channel])
         if bounded:
             if sum_row(areas, spans, row, FIELD, area):
                 for channel in range(3):
                     for x in range(SIZE):
                         line[channel, x] *= min(area[x], _ONE)
             else:
-                line[:] = np.float32(0)
+                for channel in range(3):
+                    _fill(line[channel], _ZERO)
         if sum_row(areas, spans, row, GRASS, area):
             for channel in range(3):
                 more = colors[1, channel] - colors[0, channel]
@@ -229,7 +242,7 @@ def draw_track(
                     line[channel, x] += more * min(area[x], _ONE)
         if sum_row(areas, spans, row, ROAD, area):
             if not sum_row(areas, spans, row, SHADE, part):
-                part[:] = np.float32(0)
+                _fill(part, _ZERO)
             for channel in range(3):
                 for x in range(SIZE):
                     # Where tiles overlap, their shades are averaged.
@@ -237,7 +250,7 @@ def draw_track(
                     line[channel, x] += share * (colors[2, channel] - line[channel, x]) + part[x] / max(area[x], _ONE)
         if sum_row(areas, spans, row, KERB, area):
             if not sum_row(areas, spans, row, WHITE, part):
-                part[:] = np.float32(0)
+                _fill(part, _ZERO)
             for x in range(SIZE):
                 share = min(area[x], _ONE)
                 white = _WHITE * part[x] / max(area[x], _ONE)

@@ -12,7 +12,8 @@ from worldmodels.tasks.car_racing.coverage import ROWS, SIZE, WINDOW_H, WINDOW_W
 _PATCH = 144
 """Width and height in the window, in pixels, of what is filled around the car. The car has at most 100 pixels."""
 _CELLS = 20  # pixels of the picture that the patch can touch, in each direction
-_WHEEL, _MARK, _HULL = 1, 2, 3
+_WHEEL, _MARK, _HULL = np.int64(1), np.int64(2), np.int64(3)
+_FOUR = np.int64(4)
 _HULL_RED, _MARK_GRAY = np.float32(204), np.float32(77)
 _SX, _SY = SIZE / WINDOW_W, SIZE / WINDOW_H
 
@@ -91,8 +92,8 @@ def draw_car(
     points, mark = np.empty((8, 2), np.int64), np.empty((4, 2))
     width, radius = abs(wheel[0, 0]), abs(wheel[0, 1])
     for i in range(4):
-        _place(points, bodies[i], wheel, 4, camera, box)
-        fill_polygon(patch, points, 4, _WHEEL)
+        _place(points, bodies[i], wheel, _FOUR, camera, box)
+        fill_polygon(patch, points, _FOUR, _WHEEL)
         first, second = phases[i], phases[i] + 1.2
         sin1, sin2, cos1, cos2 = math.sin(first), math.sin(second), math.cos(first), math.cos(second)
         if sin1 > 0.0 and sin2 > 0.0:
@@ -102,8 +103,8 @@ def draw_car(
         for corner in range(4):
             mark[corner, 0] = -width if corner == 0 or corner == 3 else width
             mark[corner, 1] = radius * (cos1 if corner < 2 else cos2)
-        _place(points, bodies[i], mark, 4, camera, box)
-        fill_polygon(patch, points, 4, _MARK)
+        _place(points, bodies[i], mark, _FOUR, camera, box)
+        fill_polygon(patch, points, _FOUR, _MARK)
     for i in range(len(hull)):
         _place(points, bodies[4], hull[i], hull_counts[i], camera, box)
         fill_polygon(patch, points, hull_counts[i], _HULL)
@@ -200,8 +201,11 @@ def draw_bar(picture: np.ndarray, text: np.ndarray, meters: np.ndarray, colors: 
     meters: the values of the indicators (7,): speed, rotation speed of the four wheels, steering angle, turning speed;
     colors: theirs (7, 3).
     """
-    picture[ROWS:] = 0
-    picture[ROWS:, : text.shape[1]] = text
+    for row in range(ROWS, SIZE):
+        for column in range(SIZE):
+            for channel in range(3):
+                written = column < text.shape[1]
+                picture[row, column, channel] = text[row - ROWS, column, channel] if written else 0
     s, h = WINDOW_W / 40.0, WINDOW_H / 40.0
     for i in range(len(meters)):
         value = meters[i]
