@@ -22,8 +22,9 @@ ROWS = 84
 """Rows of the picture above the black bar."""
 KINDS = 6
 """Number of sums for each pixel. The kinds:"""
-FIELD, GRASS, ROAD, SHADE, KERB, WHITE = (np.int64(kind) for kind in range(KINDS))
-# Numba compiles a function once for each Python number that is written in its calls, but not for NumPy's.
+# Numba would compile a function once for each Python number that is passed to it, but does so only once for NumPy's.
+_numbers: Any = np.arange(KINDS)
+FIELD, GRASS, ROAD, SHADE, KERB, WHITE = _numbers
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _EDGES = 2  # columns of a sum beyond the picture, for what an edge in its last column adds to the right

@@ -7,6 +7,7 @@ makes every colour darker by 2 of 255.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def _put(corners: np.ndarray, corner: int, x: float, y: float, camera: np.ndarra
 
 
 @compiled
-def _fill(values: np.ndarray, value: float) -> None:
+def _fill(values: np.ndarray, value: Any) -> None:
     """Set all values (n,). Numba needs much longer to compile ``values[:] = value``."""
     for i in range(len(values)):
         values[i] = value

@@ -4,6 +4,7 @@ Both are small, so that they are filled in whole pixels of Gymnasium's window, e
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from worldmodels.tasks.car_racing.coverage import ROWS, SIZE, WINDOW_H, WINDOW_W
 _PATCH = 144
 """Width and height in the window, in pixels, of what is filled around the car. The car has at most 100 pixels."""
 _CELLS = 20  # pixels of the picture that the patch can touch, in each direction
-_WHEEL, _MARK, _HULL = np.int64(1), np.int64(2), np.int64(3)
-_FOUR = np.int64(4)
+_numbers: Any = np.arange(5)
+_, _WHEEL, _MARK, _HULL, _FOUR = _numbers
 _HULL_RED, _MARK_GRAY = np.float32(204), np.float32(77)
 _SX, _SY = SIZE / WINDOW_W, SIZE / WINDOW_H
 
