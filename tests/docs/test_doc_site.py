@@ -45,6 +45,16 @@ def test_every_page_is_there(site: Path) -> None:
     assert written <= {path.relative_to(site) for path in site.rglob("*.html")}
 
 
+def test_files_that_pages_include_are_shown_in_full(site: Path) -> None:
+    """A marker that was not understood would be shown instead."""
+    included = {"own-world.html": ("class Catch", "[project.entry-points"), "ppo-in-a-dream.html": ("DreamVecEnv(",)}
+    for name, words in included.items():
+        text = re.sub(r"<[^>]*>", "", (site / "how-to" / name).read_text())
+        assert all(word in text for word in words), name
+    for path in site.rglob("*.html"):
+        assert not re.search(r"-+8\s*(&lt;|<)", re.sub(r"<[^>]*>", "", path.read_text())), path.name
+
+
 def test_nothing_is_loaded_from_another_server(site: Path) -> None:
     for path in site.rglob("*.html"):
         page = Resources()
