@@ -74,6 +74,7 @@ def test_the_command_line_page_lists_every_verb_and_its_options(site: Path) -> N
         assert f'<h2 id="{verb}">' in text, verb
     for option in ("--evolution.phases.finetune.sigma", "--memory.steps", "--report.horizon", "--visions"):
         assert (f"<code>{option}" in text) == (option != "--visions"), option
+    assert "Reads round-N/latents." in text and "Space lets the agent play" in text, "what a verb does, in detail"
     assert "least 1; default: 128" in text, "bounds and defaults"
     assert "Its options are those of" in text and 'href="#train"' in text, "options are listed once"
 
