@@ -46,6 +46,7 @@ def command_line() -> str:
         shown = help_of(verb)
         usage, body = " ".join(shown.partition("\n\n")[0].split()), shown.partition("╭")[2]
         sections.append(f"```text\n{usage.removeprefix('usage: ')}\n```\n")
+        sections += [_escaped(about) + "\n" for about in _about(shown, text)]
         if body in known:
             sections.append(f"Its options are those of [`{known[body]}`](#{known[body]}).\n")
             continue
@@ -64,6 +65,15 @@ def help_of(verb: str) -> str:
         cli.main([verb, "--help-all"])
     printed.seek(0)
     return printed.read()
+
+
+def _about(shown: str, text: str) -> list[str]:
+    """The paragraphs of a help text before its boxes, without what the page says elsewhere."""
+    paragraphs = shown.partition("\n\n")[2].partition("╭")[0].split("\n\n")
+    said = (text.lower(), "worldmodels ", "--policy is short", "with --run run")
+    return [
+        each for each in (" ".join(part.split()) for part in paragraphs) if not each.lower().startswith(said) and each
+    ]
 
 
 def _boxes(shown: str) -> list[tuple[str, list[str]]]:

@@ -30,6 +30,8 @@ LESS = {
     "probe": "--episodes 5 --frames 4 --steps 20",
     "bench": "--repeats 1 --steps 5",
     "doctor": "",
+    "runs": "",
+    "watch": "--steps 20",
     "play": "",
     "dream play": "",
     "dream record": "--steps 20",

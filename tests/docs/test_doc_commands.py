@@ -12,6 +12,8 @@ from worldmodels.cli import options
 from worldmodels.cli.runs import RunOptions
 from worldmodels.core.errors import UserError
 from worldmodels.data.collectors import check_policy
+from worldmodels.run.presets import preset, resolved
+from worldmodels.run.run import Run
 from worldmodels.tasks import get_task
 
 COMMANDS = [
@@ -27,7 +29,7 @@ class Parsed(BaseException):
 
 @pytest.fixture
 def parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A function that parses a command, and raises Parsed before it does anything."""
+    """A function that parses a command, and raises Parsed before it does anything. A run after --from exists."""
     check = options.check
 
     def checked(settings: Any) -> None:
@@ -41,6 +43,10 @@ def parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def parse(command: str) -> None:
         words = shlex.split(command)
         assert words[0] == "worldmodels"
+        if "--from" in words:
+            config = preset("quick", "car-racing")
+            with Run.open(Path(words[words.index("--from") + 1]), resolved(config, get_task(config.task))):
+                pass
         cli._dispatch(words[1:])
 
     monkeypatch.setattr(options, "check", checked)

@@ -45,6 +45,16 @@ def test_every_page_is_there(site: Path) -> None:
     assert written <= {path.relative_to(site) for path in site.rglob("*.html")}
 
 
+def test_files_that_pages_include_are_shown_in_full(site: Path) -> None:
+    """A marker that was not understood would be shown instead."""
+    included = {"own-world.html": ("class Catch", "[project.entry-points"), "ppo-in-a-dream.html": ("DreamVecEnv(",)}
+    for name, words in included.items():
+        text = re.sub(r"<[^>]*>", "", (site / "how-to" / name).read_text())
+        assert all(word in text for word in words), name
+    for path in site.rglob("*.html"):
+        assert not re.search(r"-+8\s*(&lt;|<)", re.sub(r"<[^>]*>", "", path.read_text())), path.name
+
+
 def test_nothing_is_loaded_from_another_server(site: Path) -> None:
     for path in site.rglob("*.html"):
         page = Resources()
@@ -64,6 +74,7 @@ def test_the_command_line_page_lists_every_verb_and_its_options(site: Path) -> N
         assert f'<h2 id="{verb}">' in text, verb
     for option in ("--evolution.phases.finetune.sigma", "--memory.steps", "--report.horizon", "--visions"):
         assert (f"<code>{option}" in text) == (option != "--visions"), option
+    assert "Reads round-N/latents." in text and "Space lets the agent play" in text, "what a verb does, in detail"
     assert "least 1; default: 128" in text, "bounds and defaults"
     assert "Its options are those of" in text and 'href="#train"' in text, "options are listed once"
 

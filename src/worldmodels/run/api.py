@@ -88,9 +88,13 @@ def evaluate(
     agent: an :class:`Agent`, the name of a shipped one or a path; episodes: their number; seed: from which their seeds
     follow; backend: of the world (None: the task's reference backend, on which scores are measured); num_envs: number
     of environments that are stepped together (None: the task's); steps: longest episode, 0 means the task's limit (with
-    a lower limit, the result is not a score); device: for an agent that must be loaded. Returns a dictionary with task,
-    agent, backend, seeds, returns (one per episode), mean, sd, median and ci95. Raises :class:`UserError` for an agent
-    or a backend that does not exist.
+    a lower limit, the result is not a score); device: for an agent that must be loaded. Raises :class:`UserError` for
+    an agent or a backend that does not exist.
+
+    Returns a dictionary: task, agent, the run, preset, round and run_seed that the agent comes from (None if unknown),
+    backend, device, episodes, steps (of the longest episode), cut_short (whether that is below the task's limit), mean,
+    sd, median, ci95 (by Student's t; sd and ci95 are None for one episode), seeds, returns (one per episode), and
+    made_with (versions, processor, threads and device).
 
     Example: ``evaluate("car-racing", episodes=10)["mean"]``
     """
