@@ -22,7 +22,7 @@ _WIDTH = 200
 class RunsOptions:
     """List the runs below a folder: what they are, how far they are and what they score. Reads only."""
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = text(Path("runs"))
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER]")] = text(Path("runs"))
     """The folder that holds the runs, up to three folders deep."""
     json: Path | None = text(None)
     """Also write the list to this file."""

@@ -102,7 +102,7 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
 class BenchOptions:
     """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
 
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = text("acting")
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = text("acting")
     """What to measure: acting, vision, dream or world."""
     task: str = text("car-racing")
     """The world: car-racing, take-cover, bin-packing or one of your own."""

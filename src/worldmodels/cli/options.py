@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from worldmodels.agent import Agent
 
 Options = TypeVar("Options")
-TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
-OptionalTaskName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK")]
+TaskName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[TASK]")]
+OptionalTaskName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TASK]")]
 _HELP = ("-h", "--help")
 _HELP_ALL = "--help-all"
 

@@ -114,7 +114,7 @@ def play(verb: str, arguments: Sequence[str], description: str) -> int:
 class DreamOptions:
     """Dreams: report on their fidelity, play in one, or record the agent in one."""
 
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")] = text("play")
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = text("play")
     """What to do: report, play or record."""
     task: OptionalTaskName = text(None)
     """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
