@@ -71,6 +71,11 @@ def test_the_paper_preset_has_the_papers_sizes() -> None:
     assert (paper.evolution.strategy, paper.evolution.components, phase.max_steps) == ("cma", 0, 0)
 
 
+def test_the_paper_preset_makes_no_environments_of_envpool_which_never_returns_their_memory() -> None:
+    paper = preset("paper", "car-racing")
+    assert "envpool" not in (paper.collect.backend, paper.evolution.backend)
+
+
 def test_an_unknown_preset_is_refused_with_a_hint() -> None:
     with pytest.raises(UserError, match=r"unknown preset 'standart'.*did you mean 'standard'"):
         preset("standart")

@@ -21,15 +21,15 @@ EPISODES = 10
 """Episodes of every score; the preset itself plays more."""
 FILM_STEPS = 300
 PARTS = (
-    ("collect", "recording episodes", 60),
-    ("vision", "training V", 220),
+    ("collect", "recording episodes", 20),
+    ("vision", "training V", 340),
     ("encode", "encoding", 10),
-    ("memory", "training M", 60),
-    ("real", "evolving C", 250),
+    ("memory", "training M", 50),
+    ("real", "evolving C", 200),
     ("evaluate", "scoring it", 55),
-    ("evaluate", "scoring the shipped agent", 55),
+    ("evaluate", "scoring the shipped agent", 50),
     ("evaluate", "scoring random play", 45),
-    ("film", "a film", 45),
+    ("film", "a film", 15),
 )
 """The parts in order: the name of their progress, what they do, and about how many seconds they take on two cores."""
 
