@@ -34,6 +34,8 @@ $(READY): pyproject.toml constraints.txt
 	@# with the pinned backend.
 	@$(PIP) install --quiet -c constraints.txt torch hatchling editables
 	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
+	@# Compiled once and cached, so that the first command need not wait for it.
+	@$(BIN)/python -c 'from worldmodels.tasks.car_racing.env import compile_drawing; compile_drawing()' >/dev/null 2>&1 || true
 	@touch $(READY)
 
 watch: $(READY)
@@ -56,6 +58,7 @@ pictures: $(READY)
 	$(BIN)/worldmodels record take-cover --seed 1 --steps 280 --every 5 --out docs/images/take-cover.gif
 	$(BIN)/worldmodels record bin-packing --seed 1 --steps 50 --out docs/images/bin-packing.gif
 	$(BIN)/worldmodels dream record car-racing --seed 1 --steps 300 --out docs/images/dream.gif
+
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "open site/index.html; for its search: $(BIN)/python -m http.server --directory site"
