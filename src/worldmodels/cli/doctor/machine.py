@@ -156,7 +156,7 @@ def agents() -> Iterator[Row]:
     """Load each agent that ships with the package."""
     from worldmodels.agent import load_agent
 
-    folders = (folder for folder in resources.files("worldmodels.agents").iterdir() if folder.is_dir())
+    folders = (folder for folder in (resources.files("worldmodels") / "agents").iterdir() if folder.is_dir())
     names = sorted(folder.name for folder in folders if not folder.name.startswith(("_", ".")))
     if not names:
         yield Row("shipped agents", False, "none in this installation", f"reinstall: {REINSTALL}, or train one")

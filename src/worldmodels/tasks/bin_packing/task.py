@@ -10,13 +10,11 @@ Legend: N environments, B levels (the capacity of a bin).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from torch import Tensor
 
 from worldmodels.core.errors import UserError
 from worldmodels.tasks.base import ArrayWorld, Playing, Policy, PolicyFor, Task, World
@@ -25,6 +23,9 @@ from worldmodels.tasks.bin_packing.picture import fitting_levels, picture_of
 from worldmodels.tasks.bin_packing.playing import BinPackingPlaying
 from worldmodels.tasks.bin_packing.rules import RULES
 from worldmodels.tasks.bin_packing.world import BinPackingVectorEnv, probabilities_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BinPacking(Task):
@@ -99,8 +100,10 @@ class BinPacking(Task):
         hot: np.ndarray = np.eye(self.capacity, dtype=np.float32)[np.asarray(actions)]
         return hot
 
-    def dream_action(self, control: Tensor) -> Tensor:
+    def dream_action(self, control: "Tensor") -> "Tensor":
         """The level of :meth:`env_action` as a one-hot vector, (N, B) float32, without leaving the device."""
+        import torch
+
         return torch.nn.functional.one_hot(control.argmax(dim=1), self.capacity).float()
 
     def exploration(self, seeds: Sequence[int]) -> Policy:

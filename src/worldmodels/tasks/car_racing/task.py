@@ -6,16 +6,18 @@ playfield, or after 1000 steps.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from gymnasium import spaces
-from torch import Tensor
 
 from worldmodels.tasks.base import EnvPoolWorld, Playing, Policy, ProcessWorld, Task, World
 from worldmodels.tasks.car_racing.explorers import Explorer, Perturbed, Uniform
 from worldmodels.tasks.car_racing.playing import CarRacingPlaying
 from worldmodels.tasks.resize import resized
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BAR_ROWS = 12
 """Rows of the indicator bar at the bottom, cropped as in the paper's code."""
@@ -67,8 +69,10 @@ class CarRacing(Task):
         """The actions themselves, (N, 3) float32."""
         return np.asarray(actions, dtype=np.float32)
 
-    def dream_action(self, control: Tensor) -> Tensor:
+    def dream_action(self, control: "Tensor") -> "Tensor":
         """The same as :meth:`env_action`, without leaving the device."""
+        import torch
+
         steer, gas, brake = control[:, 0], (control[:, 1] + 1) / 2, control[:, 2].clamp(0, 1)
         return torch.stack([steer, gas, brake], dim=1)
 

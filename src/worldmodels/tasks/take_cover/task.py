@@ -6,16 +6,19 @@ is black: recorded episodes that end with death end with a black frame, which V 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium import spaces
-from torch import Tensor
 
 from worldmodels.tasks.base import Playing, Policy, ProcessWorld, Task, World
 from worldmodels.tasks.resize import resized
 from worldmodels.tasks.take_cover.explorers import HeldKeys, Interrupted
 from worldmodels.tasks.take_cover.leftovers import check_shared_memory, sweep
 from worldmodels.tasks.take_cover.playing import BOTTOM, ENVIRONMENT, TOP, TakeCoverPlaying
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _THRESHOLD = 1 / 3
 """A control above it presses one key, a control below minus it the other (paper's code)."""
@@ -62,7 +65,7 @@ class TakeCover(Task):
         numbers: np.ndarray = np.array([0.0, 1.0, -1.0], np.float32)[np.asarray(actions)]
         return numbers[:, None]
 
-    def dream_action(self, control: Tensor) -> Tensor:
+    def dream_action(self, control: "Tensor") -> "Tensor":
         """Numbers (N, 1) float32 that encode the actions of :meth:`env_action` for M, without leaving the device."""
         return (control > _THRESHOLD).float() - (control < -_THRESHOLD).float()
 
