@@ -54,7 +54,9 @@ class Agent:
         starts: Tensor | None = None,
         start_states: Tensor | None = None,
     ) -> None:
-        self.task, self.vision, self.memory = task, vision.eval(), memory.eval()
+        # V's layers need their weights in this layout and would copy them at every call, a millisecond each time.
+        vision = vision.eval().to(memory_format=torch.channels_last)
+        self.task, self.vision, self.memory = task, vision, memory.eval()
         names = task.inputs if inputs is None else inputs
         self.inputs = PolicyInputs(names, vision.latent_size, memory.hidden_size)
         self.controller = controller.detach().float().cpu()

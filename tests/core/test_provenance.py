@@ -67,6 +67,10 @@ def test_a_record_differs_in_what_changes_numbers_and_in_nothing_else() -> None:
 def test_the_instructions_of_the_processor_decide_on_bfloat16_and_are_recorded(flags: Any) -> None:
     flags("sse2", "avx2", "avx512_bf16", "avx512f")
     assert fast_bfloat16(CPU) and processor_features()[1:] == ("avx2", "avx512_bf16", "avx512f")
+    flags("GenuineIntel", "avx512_bf16", "amx_bf16")
+    assert fast_bfloat16(CPU)
+    flags("GenuineIntel", "avx512_bf16")  # one unit for bfloat16 products, two for those in float32
+    assert not fast_bfloat16(CPU) and "avx512_bf16" in processor_features()
     flags("sse2", "avx2")
     assert not fast_bfloat16(CPU) and processor_features()[1:] == ("avx2",)
     assert processor_features()[0] == torch.backends.cpu.get_cpu_capability()

@@ -43,11 +43,16 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether networks run in bfloat16: on GPUs and CPUs with bfloat16 instructions."""
+    """Whether networks run in bfloat16: on GPUs and CPUs whose bfloat16 products are faster than those in float32.
+
+    Intel's processors with AVX512-BF16 but without AMX, which virtual machines often hide, have one unit for bfloat16
+    products where they have two for float32 ones: there everything in float32 is 1.3 to 1.9 times as fast.
+    """
     if device.type == "cuda":
         # Older GPUs emulate bfloat16, which is slower than float32.
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return not _BFLOAT16.isdisjoint(_processor_flags())
+    flags = _processor_flags()
+    return not _BFLOAT16.isdisjoint(flags) and not (flags >= {"GenuineIntel"} and "amx_bf16" not in flags)
 
 
 def processor_features() -> tuple[str, ...]:

@@ -81,13 +81,13 @@ def libraries() -> Iterator[Row]:
 
 
 def processor() -> Iterator[Row]:
-    """The vector instructions of the CPU, and whether it has bfloat16 instructions."""
+    """The vector instructions of the CPU, and in which precision networks run on it."""
     import torch
 
     from worldmodels.core.device import fast_bfloat16
 
     vectors, fast = torch.backends.cpu.get_cpu_capability(), fast_bfloat16(torch.device("cpu"))
-    yield Row("processor", True, f"{vectors}, bfloat16 products {'in hardware' if fast else 'not in hardware'}")
+    yield Row("processor", True, f"{vectors}, networks run in {'bfloat16' if fast else 'float32'}")
 
 
 def gpu() -> Iterator[Row]:
