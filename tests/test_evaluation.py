@@ -127,7 +127,7 @@ def evaluated(task: Task, policy: PolicyFor, seeds: Sequence[int], num_envs: int
 def test_every_seed_is_played_once_and_in_order() -> None:
     task = Scripted()
     assert evaluated(task, diarists, SEEDS, num_envs=5) == WANTED
-    assert task.made == [(5, "slow"), (3, "slow")], "environments are kept while their number stays"
+    assert task.made == [(5, "slow"), (4, "slow")], "environments are kept while their number stays"
 
 
 @pytest.mark.parametrize("num_envs", [1, 4, 13, 100])

@@ -19,6 +19,7 @@ from worldmodels.controller.linear import LinearControllers, parameter_count
 from worldmodels.core.device import choose_device, torch_threads
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, save_tensors
+from worldmodels.core.read_only import ReadOnly
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
 from worldmodels.tasks import Task, get_task, task_names
@@ -34,7 +35,7 @@ _LARGEST_INPUT = 1e6
 """Larger than any input of C."""
 
 
-class Agent:
+class Agent(ReadOnly):
     """V, M and C of one task.
 
     ``controller`` holds the flat parameters of C, (P,) float32; ``inputs`` names the inputs of C, any of z, h and c
@@ -75,7 +76,10 @@ class Agent:
         return LinearControllers(parameters.float().to(self.device), self.inputs.size, self.task.control_size)
 
     def policy(self, num_envs: int, controllers: Tensor | None = None) -> "AgentPolicy":
-        """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row its own parameters."""
+        """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row its own parameters.
+
+        There may be more controllers than environments: those of later episodes, see :meth:`AgentPolicy.begin`.
+        """
         if num_envs < 1:
             raise UserError(f"expected at least 1 environment, got {num_envs}")
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
@@ -165,14 +169,24 @@ class AgentPolicy:
     def __init__(self, agent: Agent, num_envs: int, controllers: Tensor) -> None:
         self.agent, self.num_envs = agent, num_envs
         self._controllers = agent.controllers(controllers)
+        self._in_order = len(controllers) == num_envs
         self.reset()
 
     def reset(self) -> None:
-        """Set all hidden states to zero."""
+        """Set all hidden states to zero; row i plays episode i, with controller i if there are several."""
+        self._episodes = torch.arange(self.num_envs, device=self.agent.device)
         self._h, self._c = self.agent.memory.initial_state(self.num_envs)
         self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
         self.inputs = torch.zeros(0, self.agent.inputs.size, device=self.agent.device)
         """The inputs (n, F) of C at the last :meth:`act`, for the n environments that acted."""
+
+    @torch.inference_mode()
+    def begin(self, rows: np.ndarray, episodes: np.ndarray) -> None:
+        """The rows ``rows`` (n,) begin new episodes, with the controllers that have the indices ``episodes`` (n,)."""
+        index = torch.from_numpy(rows).to(self.agent.device)
+        self._h[index] = self._c[index] = self.latents[index] = 0.0
+        self._episodes[index] = torch.from_numpy(episodes).to(self.agent.device)
+        self._in_order = False
 
     def act(self, observations: np.ndarray | Observations, rows: np.ndarray | None = None) -> np.ndarray:
         """Environment actions for the raw observations (n, ...) uint8 of the environments ``rows`` (n,).
@@ -217,7 +231,8 @@ class AgentPolicy:
     def _choose(self, inputs: Tensor, index: Tensor | None, observations: Observations) -> np.ndarray:
         """Actions from the inputs (n, F) of C for the rows ``index`` (None: all), as the task's action mask allows."""
         task = self.agent.task
-        control = self._controllers(inputs, index).cpu().numpy()
+        episodes = self._episodes if index is None else self._episodes[index]
+        control = self._controllers(inputs, None if index is None and self._in_order else episodes).cpu().numpy()
         mask = task.action_mask(observations.frames) if task.masked else None
         if mask is not None:
             control = np.where(mask, control, -np.inf)

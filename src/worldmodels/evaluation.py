@@ -19,7 +19,7 @@ from worldmodels.core.provenance import provenance, versions
 from worldmodels.core.terminal import console
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
-from worldmodels.rollouts import rollout
+from worldmodels.rollouts import Restartable, rollout
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import PolicyFor, check_backend
 
@@ -54,7 +54,8 @@ def evaluate(
     identity = json.dumps([identity, task.name, steps, conditions(task, backend, device)])
     returns = _finished(partial_file, seeds, identity)
     rest = seeds[len(returns) :]
-    parts = [list(rest[start : start + num_envs]) for start in range(0, len(rest), num_envs)]
+    count = executor.chunks(len(rest), num_envs)
+    parts = [list(part) for part in np.array_split(np.array(rest, dtype=np.int64), count)] if count else []
     chunks = [partial(_play, task, backend, policy, part, steps) for part in parts]
     with Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar:
         for part, part_returns in zip(parts, executor.map(chunks), strict=True):
@@ -69,8 +70,9 @@ def evaluate(
 def _play(
     task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int, environments: Environments
 ) -> np.ndarray:
-    env = environments.of(task, len(seeds), backend)
-    return rollout(task, env, policy(seeds), seeds, steps).returns
+    chosen = policy(seeds)
+    env = environments.of(task, len(seeds), backend, refill=isinstance(chosen, Restartable))
+    return rollout(task, env, chosen, seeds, steps).returns
 
 
 def _finished(path: Path | None, seeds: Sequence[int], identity: str) -> list[float]:

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from worldmodels.core import interrupt
 from worldmodels.tasks.base import Observations, Policy, Task
+
+
+@runtime_checkable
+class Restartable(Policy, Protocol):
+    """A policy for which rows can begin other episodes at any time."""
+
+    def begin(self, rows: np.ndarray, episodes: np.ndarray) -> None:
+        """The rows ``rows`` (n,) begin the episodes with the indices ``episodes`` (n,), by which it may act."""
+        ...
 
 
 class Observer(Protocol):
@@ -52,42 +61,68 @@ def rollout(
     patience: int | None = None,
     observer: Observer | None = None,
 ) -> Rollouts:
-    """Play one episode per environment, all rows stepping together; stop when every row is done.
+    """Play one episode per seed, all rows stepping together; stop when every episode is done.
 
-    Rows that ended are neither simulated nor encoded. ``patience`` ends a row that has had no positive reward for that
-    many steps, which saves most of the time of early evolution; an environment with a method ``retire`` then stops
-    simulating the row. The observer is told which rows the world ended, but not which ones a limit ended.
+    If there are more seeds than environments, a row that has ended begins with the next seed, for which the environment
+    must support Gymnasium's option "reset_mask", and the policy must be a :class:`Restartable`; there can be no
+    observer then. Rows that ended are neither simulated nor encoded. ``patience`` ends a row that has had no positive
+    reward for that many steps, which saves most of the time of early evolution; an environment with a method ``retire``
+    then stops simulating the row. The observer is told which rows the world ended, but not which ones a limit ended.
     """
-    raw, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]
+    count, total = env.num_envs, len(seeds)
+    raw, _ = env.reset(seed=list(seeds[:count]))  # type: ignore[arg-type]
     observations = Observations(task, raw)
     if observer is not None:
+        assert total == count
         observer.start(observations)
-    count = env.num_envs
-    returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-    terminated = np.zeros(count, dtype=bool)
-    last_gain = np.full(count, -1, dtype=np.int64)
+    returns, lengths = np.zeros(total), np.zeros(total, dtype=np.int64)
+    terminated = np.zeros(total, dtype=bool)
     actions = np.zeros(env.action_space.shape or (count,), dtype=env.action_space.dtype)
-    rows = np.arange(count)
+    rows, episodes, begun = np.arange(count), np.arange(count), count
+    last_gain = np.zeros(count, dtype=np.int64)
     retire = getattr(env, "retire", None)
-    for step in range(max_steps):
+    while len(rows):
         interrupt.check()
         chosen = policy.act(observations, rows)
         actions[rows] = chosen
         raw, rewards, ended, cut, _ = env.step(actions)
         observations = Observations(task, raw if len(rows) == count else raw[rows])
-        returns[rows] += rewards[rows]
-        lengths[rows] += 1
-        terminated[rows] = ended[rows]
+        playing = episodes[rows]
+        returns[playing] += rewards[rows]
+        lengths[playing] += 1
+        terminated[playing] = ended[rows]
         if observer is not None:
             observer.step(rows, chosen, rewards[rows], ended[rows], observations)
-        last_gain[rows[rewards[rows] > 0]] = step
-        running = ~(ended[rows] | cut[rows])
+        ages = lengths[playing]
+        running = ~(ended[rows] | cut[rows]) & (ages < max_steps)
         if patience is not None:
-            running &= step - last_gain[rows] < patience
-            if retire is not None:
-                retire(rows[~running])
-        if not running.all():
-            rows, observations = rows[running], observations.of(running)
-        if not len(rows):
-            break
+            gained = rewards[rows] > 0
+            last_gain[rows[gained]] = ages[gained]
+            running &= ages - last_gain[rows] < patience
+        if running.all():
+            continue
+        free = rows[~running]
+        if retire is not None:
+            retire(free)
+        rows, observations = rows[running], observations.of(running)
+        fresh = free[: total - begun]
+        if len(fresh):
+            assert isinstance(policy, Restartable)
+            episodes[fresh] = np.arange(begun, begun + len(fresh))
+            begun += len(fresh)
+            last_gain[fresh] = 0
+            raw = _reset_rows(env, fresh, [seeds[episode] for episode in episodes[fresh]])
+            policy.begin(fresh, episodes[fresh])
+            rows = np.sort(np.concatenate([rows, fresh]))
+            observations = Observations(task, raw[rows])
     return Rollouts(returns, lengths, terminated)
+
+
+def _reset_rows(env: VectorEnv, rows: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """Reset some rows; returns the observations of all (N, ...)."""
+    mask = np.zeros(env.num_envs, dtype=bool)
+    mask[rows] = True
+    row_seeds = np.zeros(env.num_envs, dtype=np.int64)
+    row_seeds[rows] = seeds
+    raw, _ = env.reset(seed=row_seeds.tolist(), options={"reset_mask": mask})
+    return np.asarray(raw)

@@ -41,7 +41,7 @@ class EvaluateOptions:
     score."""
     device: str = choice("auto", "auto", "cpu", "cuda")
     """Device of the networks; auto uses a GPU if there is one."""
-    executor: str = text("local")
+    executor: str = text("auto")
     """Where episodes are played; local means this machine."""
     json: Path | None = text(None)
     """Also write the score to this file, with every return, the seeds, and what it was made with (versions, processor,
@@ -85,7 +85,7 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     seeds = episode_seeds("evaluation", options.seed, options.episodes)
     unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.partial")
     num_envs = options.num_envs or task.num_envs
-    with contextlib.closing(make_executor(options.executor)) as executor:
+    with contextlib.closing(make_executor(options.executor, device.type)) as executor:
         returns = evaluation.evaluate(
             executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, policy_identity, device
         )
@@ -172,7 +172,7 @@ def probe(verb: str, arguments: Sequence[str], description: str) -> int:
             run = RunReader(name)
             visions[name] = get_task(run.config.task), run.vision(options.device)
     sizes = options.seed, options.episodes, options.frames, options.steps
-    with contextlib.closing(make_executor()) as executor:
+    with contextlib.closing(make_executor(device=choose_device(options.device).type)) as executor:
         result = probing.probe(visions, *sizes, executor)
     probing.write(result, options.out, options.json)
     return 0

@@ -59,8 +59,9 @@ class RunOptions(Config):
     """The run's directory (default: runs/TASK-PRESET-seedS). The same command continues it."""
     device: str = choice("auto", "auto", "cpu", "cuda")
     """Device of the networks; auto uses a GPU if there is one."""
-    executor: str = text("local")
-    """Where episodes are played and fitness is measured; local means this machine."""
+    executor: str = text("auto")
+    """Where episodes are played and fitness is measured: workers (a process per core), local (this process, as for a
+    GPU) or auto, which chooses by the device."""
 
     def config(self) -> Config:
         """The settings of the run, without the options run, device and executor."""

@@ -69,10 +69,11 @@ class Recorder:
 def record_episodes(
     executor: Executor, task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int
 ) -> list[Episode]:
-    """Play one episode of at most ``steps`` steps per seed, all together, by ``policy(seeds)``; in order of seeds."""
-
-    (episodes,) = executor.map([partial(_record, task, backend, policy, seeds, steps)])
-    return episodes
+    """Play one episode of at most ``steps`` steps per seed, by ``policy(seeds)``; in order of seeds."""
+    count = executor.chunks(len(seeds), len(seeds))
+    parts = [[int(seed) for seed in part] for part in np.array_split(np.array(seeds, dtype=np.int64), count)]
+    chunks = [partial(_record, task, backend, policy, part, steps) for part in parts]
+    return [episode for episodes in executor.map(chunks) for episode in episodes]
 
 
 def _record(

@@ -8,6 +8,7 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.core import interrupt
+from worldmodels.core.read_only import ReadOnly
 from worldmodels.dream.batch import Batch, Rows, StandingBatch, shapes
 from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
@@ -66,7 +67,7 @@ def _dream(
     return dreaming.returns(controllers, seeds, steps)
 
 
-class _Dreaming:
+class _Dreaming(ReadOnly):
     """Runs the dreams of many controllers at once; on a GPU, keeps batches and their CUDA graphs for reuse."""
 
     def __init__(self, dreams: Dreams) -> None:

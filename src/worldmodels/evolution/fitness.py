@@ -36,17 +36,20 @@ class WorldFitness:
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
         """The returns (N, E) and the total number of steps."""
-        row_controllers, row_seeds = np.repeat(controllers, len(seeds), axis=0), list(seeds) * len(controllers)
-        # Parts of equal size, because kept environments can only be used again for as many rows.
-        size = -(-len(row_seeds) // -(-len(row_seeds) // self._agent.task.max_envs))
-        parts = [slice(start, start + size) for start in range(0, len(row_seeds), size)]
+        row_controllers, row_seeds = np.repeat(controllers, len(seeds), axis=0), np.tile(seeds, len(controllers))
+        total = len(row_seeds)
+        count = self._executor.chunks(total, self._agent.task.max_envs)
+        # Every chunk gets episodes of all candidates, so that all chunks take about as long.
+        parts = [slice(first, None, count) for first in range(count)]
         chunks = [
-            partial(_play, self._agent, self._backend, row_controllers[part], row_seeds[part], steps, patience)
+            partial(_play, self._agent, self._backend, row_controllers[part], row_seeds[part].tolist(), steps, patience)
             for part in parts
         ]
-        results = list(self._executor.map(chunks))
-        returns = np.concatenate([result.returns for result in results])
-        return returns.reshape(len(controllers), len(seeds)), sum(result.steps for result in results)
+        returns, done = np.zeros(total), 0
+        for part, result in zip(parts, self._executor.map(chunks), strict=True):
+            returns[part] = result.returns
+            done += result.steps
+        return returns.reshape(len(controllers), len(seeds)), done
 
 
 def _play(
@@ -58,9 +61,9 @@ def _play(
     patience: int | None,
     environments: Environments,
 ) -> Rollouts:
-    """One episode per row, each with its own controller."""
-    env = environments.of(agent.task, len(controllers), backend)
-    policy = agent.policy(len(controllers), torch.from_numpy(controllers.astype(np.float32)))
+    """One episode per controller."""
+    env = environments.of(agent.task, len(controllers), backend, refill=True)
+    policy = agent.policy(env.num_envs, torch.from_numpy(controllers.astype(np.float32)))
     return rollout(agent.task, env, policy, seeds, steps, patience)
 
 

@@ -10,12 +10,19 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from worldmodels.core.errors import UserError
 from worldmodels.execution.envpool_env import EnvPoolVectorEnv
 from worldmodels.execution.process_env import ProcessVectorEnv
+from worldmodels.execution.process_worker import Activity
+from worldmodels.execution.serial_env import SerialVectorEnv
 from worldmodels.tasks.base import ArrayWorld, EnvPoolWorld, ProcessWorld, Task, check_backend
 
+SERIAL_ROWS = 16
+"""Rows that one process plays together and refills. More make its networks only a tenth faster; their state and that of
+their environments leaves the core's cache."""
 
-def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
+
+def make_envs(task: Task, num_envs: int, backend: str, activity: Activity | None = None) -> VectorEnv:
     """A vector environment of ``num_envs`` copies of a task. Rows that have ended stay frozen until the next reset.
 
+    It uses all cores, or only this process, with one thread, if ``activity`` is given, which then says what it does.
     Raises :class:`UserError` for fewer than one environment, a backend that the task does not have, packages that are
     missing, and an environment with autoreset.
     """
@@ -28,7 +35,8 @@ def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
         return _without_autoreset(task, world.make(num_envs))
     if isinstance(world, EnvPoolWorld):
         assert isinstance(task.action_space, spaces.Box)
-        return EnvPoolVectorEnv(world.env_id, num_envs, observation, task.action_space, task.max_steps)
+        threads = None if activity is None else 1
+        return EnvPoolVectorEnv(world.env_id, num_envs, observation, task.action_space, task.max_steps, threads)
     check_packages(task, world)
     for hook in (world.prepare, world.cleanup):
         if hook is not None:
@@ -36,6 +44,8 @@ def make_envs(task: Task, num_envs: int, backend: str) -> VectorEnv:
     if world.check is not None:
         world.check(num_envs)
     options: dict[str, Any] = dict(world.options)
+    if activity is not None:
+        return SerialVectorEnv(world.env_id, num_envs, observation, task.action_space, options, activity)
     return ProcessVectorEnv(
         world.env_id, num_envs, observation, task.action_space, make_options=options, when_closed=world.cleanup
     )
@@ -64,19 +74,29 @@ def check_packages(task: Task, world: ProcessWorld) -> None:
 class Environments:
     """Keeps the vector environment that was made last for reuse, because worker processes take seconds to start.
 
-    It ends with :meth:`close`, or when this object is garbage-collected.
+    It ends with :meth:`close`, or when this object is garbage-collected. activity: as for :func:`make_envs`.
     """
 
-    def __init__(self) -> None:
-        self._key: tuple[Task, int, str] | None = None
+    def __init__(self, activity: Activity | None = None) -> None:
+        self._activity = activity
+        self._key: tuple[Task, str] | None = None
         self._env: VectorEnv | None = None
 
-    def of(self, task: Task, num_envs: int, backend: str) -> VectorEnv:
-        """A vector environment, which the caller must reset: the kept one if it was made with the same arguments."""
-        same = self._key is not None and self._key[0] is task and self._key[1:] == (num_envs, backend)
-        if self._env is None or not same:
+    def of(self, task: Task, episodes: int, backend: str, refill: bool = False) -> VectorEnv:
+        """A vector environment with a row for every episode, which the caller must reset: the kept one, if it fits.
+
+        refill: whether fewer rows will do, because :func:`~worldmodels.rollouts.rollout` begins the next episode in a
+        row that has ended.
+        """
+        serial = self._activity is not None and isinstance(task.worlds.get(backend), ProcessWorld)
+        rows = min(episodes, SERIAL_ROWS) if serial and refill else episodes
+        known = self._env is not None and self._key is not None and self._key[0] is task and self._key[1] == backend
+        if known and isinstance(self._env, SerialVectorEnv):
+            self._env.resize(rows)
+        elif not known or self._env is None or self._env.num_envs != rows:
             self.close()
-            self._env, self._key = make_envs(task, num_envs, backend), (task, num_envs, backend)
+            self._env = make_envs(task, rows, backend, self._activity)
+        self._key = task, backend
         return self._env
 
     def close(self) -> None:

@@ -24,7 +24,16 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
 
-    def __init__(self, env_id: str, num_envs: int, observation: spaces.Box, action: spaces.Box, max_steps: int) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        observation: spaces.Box,
+        action: spaces.Box,
+        max_steps: int,
+        threads: int | None = None,
+    ) -> None:
+        """threads: None for one per core."""
         try:
             import envpool
         except ImportError:
@@ -34,6 +43,7 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ) from None
         self._make = envpool.make
         self._env_id, self._max_steps = env_id, max_steps
+        self._threads = min(num_envs, threads or usable_cores())
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = observation, action
         self.observation_space = batch_space(observation, num_envs)
@@ -51,7 +61,7 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._env_id,
             env_type="gymnasium",
             num_envs=self.num_envs,
-            num_threads=min(self.num_envs, usable_cores()),
+            num_threads=self._threads,
             env_seed=seeds,
             max_episode_steps=self._max_steps,
         )

@@ -12,12 +12,22 @@ from worldmodels.execution.environments import Environments
 from worldmodels.execution.recover import WorkerDied, retrying
 
 T = TypeVar("T")
+AUTO = "auto"
+"""The name with which :func:`make_executor` chooses."""
 Chunk = Callable[[Environments], T]
 """A piece of work. It resets the environments that it uses, so that it can be repeated."""
 
 
 class Executor(Protocol):
     """Runs chunks of work, in this process or elsewhere."""
+
+    def chunks(self, episodes: int, together: int) -> int:
+        """The number of chunks into which so many episodes should be divided, about equally.
+
+        together: episodes that may be played together in one environment. Results depend on the division, because
+        networks round differently in batches of another size; so it must not depend on what is busy or fast.
+        """
+        ...
 
     def map(self, chunks: Iterable[Chunk[T]]) -> Iterator[T]:
         """The results of the chunks, in the order of the chunks.
@@ -36,10 +46,14 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Runs one chunk after another in this process; their environments use all cores."""
+    """Runs one chunk after another in this process, whose environments use all cores; for agents on a GPU."""
 
     def __init__(self) -> None:
         self._environments = Environments()
+
+    def chunks(self, episodes: int, together: int) -> int:
+        """As few as possible: large batches suit a GPU."""
+        return -(-episodes // together)
 
     def map(self, chunks: Iterable[Chunk[T]]) -> Iterator[T]:
         """The results of the chunks, in the order of the chunks."""
@@ -66,11 +80,21 @@ class LocalExecutor:
 
 
 EXECUTORS: Registry[Callable[[], Executor]] = Registry(
-    "executor", {"local": "worldmodels.execution.executor:LocalExecutor"}, "worldmodels.executors"
+    "executor",
+    {
+        "workers": "worldmodels.execution.workers:WorkersExecutor",
+        "local": "worldmodels.execution.executor:LocalExecutor",
+    },
+    "worldmodels.executors",
 )
 """Every executor by name; other packages add theirs through the entry point group "worldmodels.executors"."""
 
 
-def make_executor(name: str = "local") -> Executor:
-    """A new executor of the kind ``name``. Raises :class:`UserError` for an unknown name."""
+def make_executor(name: str = AUTO, device: str = "cpu") -> Executor:
+    """A new executor of the kind ``name``. Raises :class:`UserError` for an unknown name.
+
+    auto: "workers" for agents on a ``device`` "cpu", "local" for those on "cuda", since processes should not share it.
+    """
+    if name == AUTO:
+        name = "local" if device == "cuda" else "workers"
     return EXECUTORS.get(name)()

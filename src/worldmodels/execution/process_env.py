@@ -15,12 +15,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
 from worldmodels.core.cores import usable_cores
 from worldmodels.core.errors import UserError
-from worldmodels.core.seeds import row_seeds
+from worldmodels.execution.frozen_rows import FrozenRowsEnv
 from worldmodels.execution.process_worker import (
     CLOSING_SECONDS,
     Worker,
@@ -38,19 +36,15 @@ _STARTING_SECONDS = 60.0
 """A worker may always take this long to start, even if the timeout is shorter."""
 
 
-class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class ProcessVectorEnv(FrozenRowsEnv):
     """N copies of ``gymnasium.make(env_id)`` in worker processes, each of which steps its copies in turn.
 
-    A row that has ended is not stepped any more: it keeps its last observation, with reward 0 and both flags
-    False, until the next reset. ``reset`` and ``step`` return the same array of observations every time and
-    overwrite it. Workers start at the first ``reset``. When a worker dies, raises or makes no progress for
-    ``timeout`` seconds, all workers are ended and WorkerDied is raised; the next ``reset`` starts new ones.
+    Workers start at the first ``reset``. When a worker dies, raises or makes no progress for ``timeout`` seconds, all
+    workers are ended and WorkerDied is raised; the next ``reset`` starts new ones.
 
     env_id: also as "module:Id-v0"; an unknown one is a UserError; processes: number of workers (None: one per core,
     at most one per row); make_options: of ``gymnasium.make``; when_closed: called after the workers have ended.
     """
-
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
 
     def __init__(
         self,
@@ -68,11 +62,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "expected at least one environment and process and a timeout above 0, "
                 f"got {num_envs} environments, {processes} processes, {timeout:g} s"
             )
-        _check_id(env_id)
-        self.num_envs = num_envs
-        self.single_observation_space, self.single_action_space = observation, action
-        self.observation_space = batch_space(observation, num_envs)
-        self.action_space = batch_space(action, num_envs)
+        check_id(env_id)
         self._env_id, self._timeout = env_id, timeout
         self._options: dict[str, Any] = {"disable_env_checker": True, **(make_options or {})}
         count = min(num_envs, processes or usable_cores())
@@ -81,10 +71,14 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._layout = layout_of(observation, action, num_envs, count)
         self._fd = anonymous_file(self._layout)
         self._shared = map_arrays(self._fd, self._layout)
-        self._alive = np.zeros(num_envs, dtype=bool)
+        self._set_up(observation, action, self._shared)
         self._workers: list[Worker] = []
         # Also runs when the interpreter exits and when an environment is garbage-collected without close().
         self._finalizer = weakref.finalize(self, _dispose, self._workers, self._fd, os.getpid(), when_closed)
+
+    @property
+    def _started(self) -> bool:
+        return bool(self._workers)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -92,32 +86,17 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """First observations (N, ...) of new episodes, and an empty info. seed: one per row, or one for all."""
         if not self._finalizer.alive:
             raise UserError("this environment is closed; make a new one")
-        seeds = row_seeds(seed, self.num_envs)
+        return super().reset(seed=seed, options=options)
+
+    def _reset_rows(self, seeds: Mapping[int, int]) -> None:
         with self._ending_workers_on_error():
             if not self._workers:
                 self._start()
-            self._ask([("reset", [(row, seeds[row]) for row in rows]) for rows in self._rows])
-        self._alive[:] = True
-        return self._shared["observations"], {}
+            self._ask([("reset", [(row, seeds[row]) for row in rows if row in seeds]) for rows in self._rows])
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step the rows that are still running; ``actions`` (N, A) holds a row for every environment."""
-        shared, alive = self._shared, self._alive
-        if alive.any():
-            np.copyto(shared["actions"], actions, casting="same_kind")
-            with self._ending_workers_on_error():
-                self._ask([("step", [row for row in rows if alive[row]]) for rows in self._rows])
-        elif not self._workers:
-            raise UserError("expected reset before step: no episode is running")
-        # The shared memory of a frozen row still holds the results of its last step.
-        rewards = np.where(alive, shared["rewards"], 0.0)
-        terminated, truncated = alive & shared["terminated"], alive & shared["truncated"]
-        self._alive &= ~(terminated | truncated)
-        return shared["observations"], rewards, terminated, truncated, {}
-
-    def retire(self, rows: np.ndarray) -> None:
-        """Freeze the rows ``rows``, which are not needed any more, as if they had ended, until the next reset."""
-        self._alive[rows] = False
+    def _step_rows(self) -> None:
+        with self._ending_workers_on_error():
+            self._ask([("step", [row for row in rows if self._alive[row]]) for rows in self._rows])
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments and end the workers."""
@@ -186,7 +165,8 @@ def _dispose(workers: list[Worker], fd: int, owner: int, when_closed: Callable[[
             when_closed()
 
 
-def _check_id(env_id: str) -> None:
+def check_id(env_id: str) -> None:
+    """Raise :class:`UserError` for an id that Gymnasium does not know."""
     try:
         module, _, name = env_id.rpartition(":")
         if module:

@@ -4,6 +4,7 @@ Imports no torch, because workers must start quickly.
 """
 
 import contextlib
+import functools
 import gc
 import json
 import mmap
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -32,7 +33,7 @@ _WATCH_SECONDS = 0.2
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from worldmodels.execution.process_worker import serve; serve(*map(int, sys.argv[2:]))"
+    "from {module} import serve; serve(*map(int, sys.argv[2:]))"
 )
 CLOSING_SECONDS = 5.0
 """How long a worker may take to close its environments before it is killed."""
@@ -93,7 +94,8 @@ class Worker:
     torch, and would require the ``if __name__ == "__main__"`` guard there.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, module: str = __name__) -> None:
+        """fd: the shared memory; module: whose function ``serve`` the process runs."""
         self.connection, theirs = Pipe()
         headless = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
         arguments = [json.dumps(sys.path), str(theirs.fileno()), str(fd), str(os.getpid())]
@@ -101,7 +103,7 @@ class Worker:
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_BY_PARENT)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, *arguments],
+                [sys.executable, "-c", _START.format(module=module), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # stderr: what environments print must not mix with the output of a command
                 env=os.environ | headless | {"OMP_NUM_THREADS": "1"},
@@ -149,49 +151,120 @@ def end_workers(workers: list[Worker], patience: float) -> None:
     workers.clear()
 
 
-def serve(connection_fd: int, memory_fd: int, parent: int) -> None:
-    """The main function of a worker: make environments, answer commands, end when the parent does."""
+class Activity:
+    """What a process does with environments, for its parent and for the thread that watches over it.
+
+    envs: those that exist now, by row; in_environment: whether one of them is making, resetting or stepping; beat:
+    called when one has finished, so that the parent sees that this process does not hang.
+    """
+
+    def __init__(self, beat: Callable[[], None] = lambda: None) -> None:
+        self.envs: dict[int, gymnasium.Env[Any, Any]] = {}
+        self.in_environment = False
+        self.beat = beat
+
+
+class Copies:
+    """Copies of one Gymnasium environment, each for a row of shared arrays (:func:`layout_of`), stepped in turn."""
+
+    def __init__(self, env_id: str, options: Mapping[str, Any], activity: Activity | None = None) -> None:
+        self._make = functools.partial(gymnasium.make, env_id, **options)
+        self._activity = activity or Activity()
+        self._envs = self._activity.envs
+
+    def make(self, rows: Iterable[int]) -> None:
+        """Make the copies of rows that have none."""
+        with self._in_environment():
+            for row in rows:
+                if row not in self._envs:
+                    self._envs[row] = self._make()
+                    self._activity.beat()
+
+    def reset(self, seeds: Iterable[tuple[int, int]], arrays: Mapping[str, np.ndarray]) -> None:
+        """Reset rows, given with their seeds, and write their observations into the arrays."""
+        with self._in_environment():
+            for row, seed in seeds:
+                _write(arrays["observations"], row, self._envs[row].reset(seed=seed)[0])
+                self._activity.beat()
+
+    def step(self, rows: Iterable[int], arrays: Mapping[str, np.ndarray]) -> None:
+        """Step rows with the actions in the arrays, and write what they return into the arrays."""
+        with self._in_environment():
+            for row in rows:
+                observation, reward, end, cut, _ = self._envs[row].step(arrays["actions"][row].copy())
+                _write(arrays["observations"], row, observation)
+                arrays["rewards"][row] = reward
+                arrays["terminated"][row], arrays["truncated"][row] = end, cut
+                self._activity.beat()
+
+    def close(self) -> None:
+        """Close all copies."""
+        while self._envs:
+            self._envs.popitem()[1].close()
+
+    @contextlib.contextmanager
+    def _in_environment(self) -> Iterator[None]:
+        self._activity.in_environment = True
+        try:
+            yield
+        finally:
+            self._activity.in_environment = False
+
+
+def begin_worker(connection_fd: int, memory_fd: int, parent: int, activity: Activity) -> Connection:
+    """Prepare this process to serve ``parent`` and to end with it; returns the connection to it."""
     for number in HANDLED_BY_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_BY_PARENT)
     # Processes started by an environment must not hold the connection open when this process dies.
     os.set_inheritable(connection_fd, False)
     os.set_inheritable(memory_fd, False)
-    envs: dict[int, gymnasium.Env[Any, Any]] = {}
-    threading.Thread(target=_end_with_parent, args=(parent, envs), daemon=True).start()
-    connection = Connection(connection_fd)
-    shared: dict[str, np.ndarray] = {}
-    index = 0
+    threading.Thread(target=_end_with_parent, args=(parent, activity.envs), daemon=True).start()
+    return Connection(connection_fd)
+
+
+def collect_less_garbage() -> None:
+    """Let Python's garbage collector run less often, once everything that stays has been made."""
+    gc.freeze()
+    gc.set_threshold(_GARBAGE, 20, 20)
+
+
+def serve(connection_fd: int, memory_fd: int, parent: int) -> None:
+    """The main function of a worker: make environments, answer commands, end when the parent does."""
+    activity = Activity()
+    connection = begin_worker(connection_fd, memory_fd, parent, activity)
+    commands: dict[str, Callable[..., None]] = {}
+
+    def make(env_id: str, options: Mapping[str, Any], rows: list[int], layout: Layout, index: int) -> None:
+        shared = map_arrays(memory_fd, layout)
+        activity.beat = functools.partial(count_beat, shared["beats"], index)
+        copies = Copies(env_id, options, activity)
+        copies.make(rows)
+        collect_less_garbage()
+        commands.update(
+            reset=functools.partial(copies.reset, arrays=shared), step=functools.partial(copies.step, arrays=shared)
+        )
+
     with contextlib.suppress(EOFError, OSError):
         while True:
             command, rest = connection.recv()
             try:
                 if command == "make":
-                    env_id, options, rows, layout, index = rest
-                    shared = map_arrays(memory_fd, layout)
-                    for row in rows:
-                        envs[row] = gymnasium.make(env_id, **options)
-                        shared["beats"][index] += 1
-                    gc.freeze()
-                    gc.set_threshold(_GARBAGE, 20, 20)
-                elif command == "reset":
-                    for row, seed in rest:
-                        _write(shared["observations"], row, envs[row].reset(seed=seed)[0])
-                        shared["beats"][index] += 1
+                    make(*rest)
                 else:
-                    for row in rest:
-                        observation, reward, end, cut, _ = envs[row].step(shared["actions"][row].copy())
-                        _write(shared["observations"], row, observation)
-                        shared["rewards"][row] = reward
-                        shared["terminated"][row], shared["truncated"][row] = end, cut
-                        shared["beats"][index] += 1
+                    commands[command](rest)
             except Exception as error:
                 text = f"{type(error).__name__}: {one_line(error)}"
                 connection.send(("make failed" if command == "make" else "raised", text))
             else:
                 connection.send(("done", ""))
-    for env in envs.values():
+    for env in activity.envs.values():
         env.close()
+
+
+def count_beat(beats: np.ndarray, index: int) -> None:
+    """Add one to the number by which the parent sees that this process does not hang."""
+    beats[index] += 1
 
 
 def _write(observations: np.ndarray, row: int, observation: Any) -> None:

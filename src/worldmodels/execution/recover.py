@@ -13,7 +13,11 @@ class WorkerDied(UserError):
     """A worker process died, hung, or its environment raised; the next ``reset`` starts fresh workers."""
 
 
-def retrying(work: Callable[[], T], attempts: int = 3) -> T:
+ATTEMPTS = 3
+"""How often work is tried whose worker dies, in all."""
+
+
+def retrying(work: Callable[[], T], attempts: int = ATTEMPTS) -> T:
     """``work()``, repeated when a worker dies, at most ``attempts`` times in all.
 
     ``work`` must start with ``reset`` and its own seeds, so that a repetition has the same result. Raises
@@ -23,9 +27,19 @@ def retrying(work: Callable[[], T], attempts: int = 3) -> T:
         try:
             return work()
         except WorkerDied as death:
-            say(f"warning: {death}; starting again (attempt {attempt + 1} of {attempts})")
+            say(starting_again(death, attempt, attempts))
     try:
         return work()
     except WorkerDied as death:
-        times = "once" if attempts == 1 else f"{attempts} times"
-        raise UserError(f"gave up after trying {times}, because workers kept failing: {death}") from death
+        raise gave_up(death, attempts) from death
+
+
+def starting_again(death: WorkerDied | str, attempt: int, attempts: int = ATTEMPTS) -> str:
+    """The warning after attempt number ``attempt``."""
+    return f"warning: {death}; starting again (attempt {attempt + 1} of {attempts})"
+
+
+def gave_up(death: WorkerDied | str, attempts: int = ATTEMPTS) -> UserError:
+    """The error after the last attempt."""
+    times = "once" if attempts == 1 else f"{attempts} times"
+    return UserError(f"gave up after trying {times}, because workers kept failing: {death}")

@@ -16,7 +16,7 @@ from worldmodels.run.pipeline import Pipeline
 from worldmodels.run.variants import budget, difference, label, variants_of
 
 
-def ablate_run(config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
+def ablate_run(config: Config, directory: Path, device: str = "auto", executor: str = "auto") -> None:
     """Evolve and score the ablations that apply: C on z alone, an untrained M, the action mask alone, dreams alone.
 
     Each goes through the rounds of the run, with the V, M and latents of each round, and its C continues from its C of

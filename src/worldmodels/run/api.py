@@ -32,14 +32,15 @@ def train(
     config: Config,
     run: Path | str | None = None,
     device: str = "auto",
-    executor: str = "local",
+    executor: str = "auto",
     from_run: Path | str | None = None,
 ) -> RunReader:
     """Run all stages that are not finished, from recording episodes to scoring the agent; returns the finished run.
 
     config: the settings, from :func:`preset` or from another run (``open_run(...).config``); run: its folder (None: as
     the command line chooses it, runs/TASK-PRESET-seedS); a run that was stopped continues with the same call. device:
-    "auto" (a GPU if there is one), "cpu" or "cuda". executor: where episodes are played, "local" is this machine.
+    "auto" (a GPU if there is one), "cpu" or "cuda". executor: where episodes are
+    played: "workers" (in a process per core), "local" (in this one, as for a GPU), or "auto", which chooses by device.
     from_run: another run of the same task, whose finished stages with the same settings and inputs are taken over (None
     for run: a folder beside it, RUN-2 or the next that is free). It takes minutes to hours; progress goes to stderr.
 
@@ -81,7 +82,7 @@ def evaluate(
     num_envs: int | None = None,
     steps: int = 0,
     device: str = "auto",
-    executor: str = "local",
+    executor: str = "auto",
 ) -> dict[str, Any]:
     """Score an agent on fresh episodes, which are never used in training, as ``worldmodels evaluate`` does.
 
@@ -106,7 +107,7 @@ def evaluate(
     agent = agent if isinstance(agent, Agent) else load_agent(agent, device)
     task, seeds = agent.task, episode_seeds("evaluation", seed, episodes)
     policy, chosen = evaluation.agent_policy(agent), backend or task.reference_backend
-    with contextlib.closing(make_executor(executor)) as workers:
+    with contextlib.closing(make_executor(executor, agent.device.type)) as workers:
         count = num_envs or task.num_envs
         returns = evaluation.evaluate(workers, task, policy, chosen, seeds, count, steps, device=agent.device)
     return evaluation.report(task, name, chosen, seeds, returns, steps, agent.device, agent.info)

@@ -41,12 +41,12 @@ def opened(
     phases_of(config.evolution)
     VISIONS.target(config.vision.model)
     made_with = Artifacts(directory, config).provenance(device)
-    with contextlib.closing(make_executor(executor)) as workers, Run.open(directory, config, made_with, create) as run:
+    with contextlib.closing(make_executor(executor, device.type)) as workers, Run.open(directory, config, made_with, create) as run:
         yield run, workers
 
 
 def train_run(
-    config: Config, directory: Path, device: str = "auto", executor: str = "local", from_run: Path | None = None
+    config: Config, directory: Path, device: str = "auto", executor: str = "auto", from_run: Path | None = None
 ) -> dict[str, Any]:
     """Run every stage of every round; write summary.json, curves.png and agent/, and return the summary.
 
@@ -91,7 +91,7 @@ def _check_backends(config: Config) -> None:
         make_envs(task, 1, backend).close()
 
 
-def run_stage(name: str, config: Config, directory: Path, device: str = "auto", executor: str = "local") -> None:
+def run_stage(name: str, config: Config, directory: Path, device: str = "auto", executor: str = "auto") -> None:
     """Run one stage of the run's last round; :class:`UserError` if a stage that it needs is not finished.
 
     Only ``collect``, the first stage, begins a new run.

@@ -14,6 +14,7 @@ from gymnasium import Env, spaces
 from gymnasium.vector import VectorEnv
 
 from worldmodels.core.errors import UserError
+from worldmodels.core.read_only import ReadOnly
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -193,7 +194,7 @@ class TellsState(Protocol):
         ...
 
 
-class Task(ABC):
+class Task(ReadOnly, ABC):
     """A world and everything that agents need to act in it.
 
     Legend: N environments, A numbers that encode an action for M, C controls (outputs of the controller).

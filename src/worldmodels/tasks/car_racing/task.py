@@ -45,7 +45,7 @@ class CarRacing(Task):
             "worldmodels.tasks.car_racing:worldmodels/CarRacing-v3", (*needs, "numba"), "car", prepare=_compile
         )
         stock = ProcessWorld("CarRacing-v3", needs, "car")
-        return {"envpool": EnvPoolWorld("CarRacing-v3"), "fast": fast, "gymnasium": stock}
+        return {"fast": fast, "envpool": EnvPoolWorld("CarRacing-v3"), "gymnasium": stock}
 
     @property
     def playing(self) -> Playing:
