@@ -62,4 +62,19 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         return True
 
 
+class Small(Counting):
+    """The same with whole numbers up to 255 as observations, as tasks have them."""
+
+    observation_space = spaces.Box(0, 255, (4,), np.uint8)
+
+    def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        seen, info = super().reset(**options)
+        return seen.astype(np.uint8), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        seen, *rest = super().step(action)
+        return seen.astype(np.uint8), *rest
+
+
 gymnasium.register("Counting-v0", entry_point=Counting)
+gymnasium.register("Small-v0", entry_point=Small)

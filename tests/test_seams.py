@@ -307,6 +307,9 @@ class Backwards:
         self._own, self._made = threading.local(), []
         self._threads = ThreadPoolExecutor(2)
 
+    def divide(self, episodes, together):
+        return -(-episodes // together)
+
     def map(self, chunks):
         chunks = [cloudpickle.dumps(chunk) for chunk in chunks]
         self.sizes.append(len(chunks))
@@ -345,7 +348,7 @@ def test_an_executor_is_a_class_and_one_line_and_changes_no_result(
     monkeypatch.setattr(dream_fitness, "_ROWS", 4)  # dreams come in several chunks too
     with importable(my_world, my_executor=_EXECUTOR), registered(EXECUTORS, "backwards", "my_executor:Backwards"):
         command = ["train", "my-world", "--preset", "tiny", "--device", "cpu"]
-        assert main([*command, "--run", str(tmp_path / "local")]) == 0
+        assert main([*command, "--run", str(tmp_path / "local"), "--executor", "local"]) == 0
         assert "my_executor" not in sys.modules
         assert main([*command, "--run", str(tmp_path / "theirs-run"), "--executor", "backwards"]) == 0
         theirs = sys.modules["my_executor"].Backwards

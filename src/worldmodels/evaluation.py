@@ -53,9 +53,10 @@ def evaluate(
     steps = longest(task, steps)
     identity = json.dumps([identity, task.name, steps, conditions(task, backend, device)])
     returns = _finished(partial_file, seeds, identity)
-    rest = seeds[len(returns) :]
-    count = executor.chunks(len(rest), num_envs)
-    parts = [list(part) for part in np.array_split(np.array(rest, dtype=np.int64), count)] if count else []
+    # Divided as if nothing was finished, so that an evaluation that goes on has the same batches.
+    size = -(-len(seeds) // max(1, executor.divide(len(seeds), num_envs)))
+    parts = [list(seeds[max(start, len(returns)) : start + size]) for start in range(0, len(seeds), size)]
+    parts = [part for part in parts if part]
     chunks = [partial(_play, task, backend, policy, part, steps) for part in parts]
     with Progress(len(seeds), "evaluate", "episodes", len(returns)) as bar:
         for part, part_returns in zip(parts, executor.map(chunks), strict=True):

@@ -20,7 +20,7 @@ UNKNOWN = {
     "preset": (["train", "car-racing", "--preset", "qiuck"], ["unknown preset 'qiuck'", "did you mean 'quick'?"]),
     "backend to collect on": (
         ["collect", "car-racing", "--collect.backend", "bullet"],
-        ["unknown backend 'bullet'", "choose from envpool, fast, gymnasium"],
+        ["unknown backend 'bullet'", "choose from fast, envpool, gymnasium"],
     ),
     "backend to evolve on": (["train", "car-racing", "--evolution.backend", "bullet"], ["unknown backend 'bullet'"]),
     "backend to evaluate on": (

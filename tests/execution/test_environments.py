@@ -12,6 +12,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.execution.environments import Environments, make_envs
 from worldmodels.execution.executor import LocalExecutor, make_executor
 from worldmodels.execution.recover import WorkerDied
+from worldmodels.execution.workers import WorkersExecutor
 from worldmodels.tasks.base import ArrayWorld, ProcessWorld, World
 from worlds import Scripted, ScriptedEnv
 
@@ -170,6 +171,8 @@ def test_all_work_of_one_executor_shares_its_environments_until_it_is_closed(exe
 
 
 def test_executors_are_chosen_by_name() -> None:
-    assert isinstance(make_executor(), LocalExecutor) and isinstance(make_executor("local"), LocalExecutor)
+    assert isinstance(make_executor("local"), LocalExecutor) and isinstance(make_executor("workers"), WorkersExecutor)
+    assert isinstance(make_executor(), WorkersExecutor)
+    assert isinstance(make_executor(device="cuda"), LocalExecutor), "processes should not share a GPU"
     with pytest.raises(UserError, match="unknown executor 'locale'; did you mean 'local'"):
         make_executor("locale")

@@ -149,7 +149,7 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
     assert "car-racing" in task_names() and get_task("car-racing").name == "car-racing"
     with pytest.raises(UserError, match="did you mean 'car-racing'"):
         get_task("carracing")
-    with pytest.raises(UserError, match="unknown backend 'jax' for car-racing; choose from envpool, fast, gymnasium"):
+    with pytest.raises(UserError, match="unknown backend 'jax' for car-racing; choose from fast, envpool, gymnasium"):
         make_envs(TASK, 2, "jax")
     with pytest.raises(UserError, match="at least 1 environment, got 0"):
         make_envs(TASK, 0, "envpool")

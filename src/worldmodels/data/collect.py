@@ -70,8 +70,8 @@ def record_episodes(
     executor: Executor, task: Task, backend: str, policy: PolicyFor, seeds: Sequence[int], steps: int
 ) -> list[Episode]:
     """Play one episode of at most ``steps`` steps per seed, by ``policy(seeds)``; in order of seeds."""
-    count = executor.chunks(len(seeds), len(seeds))
-    parts = [[int(seed) for seed in part] for part in np.array_split(np.array(seeds, dtype=np.int64), count)]
+    size = -(-len(seeds) // executor.divide(len(seeds), len(seeds)))
+    parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
     chunks = [partial(_record, task, backend, policy, part, steps) for part in parts]
     return [episode for episodes in executor.map(chunks) for episode in episodes]
 

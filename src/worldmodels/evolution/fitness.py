@@ -38,9 +38,11 @@ class WorldFitness:
         """The returns (N, E) and the total number of steps."""
         row_controllers, row_seeds = np.repeat(controllers, len(seeds), axis=0), np.tile(seeds, len(controllers))
         total = len(row_seeds)
-        count = self._executor.chunks(total, self._agent.task.max_envs)
-        # Every chunk gets episodes of all candidates, so that all chunks take about as long.
-        parts = [slice(first, None, count) for first in range(count)]
+        count = self._executor.divide(total, self._agent.task.max_envs)
+        # Every chunk gets episodes of all candidates, so that all chunks take about as long; and all but the last get
+        # equally many, because some environments can be used again only for as many rows.
+        order, size = np.concatenate([np.arange(first, total, count) for first in range(count)]), -(-total // count)
+        parts = [order[start : start + size] for start in range(0, total, size)]
         chunks = [
             partial(_play, self._agent, self._backend, row_controllers[part], row_seeds[part].tolist(), steps, patience)
             for part in parts

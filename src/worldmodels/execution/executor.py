@@ -21,7 +21,7 @@ Chunk = Callable[[Environments], T]
 class Executor(Protocol):
     """Runs chunks of work, in this process or elsewhere."""
 
-    def chunks(self, episodes: int, together: int) -> int:
+    def divide(self, episodes: int, together: int) -> int:
         """The number of chunks into which so many episodes should be divided, about equally.
 
         together: episodes that may be played together in one environment. Results depend on the division, because
@@ -51,7 +51,7 @@ class LocalExecutor:
     def __init__(self) -> None:
         self._environments = Environments()
 
-    def chunks(self, episodes: int, together: int) -> int:
+    def divide(self, episodes: int, together: int) -> int:
         """As few as possible: large batches suit a GPU."""
         return -(-episodes // together)
 

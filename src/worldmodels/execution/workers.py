@@ -44,7 +44,7 @@ class WorkersExecutor:
         self._workers: list[_ChunkWorker] = []
         self._finalizer = weakref.finalize(self, _dispose, self._workers, os.getpid())
 
-    def chunks(self, episodes: int, together: int) -> int:
+    def divide(self, episodes: int, together: int) -> int:
         """The number of chunks for so many episodes; it does not depend on the number of workers."""
         return max(-(-episodes // min(together, _LARGEST)), min(_CHUNKS, -(-episodes // _SMALLEST)))
 
