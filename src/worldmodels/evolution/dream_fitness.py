@@ -52,8 +52,8 @@ class DreamFitness:
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
         """The returns (N, E) float64, and the total number of dream steps."""
-        rows = len(controllers) * len(seeds) if self._dreaming.on_device else _ROWS
-        count = max(1, rows // len(seeds))
+        together = len(controllers) if self._dreaming.on_device else max(1, _ROWS // len(seeds))
+        count = -(-len(controllers) // self._executor.divide(len(controllers), together))
         starts = range(0, len(controllers), count)
         chunks = [partial(_dream, self._dreaming, controllers[start : start + count], seeds, steps) for start in starts]
         results = list(self._executor.map(chunks))

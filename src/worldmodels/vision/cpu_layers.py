@@ -87,7 +87,7 @@ def _convolution_backward(
 
 
 def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> Tensor:
-    if x.dtype is torch.bfloat16 and _FUSED:
+    if x.dtype in _FUSED:
         return _fused(x, weight, bias, stride)
     return functional.conv2d(x, weight, bias, stride=stride).relu_()
 
@@ -97,26 +97,28 @@ def _fused(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int]) -> 
     return output
 
 
-def _fused_is_available() -> bool:
+def _can_fuse(dtype: torch.dtype) -> bool:
     """Whether oneDNN's convolution with a fused ReLU exists in this PyTorch and computes the right result.
 
     The operator is private, and other versions of PyTorch may lack or change it, so it is tested once. Without it, the
     public operators are used.
     """
-    if not fast_bfloat16(torch.device("cpu")) or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return False
     # On the CPU, whatever the default device is when this module is first imported.
     x, weight = torch.ones(1, 2, 4, 4, device="cpu"), torch.ones(3, 2, 2, 2, device="cpu")
     bias = torch.tensor([-16.5, -15.5, 0.0], device="cpu")
     expected = functional.conv2d(x, weight, bias, stride=2).relu_()
     try:
-        actual = _fused(x.bfloat16(), weight.bfloat16(), bias.bfloat16(), (2, 2))
+        actual = _fused(x.to(dtype), weight.to(dtype), bias.to(dtype), (2, 2))
         return actual.shape == expected.shape and torch.allclose(actual.float(), expected)
     except (RuntimeError, TypeError, NotImplementedError):
         return False
 
 
-_FUSED = _fused_is_available()
+_NETWORKS = torch.bfloat16 if fast_bfloat16(torch.device("cpu")) else torch.float32
+_FUSED = frozenset({_NETWORKS} if _can_fuse(_NETWORKS) else ())
+"""The precision in which networks run on this processor, if its convolutions can be fused."""
 
 
 def _relu_backward(g: Tensor, y: Tensor) -> Tensor:

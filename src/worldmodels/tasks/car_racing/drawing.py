@@ -72,7 +72,7 @@ def _reach(along_x: float, along_y: float, out_x: float, out_y: float) -> tuple[
 
 @compiled
 def _add_quadrangle(
-    areas: np.ndarray, spans: np.ndarray, kind: int, weight: float, kind2: int, weight2: float, corners: np.ndarray
+    areas: np.ndarray, used: np.ndarray, kind: int, weight: float, kind2: int, weight2: float, corners: np.ndarray
 ) -> None:
     """Add a quadrangle with corners (4, 2) in the window; ``weight2`` times its area is added to ``kind2``."""
     doubled = 0.0
@@ -86,9 +86,9 @@ def _add_quadrangle(
         j = (i + 1) & 3
         x0, y0 = (corners[i, 0] + 0.5) * _SX, (WINDOW_H - 0.5 - corners[i, 1]) * _SY
         x1, y1 = (corners[j, 0] + 0.5) * _SX, (WINDOW_H - 0.5 - corners[j, 1]) * _SY
-        add_edge(areas, spans, kind, weight * turn, x0, y0, x1, y1)
+        add_edge(areas, used, kind, weight * turn, x0, y0, x1, y1)
         if weight2 != 0.0:
-            add_edge(areas, spans, kind2, weight2 * turn, x0, y0, x1, y1)
+            add_edge(areas, used, kind2, weight2 * turn, x0, y0, x1, y1)
 
 
 @compiled
@@ -114,7 +114,7 @@ def _enlarge(corners: np.ndarray, larger: np.ndarray) -> None:
 
 
 @compiled
-def _add_ground(areas: np.ndarray, spans: np.ndarray, camera: np.ndarray, field: float, grass: float) -> bool:
+def _add_ground(areas: np.ndarray, used: np.ndarray, camera: np.ndarray, field: float, grass: float) -> bool:
     """Add the squares of grass, and the playing field if its border is near enough to be seen (then: True)."""
     cos, sin, zoom = camera[0], camera[1], camera[2]
     low_x, high_x, low_y, high_y = math.inf, -math.inf, math.inf, -math.inf
@@ -131,14 +131,14 @@ def _add_ground(areas: np.ndarray, spans: np.ndarray, camera: np.ndarray, field:
                 x, y = 2 * i + (corner == 1 or corner == 2), 2 * j + (corner >= 2)
                 _put(corners, corner, x * grass, y * grass, camera)
             _enlarge(corners, larger)
-            _add_quadrangle(areas, spans, GRASS, 1.0, GRASS, 0.0, larger)
+            _add_quadrangle(areas, used, GRASS, 1.0, GRASS, 0.0, larger)
     if min(low_x, low_y) > -field and max(high_x, high_y) < field:
         return False
     for corner in range(4):
         x, y = field if corner == 1 or corner == 2 else -field, field if corner >= 2 else -field
         _put(corners, corner, x, y, camera)
     _enlarge(corners, larger)
-    _add_quadrangle(areas, spans, FIELD, 1.0, FIELD, 0.0, larger)
+    _add_quadrangle(areas, used, FIELD, 1.0, FIELD, 0.0, larger)
     return True
 
 
@@ -156,7 +156,7 @@ def _near(points: np.ndarray, camera: np.ndarray, margin: float) -> np.ndarray:
 @compiled
 def _add_road(
     areas: np.ndarray,
-    spans: np.ndarray,
+    used: np.ndarray,
     camera: np.ndarray,
     left: np.ndarray,
     right: np.ndarray,
@@ -184,12 +184,12 @@ def _add_road(
             other_x, other_y = _to_window(other[at, 0], other[at, 1], camera)
             reach_x, reach_y = _reach(ahead_x - behind_x, ahead_y - behind_y, x - other_x, y - other_y)
             corners[corner, 0], corners[corner, 1] = x + reach_x, y + reach_y
-        _add_quadrangle(areas, spans, ROAD, 1.0, SHADE, math.floor(tiles[i, 0]) - base, corners)
+        _add_quadrangle(areas, used, ROAD, 1.0, SHADE, math.floor(tiles[i, 0]) - base, corners)
 
 
 @compiled
 def _add_kerbs(
-    areas: np.ndarray, spans: np.ndarray, camera: np.ndarray, kerbs: np.ndarray, is_white: np.ndarray
+    areas: np.ndarray, used: np.ndarray, camera: np.ndarray, kerbs: np.ndarray, is_white: np.ndarray
 ) -> None:
     """Add the kerbs (k, 4, 2)."""
     near = _near(np.ascontiguousarray(kerbs[:, 0]), camera, 90.0)
@@ -199,7 +199,7 @@ def _add_kerbs(
             for corner in range(4):
                 _put(corners, corner, kerbs[i, corner, 0], kerbs[i, corner, 1], camera)
             _enlarge(corners, larger)
-            _add_quadrangle(areas, spans, KERB, 1.0, WHITE, is_white[i], larger)
+            _add_quadrangle(areas, used, KERB, 1.0, WHITE, is_white[i], larger)
 
 
 @compiled
@@ -219,45 +219,56 @@ def draw_track(
     left and right side (n, 2) and the colours of the tiles (n, 3); kerbs: corners (k, 4, 2) and 1 for white, 0 for red;
     colors: of field, grass and road (3, 3) float32.
     """
-    areas, spans = memory
-    bounded = _add_ground(areas, spans, camera, ground[0], ground[1])
-    _add_road(areas, spans, camera, road[0], road[1], road[2], colors[2, 0])
-    _add_kerbs(areas, spans, camera, kerbs[0], kerbs[1])
+    areas, used = memory
+    bounded = _add_ground(areas, used, camera, ground[0], ground[1])
+    _add_road(areas, used, camera, road[0], road[1], road[2], colors[2, 0])
+    _add_kerbs(areas, used, camera, kerbs[0], kerbs[1])
     area, part = np.empty(SIZE, np.float32), np.empty(SIZE, np.float32)
     line = np.empty((3, SIZE), np.float32)
     for row in range(ROWS):
         for channel in range(3):
             _fill(line[channel], colors[0, channel])
         if bounded:
-            if sum_row(areas, spans, row, FIELD, area):
+            if sum_row(areas, used, row, FIELD, area):
                 for channel in range(3):
                     for x in range(SIZE):
                         line[channel, x] *= min(area[x], _ONE)
             else:
                 for channel in range(3):
                     _fill(line[channel], _ZERO)
-        if sum_row(areas, spans, row, GRASS, area):
+        if sum_row(areas, used, row, GRASS, area):
             for channel in range(3):
                 more = colors[1, channel] - colors[0, channel]
                 for x in range(SIZE):
                     line[channel, x] += more * min(area[x], _ONE)
-        if sum_row(areas, spans, row, ROAD, area):
-            if not sum_row(areas, spans, row, SHADE, part):
+        if sum_row(areas, used, row, ROAD, area):
+            if not sum_row(areas, used, row, SHADE, part):
                 _fill(part, _ZERO)
+            _average(area, part)
             for channel in range(3):
                 for x in range(SIZE):
-                    # Where tiles overlap, their shades are averaged.
-                    share = min(area[x], _ONE)
-                    line[channel, x] += share * (colors[2, channel] - line[channel, x]) + part[x] / max(area[x], _ONE)
-        if sum_row(areas, spans, row, KERB, area):
-            if not sum_row(areas, spans, row, WHITE, part):
+                    line[channel, x] += area[x] * (colors[2, channel] - line[channel, x]) + part[x]
+        if sum_row(areas, used, row, KERB, area):
+            if not sum_row(areas, used, row, WHITE, part):
                 _fill(part, _ZERO)
+            _average(area, part)
             for x in range(SIZE):
-                share = min(area[x], _ONE)
-                white = _WHITE * part[x] / max(area[x], _ONE)
-                line[0, x] += share * (_WHITE - line[0, x])
-                line[1, x] += white - share * line[1, x]
-                line[2, x] += white - share * line[2, x]
+                line[0, x] += area[x] * (_WHITE - line[0, x])
+                line[1, x] += _WHITE * part[x] - area[x] * line[1, x]
+                line[2, x] += _WHITE * part[x] - area[x] * line[2, x]
+        for channel in range(3):
+            for x in range(SIZE):
+                line[channel, x] = max(line[channel, x] - _DARKER, _ZERO)
         for x in range(SIZE):
-            for channel in range(3):
-                picture[row, x, channel] = np.uint8(max(line[channel, x] - _DARKER, np.float32(0)))
+            picture[row, x, 0] = np.uint8(line[0, x])
+            picture[row, x, 1] = np.uint8(line[1, x])
+            picture[row, x, 2] = np.uint8(line[2, x])
+
+
+@compiled
+def _average(area: np.ndarray, part: np.ndarray) -> None:
+    """Limit areas (n,) to 1, and divide what overlapping polygons add up to in ``part`` (n,) by their area."""
+    for x in range(len(area)):
+        if area[x] > _ONE:
+            part[x] /= area[x]
+            area[x] = _ONE

@@ -147,23 +147,22 @@ def _shrink(picture: np.ndarray, patch: np.ndarray, box: np.ndarray) -> None:
         upper = (WINDOW_H - 1.0 - (top + y)) * _SY - first_row
         row = int(upper)
         within = min(row + 1.0 - upper, _SY)
-        line = patch[y]
-        for x in range(max(box[2], 0), min(box[3] + 1, _PATCH)):
+        line, x, end = patch[y], max(box[2], 0), min(box[3] + 1, _PATCH)
+        while x < end:
             value = line[x]
             if value == 0:
+                x += 1
                 continue
-            line[x] = 0
             begin = (left + x) * _SX - first_column
-            column = int(begin)
-            inside = min(column + 1.0 - begin, _SX)
-            kind = value - 1
-            shares[row, column, kind] += inside * within
-            if inside < _SX:
-                shares[row, column + 1, kind] += (_SX - inside) * within
-            if within < _SY:
-                shares[row + 1, column, kind] += inside * (_SY - within)
-                if inside < _SX:
-                    shares[row + 1, column + 1, kind] += (_SX - inside) * (_SY - within)
+            while x < end and line[x] == value:
+                line[x] = 0
+                x += 1
+            after = (left + x) * _SX - first_column
+            for column in range(int(begin), math.ceil(after)):
+                inside = min(column + 1.0, after) - max(float(column), begin)
+                shares[row, column, value - 1] += inside * within
+                if within < _SY:
+                    shares[row + 1, column, value - 1] += inside * (_SY - within)
     for row in range(_CELLS):
         y = first_row + row
         for column in range(_CELLS):
