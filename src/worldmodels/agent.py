@@ -56,7 +56,7 @@ class Agent(ReadOnly):
         start_states: Tensor | None = None,
     ) -> None:
         # V's layers need their weights in this layout and would copy them at every call, a millisecond each time.
-        vision = vision.eval().to(memory_format=torch.channels_last)
+        vision = vision.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.task, self.vision, self.memory = task, vision, memory.eval()
         names = task.inputs if inputs is None else inputs
         self.inputs = PolicyInputs(names, vision.latent_size, memory.hidden_size)

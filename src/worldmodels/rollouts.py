@@ -124,5 +124,5 @@ def _reset_rows(env: VectorEnv, rows: np.ndarray, seeds: Sequence[int]) -> np.nd
     mask[rows] = True
     row_seeds = np.zeros(env.num_envs, dtype=np.int64)
     row_seeds[rows] = seeds
-    raw, _ = env.reset(seed=row_seeds.tolist(), options={"reset_mask": mask})
+    raw, _ = env.reset(seed=row_seeds.tolist(), options={"reset_mask": mask})  # type: ignore[arg-type]
     return np.asarray(raw)

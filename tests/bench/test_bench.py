@@ -1,5 +1,6 @@
 """The benchmarks' figures follow from what they measured, and their baselines compute what the agent computes."""
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import torch
 
 from outside import registered
 from worldmodels.agent import Agent
-from worldmodels.bench import BENCHMARKS, acting, measure, run_bench, vision, world
+from worldmodels.bench import BENCHMARKS, acting, evolution, measure, run_bench, vision, world
 from worldmodels.bench import dream as dream_bench
 from worldmodels.bench.clocked import Recording, replayed_steps
 from worldmodels.bench.machine import machine
@@ -22,6 +23,7 @@ from worldmodels.bench.plain import PlainAgent, PlainVAE, plain_images
 from worldmodels.cli.main import main
 from worldmodels.core.errors import UserError
 from worldmodels.execution.environments import make_envs
+from worldmodels.execution.executor import LocalExecutor
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import TASKS, get_task
 from worldmodels.tasks.base import ProcessWorld, World
@@ -29,8 +31,8 @@ from worldmodels.tasks.car_racing.task import CarRacing
 from worldmodels.vision.conv_vae import ConvVAE
 
 ACTING_KEYS = {
-    "env_steps_per_s", "encoder_frames_per_s", "bound_steps_per_s", "acting_steps_per_s", "share_of_bound",
-    "plain_steps_per_s", "speedup",
+    "simulator_steps_per_s", "bound_steps_per_s", "acting_steps_per_s", "share_of_bound", "busy_steps_per_s",
+    "busy_share", "alone_steps_per_s", "scaling", "microseconds",
 }  # fmt: skip
 VISION_KEYS = {
     "train_frames_per_s", "peak_gflops", "dtype", "share_of_peak", "plain_frames_per_s", "speedup",
@@ -40,8 +42,9 @@ VISION_KEYS = {
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = acting.Sizes(num_envs=3, steps=4, batches=2, plain_steps=3)
+    small = acting.Sizes(rows=3, rows_on_gpu=3, steps=4, batches=2, plain_steps=3)
     monkeypatch.setattr(acting, "SIZES", small)
+    monkeypatch.setattr(evolution, "SIZES", evolution.Sizes(population=2, episodes=2, dreams=3, steps=4))
     smaller = vision.Sizes(batch=4, steps=2, plain_steps=1, product=64, products=2, encode_frames=16)
     monkeypatch.setattr(vision, "SIZES", smaller)
 
@@ -65,31 +68,37 @@ def test_measurements_are_taken_in_turns_and_all_repeats_are_kept() -> None:
 
 def test_the_bound_adds_the_times_of_simulator_and_encoder_and_figures_come_from_medians() -> None:
     spreads = _spreads(
-        env_steps_per_s=[1.0, 4000.0, 9999.0],
-        encoder_frames_per_s=[12000.0],
-        acting_steps_per_s=[2700.0, 2000.0, 2800.0],
-        plain_steps_per_s=[180.0],
-        acting_with_reset_steps_per_s=[2500.0],
-        reset_seconds=[0.5],
-        ms_simulator=[32.0],
-        ms_policy=[14.0],
-        ms_frames=[1.0],
-        ms_loop=[0.5],
+        encoder=[12000.0],
+        plain=[180.0],
+        **{
+            "fast simulator": [1.0, 4000.0, 9999.0],
+            "fast acting": [2700.0, 2000.0, 2800.0],
+            "fast busy": [1800.0],
+            "fast alone": [1500.0],
+            **{f"fast us {part}": [5.0] for part in ("simulator", "policy", "loop")},
+            "us frames": [2.0],
+        },
     )
-    figures = acting.figures(spreads, num_envs=120)
-    assert figures["bound_steps_per_s"] == pytest.approx(3000.0)
-    assert figures["share_of_bound"] == pytest.approx(0.9)
+    figures = acting.figures(spreads, ["fast"])
+    fast = figures["backends"]["fast"]
+    assert fast["bound_steps_per_s"] == pytest.approx(3000.0)
+    assert (fast["share_of_bound"], fast["busy_share"], fast["scaling"]) == pytest.approx((0.9, 2 / 3, 1.8))
+    assert fast["microseconds"] == {"simulator": 5.0, "policy": 5.0, "loop": 5.0, "frames": 2.0}
     assert figures["speedup"] == pytest.approx(15.0)
-    parts = figures["milliseconds_per_step_of_all"]
-    assert (parts["simulator_alone"], parts["encoder_alone"]) == pytest.approx((30.0, 10.0))
-    assert parts["memory_and_controllers"] == pytest.approx(14.0 - 10.0 - 1.0)
+    del spreads["plain"]
+    without = acting.figures(spreads, ["fast"])
+    assert without["plain_steps_per_s"] is None and without["speedup"] is None
 
 
-def test_without_a_plain_loop_there_is_no_speedup() -> None:
-    rates = ("env_steps_per_s", "encoder_frames_per_s", "acting_steps_per_s", "acting_with_reset_steps_per_s")
-    times = ("reset_seconds", "ms_simulator", "ms_policy", "ms_frames", "ms_loop")
-    figures = acting.figures(_spreads(**{name: [100.0] for name in (*rates, *times)}), 10)
-    assert figures["plain_steps_per_s"] is None and figures["speedup"] is None
+def test_a_generation_is_compared_with_acting_and_with_itself_beside_a_busy_process() -> None:
+    spreads = _spreads(**{"a generation": [900.0, 1000.0, 2000.0], "a busy": [600.0], "a acting": [1250.0]})
+    spreads |= _spreads(**{"dream generation": [10.0], "dream busy": [5.0]})
+    found = evolution.figures(spreads, ["a", "dream"], ["a"])["worlds"]
+    assert found["a"] == {
+        "steps_per_s": 1000.0, "busy_steps_per_s": 600.0, "busy_share": 0.6, "acting_steps_per_s": 1250.0,
+        "share_of_acting": 0.8,
+    }  # fmt: skip
+    assert found["dream"] == {"steps_per_s": 10.0, "busy_steps_per_s": 5.0, "busy_share": 0.5}
 
 
 def test_the_share_of_the_peak_counts_three_forward_passes() -> None:
@@ -117,15 +126,35 @@ def test_acting_writes_its_figures_and_what_they_were_measured_with(tiny: None, 
     path = tmp_path / "figures.json"
     assert main(["bench", "acting", "--repeats", "2", "--json", str(path)]) == 0
     figures = json.loads(path.read_text())
-    assert figures.keys() >= ACTING_KEYS
-    simulator, encoder = figures["env_steps_per_s"], figures["encoder_frames_per_s"]
-    assert figures["bound_steps_per_s"] == pytest.approx(simulator * encoder / (simulator + encoder))
-    assert figures["share_of_bound"] == pytest.approx(figures["acting_steps_per_s"] / figures["bound_steps_per_s"])
-    assert figures["speedup"] == pytest.approx(figures["acting_steps_per_s"] / figures["plain_steps_per_s"])
-    assert figures["rows_ended"] == 0 and figures["num_envs"] == 3
-    assert figures["repeats"]["count"] == 2 and len(figures["repeats"]["env_steps_per_s"]["values"]) == 2
+    assert list(figures["backends"]) == ["fast", "envpool", "gymnasium"]
+    encoder = figures["encoder_frames_per_s"]
+    for name, one in figures["backends"].items():
+        assert one.keys() == ACTING_KEYS and min(one["microseconds"].values()) > 0
+        simulator = one["simulator_steps_per_s"]
+        assert one["bound_steps_per_s"] == pytest.approx(simulator * encoder / (simulator + encoder))
+        assert one["share_of_bound"] == pytest.approx(one["acting_steps_per_s"] / one["bound_steps_per_s"])
+        assert len(figures["repeats"][f"{name} simulator"]["values"]) == figures["repeats"]["count"] == 2
+    fastest = figures["backends"]["fast"]["acting_steps_per_s"]
+    assert figures["speedup"] == pytest.approx(fastest / figures["plain_steps_per_s"])
+    assert set(figures["rows_ended"].values()) == {0} and figures["rows"] == 3
+    assert figures["steps"] == {"fast": 4, "envpool": 4, "gymnasium": 1}
     assert {"cpu", "cores", "torch_threads", "dtype", "versions"} <= figures["machine"].keys()
     assert {"worldmodels", "torch", "envpool", "box2d"} <= figures["machine"]["versions"].keys()
+
+
+@pytest.mark.parametrize("task, worlds", [("car-racing", ["fast", "envpool", "gymnasium", "dream"]),
+                                          ("bin-packing", ["native", "dream"])])  # fmt: skip
+def test_evolution_is_measured_in_every_world_of_a_task_and_in_its_dreams(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, worlds: list[str]
+) -> None:
+    path = tmp_path / "figures.json"
+    assert main(["bench", "evolution", "--task", task, "--repeats", "1", "--json", str(path)]) == 0
+    figures = json.loads(path.read_text())
+    assert list(figures["worlds"]) == worlds and figures["population"] == 2
+    for name, one in figures["worlds"].items():
+        assert one["busy_share"] == pytest.approx(one["busy_steps_per_s"] / one["steps_per_s"])
+        assert ("share_of_acting" in one) == (name != "dream")
+    assert "a generation of 2 candidates" in capsys.readouterr().out
 
 
 def test_vision_writes_its_figures(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +190,7 @@ def test_dreaming_is_measured_beside_the_matrix_product_and_the_plain_loop(
 
 
 def test_unknown_names_and_counts_are_one_line_that_says_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"unknown benchmark 'speed'; choose from acting, vision, dream"):
+    with pytest.raises(UserError, match=r"unknown benchmark 'speed'; choose from acting, evolution, vision, dream"):
         run_bench("speed", "car-racing", 1)
     with pytest.raises(UserError, match="car-racing"):
         run_bench("acting", "chess", 1)
@@ -204,14 +233,14 @@ def test_rows_that_end_are_neither_stepped_nor_counted(monkeypatch: pytest.Monke
     class Short(CarRacing):
         max_steps = 3
 
-    monkeypatch.setattr(acting, "interleaved", lambda measures, repeats: {})
     short = _agent()
     short.task = Short()
-    measured = acting._Acting(short, acting.Sizes(num_envs=2, steps=6, batches=1, plain_steps=1))
-    assert measured.rows_ended == 2
-    assert len(measured._recording.actions) == 3
-    assert measured.acting()["acting_steps_per_s"] > 0
-    assert measured.simulator()["env_steps_per_s"] > 0
+    sizes = acting.Sizes(rows=2, steps=6, batches=1, plain_steps=1)
+    with contextlib.closing(acting.Acting(short, sizes, LocalExecutor())) as measured:
+        assert measured.rows_ended["envpool"] == 2
+        assert len(measured._recorded["envpool"].actions) == 3
+        assert measured.acting("envpool")["envpool acting"] > 0
+        assert measured.simulator("envpool")["envpool simulator"] > 0
 
 
 def test_without_faster_backends_gymnasium_is_measured_and_the_notes_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,13 +250,17 @@ def test_without_faster_backends_gymnasium_is_measured_and_the_notes_say_so(monk
         return make_envs(task, num_envs, backend)
 
     monkeypatch.setattr(measure, "make_envs", without_faster)
-    measured = acting._Acting(_agent(), acting.Sizes(num_envs=1, steps=20, batches=1, plain_steps=1))
-    assert measured.backend == "gymnasium" and measured.sizes.steps == 2
-    assert measured.notes == [
-        "the backend envpool needs the package envpool; measured on gymnasium instead",
-        "the backend fast needs the package fast; measured on gymnasium instead",
-        "2 steps of every environment instead of 20 on this slower backend",
-    ]
+    sizes = acting.Sizes(rows=1, steps=20, batches=1, plain_steps=1)
+    with contextlib.closing(acting.Acting(_agent(), sizes, LocalExecutor())) as measured:
+        assert measured.backends == ["gymnasium"] and measured.steps == {"gymnasium": 2}
+        assert measured.notes == [
+            "the backend fast needs the package fast; it is not measured",
+            "the backend envpool needs the package envpool; it is not measured",
+        ]
+    assert measure.fastest_backend(get_task("car-racing")) == (
+        "gymnasium",
+        [f"the backend {name} needs the package {name}; measured on gymnasium instead" for name in ("fast", "envpool")],
+    )
 
 
 def test_where_no_backend_works_the_last_reason_is_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +268,9 @@ def test_where_no_backend_works_the_last_reason_is_the_error(monkeypatch: pytest
         raise UserError(f"{backend} is missing")
 
     monkeypatch.setattr(measure, "make_envs", nothing)
-    with pytest.raises(UserError, match="gymnasium is missing"):
-        measure.fastest_backend(get_task("car-racing"))
+    for search in (measure.fastest_backend, measure.working_backends):
+        with pytest.raises(UserError, match="gymnasium is missing"):
+            search(get_task("car-racing"))
 
 
 def test_without_the_stock_environment_the_rest_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,9 +278,10 @@ def test_without_the_stock_environment_the_rest_is_still_measured(monkeypatch: p
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gymnasium, "make", missing)
-    measured = acting._Acting(_agent(), acting.Sizes(num_envs=2, steps=2, batches=1, plain_steps=1))
-    spreads = measured.run(1)
-    assert "plain_steps_per_s" not in spreads and "acting_steps_per_s" in spreads
+    sizes = acting.Sizes(rows=2, steps=2, batches=1, plain_steps=1)
+    with contextlib.closing(acting.Acting(_agent(), sizes, LocalExecutor())) as measured:
+        spreads = measured.run(1)
+    assert "plain" not in spreads and "fast acting" in spreads
     assert "Box2D is not installed" in measured.notes[0]
 
 
@@ -284,8 +319,8 @@ def test_a_world_without_rules_is_measured_under_the_random_policy(small: None, 
     path = tmp_path / "figures.json"
     assert main(["bench", "world", "--task", "car-racing", "--repeats", "1", "--json", str(path)]) == 0
     found = json.loads(path.read_text())
-    assert (found["backend"], found["rule"], found["threads"]) == ("envpool", None, 1)
-    assert found["num_envs"] == {"": 3} and found["steps"] == {"": 4}
+    assert (found["backend"], found["rule"], found["threads"]) == ("fast", None, 1)
+    assert found["num_envs"] == {"": 2} and found["steps"] == {"": 3}
     assert not [name for name in found if name.startswith("rule_")] and found["speedup"] > 0
 
 
@@ -364,4 +399,4 @@ def test_the_versions_are_those_of_the_worlds_own_simulators() -> None:
 
 
 def test_the_command_line_knows_every_benchmark() -> None:
-    assert BENCHMARKS == ("acting", "vision", "dream", "world")
+    assert BENCHMARKS == ("acting", "evolution", "vision", "dream", "world")

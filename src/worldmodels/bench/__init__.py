@@ -5,7 +5,7 @@ from typing import Any
 
 from worldmodels.core.errors import UserError
 
-BENCHMARKS = ("acting", "vision", "dream", "world")
+BENCHMARKS = ("acting", "evolution", "vision", "dream", "world")
 
 
 def run_bench(
@@ -18,9 +18,9 @@ def run_bench(
     """Measure ``what``, one of ``BENCHMARKS``, print a table, and return the figures as JSON-able values.
 
     Every measurement is repeated ``repeats`` times, in turns with the others; steps: of every environment in one
-    measurement of acting or of the world (None: as many as take some seconds); save: called with the figures before the
-    table is printed, because printing fails if nobody reads the output any more. Raises :class:`UserError` for an
-    unknown name or task and for fewer than one repeat or step.
+    measurement of acting, evolution or the world (None: as many as take some seconds); save: called with the figures
+    before the table is printed, because printing fails if nobody reads the output any more. Raises :class:`UserError`
+    for an unknown name or task and for fewer than one repeat or step.
     """
     if what not in BENCHMARKS:
         raise UserError(f"unknown benchmark {what!r}; choose from {', '.join(BENCHMARKS)}")
@@ -28,12 +28,11 @@ def run_bench(
         raise UserError(f"expected at least 1 repeat, got {repeats}")
     if steps is not None and steps < 1:
         raise UserError(f"expected at least 1 step, got {steps}")
-    from worldmodels.bench import acting, dream, vision, world
+    from worldmodels.bench import acting, dream, evolution, vision, world
     from worldmodels.tasks import get_task
 
     task = get_task(task_name)
-    if what == "acting":
-        return acting.bench(task, repeats, steps, save=save)
-    if what == "world":
-        return world.bench(task, repeats, steps, save=save)
+    if what in ("acting", "evolution", "world"):
+        bench = {"acting": acting.bench, "evolution": evolution.bench, "world": world.bench}[what]
+        return bench(task, repeats, steps, save)
     return vision.bench(task, repeats, save=save) if what == "vision" else dream.bench(task, repeats, save=save)

@@ -118,15 +118,35 @@ def fastest_backend(task: Task) -> tuple[str, list[str]]:
 
     Raises :class:`UserError` if none works.
     """
-    errors: list[UserError] = []
+    problems: list[UserError] = []
     for backend in task.backends:
-        try:
-            make_envs(task, 1, backend).close()
-        except UserError as error:
-            errors.append(error)
-            continue
-        return backend, [f"{error}; measured on {backend} instead" for error in errors]
-    raise errors[-1]
+        problem = _problem(task, backend)
+        if problem is None:
+            return backend, [f"{error}; measured on {backend} instead" for error in problems]
+        problems.append(problem)
+    raise problems[-1]
+
+
+def working_backends(task: Task) -> tuple[list[str], list[str]]:
+    """The backends that work on this machine, the fastest first, and a note for each that does not.
+
+    Raises :class:`UserError` if none works.
+    """
+    problems = {backend: _problem(task, backend) for backend in task.backends}
+    working = [backend for backend, problem in problems.items() if problem is None]
+    errors = [problem for problem in problems.values() if problem is not None]
+    if not working:
+        raise errors[-1]
+    return working, [f"{error}; it is not measured" for error in errors]
+
+
+def _problem(task: Task, backend: str) -> UserError | None:
+    """Why a backend does not work on this machine; None if it works."""
+    try:
+        make_envs(task, 1, backend).close()
+    except UserError as error:
+        return error
+    return None
 
 
 def stock_environment(task: Task) -> "tuple[gymnasium.Env[Any, Any] | None, list[str]]":

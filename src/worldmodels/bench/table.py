@@ -45,3 +45,38 @@ class SpeedTable:
         """Print the table; below it the machine, the lines ``more`` and the notes of the result."""
         self._table.caption = caption(result["machine"], *more, *result["notes"])
         console().print(self._table)
+
+
+class SideBySide:
+    """Figures of several worlds, one column each."""
+
+    def __init__(self, title: str, columns: Sequence[str]) -> None:
+        from rich.table import Table
+
+        self._table = Table(title=title, title_justify="left")
+        self._table.add_column("steps per second")
+        for column in columns:
+            self._table.add_column(column, justify="right", no_wrap=True)
+
+    def row(self, name: str, figures: Sequence[str]) -> None:
+        """Add a row with a figure for each column."""
+        self._table.add_row(name, *figures)
+
+    def section(self) -> None:
+        """Add a line between rows."""
+        self._table.add_section()
+
+    def print(self, result: Mapping[str, Any], *more: str) -> None:
+        """Print the table; below it the machine, the lines ``more`` and the notes of the result."""
+        self._table.caption = caption(result["machine"], *more, *result["notes"])
+        console().print(self._table)
+
+
+def rate(number: float | None) -> str:
+    """A rate for a table; nothing for None."""
+    return "" if number is None else f"{number:,.0f}"
+
+
+def extremes(spread: Spread) -> str:
+    """The lowest and the highest value of the repeats."""
+    return f"{min(spread.values):,.0f}-{max(spread.values):,.0f}"

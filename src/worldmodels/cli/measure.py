@@ -103,13 +103,13 @@ class BenchOptions:
     """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = text("acting")
-    """What to measure: acting, vision, dream or world."""
+    """What to measure: acting, evolution, vision, dream or world."""
     task: str = text("car-racing")
     """The world: car-racing, take-cover, bin-packing or one of your own."""
     repeats: int = number(5, low=1)
     """Repeats of every measurement."""
     steps: int | None = number(None, low=1)
-    """Steps of every environment in one measurement of acting (default: 250) or world."""
+    """Steps of every environment in one measurement of acting, evolution (default: 250) or world."""
     json: Path | None = text(None)
     """Also write the figures to this file."""
 
@@ -158,6 +158,7 @@ def probe(verb: str, arguments: Sequence[str], description: str) -> int:
         raise UserError(f"expected runs or agents that differ, got {' '.join(options.visions)}")
     from worldmodels.agent import load_agent
     from worldmodels.analysis import probe as probing
+    from worldmodels.core.device import choose_device
     from worldmodels.execution.executor import make_executor
     from worldmodels.run.reader import RunReader
     from worldmodels.run.run import read_config

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -115,7 +115,7 @@ class Worker:
             theirs.close()
         self.pid = self._process.pid
 
-    def send(self, message: tuple[str, Any]) -> None:
+    def send(self, message: tuple[Any, ...]) -> None:
         """Send a command. If the worker has died, that is noticed while waiting for its answer."""
         with contextlib.suppress(OSError):
             self.connection.send(message)
@@ -141,7 +141,10 @@ class Worker:
             self._process.wait()
 
 
-def end_workers(workers: list[Worker], patience: float) -> None:
+_AnyWorker = TypeVar("_AnyWorker", bound=Worker)
+
+
+def end_workers(workers: list[_AnyWorker], patience: float) -> None:
     """End and forget all workers; those still there after ``patience`` seconds are killed."""
     for worker in workers:
         worker.connection.close()

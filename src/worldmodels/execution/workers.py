@@ -154,6 +154,6 @@ class _ChunkWorker(Worker):
         return now - self._last[1] > timeout
 
 
-def _dispose(workers: list[Worker], owner: int) -> None:
+def _dispose(workers: list[_ChunkWorker], owner: int) -> None:
     if os.getpid() == owner:  # not in a process that was forked from the owner
         end_workers(workers, CLOSING_SECONDS)

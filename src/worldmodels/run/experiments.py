@@ -41,7 +41,10 @@ def opened(
     phases_of(config.evolution)
     VISIONS.target(config.vision.model)
     made_with = Artifacts(directory, config).provenance(device)
-    with contextlib.closing(make_executor(executor, device.type)) as workers, Run.open(directory, config, made_with, create) as run:
+    with (
+        contextlib.closing(make_executor(executor, device.type)) as workers,
+        Run.open(directory, config, made_with, create) as run,
+    ):
         yield run, workers
 
 
