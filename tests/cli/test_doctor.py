@@ -80,8 +80,8 @@ def test_missing_libraries_of_one_world_leave_the_others_ready(tmp_path: Path) -
     assert "Traceback" not in text + complaint
     rows = rows_of(text)
     for what, fix in {
-        "envpool": 'pip install "worldmodels[fast]"',
-        "car-racing on envpool": 'pip install "worldmodels[fast]"',
+        "envpool": 'pip install "worldmodels[envpool]"',
+        "car-racing on envpool": 'pip install "worldmodels[envpool]"',
         "car-racing on gymnasium": 'pip install "worldmodels[car]"',
         "pygame": 'pip install "worldmodels[car]"',
         "mp4 videos": "pip install imageio-ffmpeg",
@@ -281,12 +281,12 @@ def test_without_a_display_only_playing_is_reported_as_missing(monkeypatch: pyte
 def test_markup_in_what_was_found_is_shown_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = Row("x", False, "bad [/red]", 'pip install "worldmodels[fast]"')
+    row = Row("x", False, "bad [/red]", 'pip install "worldmodels[envpool]"')
     monkeypatch.setattr(doctor, "report", lambda: [row])
     doctor.main()
     written = capsys.readouterr().out
     assert "bad [/red]" in written
-    assert "worldmodels[fast]" in written
+    assert "worldmodels[envpool]" in written
 
 
 def test_a_library_that_is_there_is_said_with_its_version() -> None:

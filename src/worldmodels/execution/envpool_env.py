@@ -38,7 +38,7 @@ class EnvPoolVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             import envpool
         except ImportError:
             raise UserError(
-                'the backend "envpool" needs the package envpool; pip install "worldmodels[fast]", '
+                'the backend "envpool" needs the package envpool; pip install "worldmodels[envpool]", '
                 "or choose the backend gymnasium, which is slower"
             ) from None
         self._make = envpool.make

@@ -82,7 +82,7 @@ def needs(world: "World") -> tuple[tuple[str, ...], str]:
     from worldmodels.tasks.base import EnvPoolWorld, ProcessWorld
 
     if isinstance(world, EnvPoolWorld):
-        return ("envpool",), "fast"
+        return ("envpool",), "envpool"
     return (world.requires, world.extra) if isinstance(world, ProcessWorld) else ((), "")
 
 
