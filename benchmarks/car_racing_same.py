@@ -2,15 +2,17 @@
 
 python benchmarks/car_racing_same.py pictures [--seeds 200] [--steps 100] [--out DIR]
 python benchmarks/car_racing_same.py scores [--episodes 300] [--seed 17] [--out DIR]
+python benchmarks/car_racing_same.py speed [--seeds 20] [--steps 100]
 
 pictures: the same noisy drivers in both, step by step; the worst picture is saved beside Gymnasium's, eight times as
 large, with their difference. scores: the shipped agent on the same tracks in both, with the interval of the paired
-difference. Both can be interrupted; scores continue.
+difference; an interrupted comparison continues. speed: steps of one environment in one process, taken in turns.
 """
 
 import argparse
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import gymnasium
@@ -18,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 import worldmodels
+import worldmodels.tasks.base
 from worldmodels.core.intervals import half_width
 from worldmodels.core.progress import Progress
 from worldmodels.core.seeds import episode_seeds
@@ -81,8 +84,8 @@ def pictures(seeds: int, steps: int, out: Path) -> None:
     )
 
 
-def scores(episodes: int, seed: int, out: Path) -> None:
-    """Score the shipped agent in both and print the difference."""
+def scores(episodes: int, seed: int, steps: int, out: Path) -> None:
+    """Score the shipped agent in both and print the difference; steps: of an episode (0: the task's limit)."""
     agent, seeds = worldmodels.load_agent("car-racing"), episode_seeds("evaluation", seed, episodes)
     out.mkdir(parents=True, exist_ok=True)
     returns = {}
@@ -91,7 +94,7 @@ def scores(episodes: int, seed: int, out: Path) -> None:
             file = out / f"{backend}.json"
             policy, count = agent_policy(agent), agent.task.num_envs
             returns[backend] = evaluate(
-                executor, agent.task, policy, backend, seeds, count, 0, file, agent.digest(), agent.device
+                executor, agent.task, policy, backend, seeds, count, steps, file, agent.digest(), agent.device
             )
     difference = returns["fast"] - returns["gymnasium"]
     half = half_width(float(difference.std(ddof=1)), episodes)
@@ -103,20 +106,50 @@ def scores(episodes: int, seed: int, out: Path) -> None:
     (out / "scores.json").write_text(json.dumps({name: values.tolist() for name, values in returns.items()}))
 
 
+def speed(seeds: int, steps: int) -> None:
+    """Drive the same way in both, a track at a time in turns, and print how long steps and resets take."""
+    task = get_task("car-racing")
+    environments = {name: gymnasium.make(name) for name in (FAST, STOCK)}
+    seconds: dict[str, list[float]] = {name: [] for name in environments}
+    resets: dict[str, list[float]] = {name: [] for name in environments}
+    for seed in range(-1, seeds):  # the first, which warms up, does not count
+        for name, env in environments.items():
+            driver, began = task.exploration([seed + 1]), time.perf_counter()
+            seen, _ = env.reset(seed=seed + 1)
+            resets[name].append(time.perf_counter() - began)
+            for _ in range(steps):
+                action = driver.act(worldmodels.tasks.base.Observations(task, seen[None]), np.arange(1))[0]
+                began = time.perf_counter()
+                seen, _, terminated, truncated, _ = env.step(action)
+                if seed >= 0:
+                    seconds[name].append(time.perf_counter() - began)
+                if terminated or truncated:
+                    break
+    mean = {name: 1e3 * float(np.mean(values)) for name, values in seconds.items()}
+    for name, label in ((FAST, "fast"), (STOCK, "Gymnasium's")):
+        reset = 1e3 * float(np.median(resets[name][1:]))
+        print(
+            f"{label}: {mean[name]:.3f} ms a step (median {1e3 * np.median(seconds[name]):.3f}), {reset:.1f} ms a reset"
+        )
+    print(f"{mean[STOCK] / mean[FAST]:.1f} times as fast, step against step")
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("pictures", "scores"))
+    parser.add_argument("what", choices=("pictures", "scores", "speed"))
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, help="of an episode (default: 100; scores: whole episodes)")
     parser.add_argument("--episodes", type=int, default=300)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out", type=Path, default=Path("car-racing-same"))
     options = parser.parse_args()
     if options.what == "pictures":
-        pictures(options.seeds, options.steps, options.out)
+        pictures(options.seeds, options.steps or 100, options.out)
+    elif options.what == "speed":
+        speed(options.seeds, options.steps or 100)
     else:
-        scores(options.episodes, options.seed, options.out)
+        scores(options.episodes, options.seed, options.steps or 0, options.out)
 
 
 if __name__ == "__main__":
