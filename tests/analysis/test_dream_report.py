@@ -195,9 +195,9 @@ def test_deleted_tables_and_pictures_are_written_again_without_measuring(
 
 def test_the_report_says_what_it_was_measured_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = measured(dreamer(end_bias=-6.0), replace(TINY, generations=0), tmp_path)
-    wanted = {"task": "car-racing", "seed": 1, "backend": "envpool", "device": "cpu", "steps": 12, "cut_short": True}
+    wanted = {"task": "car-racing", "seed": 1, "backend": "fast", "device": "cpu", "steps": 12, "cut_short": True}
     assert {name: report[name] for name in wanted} == wanted
-    assert {"torch", "envpool"} <= report["made_with"]["versions"].keys()
+    assert {"torch", "box2d"} <= report["made_with"]["versions"].keys()
     assert json.loads((tmp_path / "report.json").read_bytes()) == report
     capsys.readouterr()
     print_report(report, tmp_path)

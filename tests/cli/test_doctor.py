@@ -53,7 +53,7 @@ def rows_of(text: str) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("envpool", "fast"), ("Box2D", "car"), ("pygame", "car"), ("vizdoom", "doom")]
+    ("module", "extra"), [("envpool", "envpool"), ("Box2D", "car"), ("pygame", "car"), ("vizdoom", "doom")]
 )
 def test_a_missing_library_of_a_world_is_a_row_that_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, module: str, extra: str

@@ -56,9 +56,9 @@ def test_a_full_disk_is_said_and_costs_nothing_that_was_there(
 
 
 def test_after_a_full_disk_the_same_command_goes_on(finished: Path, tmp_path: Path) -> None:
-    """Files larger than 20 kB cannot be written, then those larger than 4 MB: no checkpoint of V fits."""
+    """Files larger than 200 kB cannot be written, then those larger than 4 MB: no checkpoint of V fits."""
     run = tmp_path / "run"
-    outcome = command("collect", "car-racing", "--run", run, *TINY, file_limit=20_000)
+    outcome = command("collect", "car-racing", "--run", run, *TINY, file_limit=200_000)
     refused(outcome, "could not write", "shard-00000.zarr", "File too large")
     run = copy_of(finished, tmp_path / "other", until="vision")
     refused(command("vision", "car-racing", "--run", run, file_limit=4_000_000), "checkpoint.safetensors")

@@ -314,7 +314,18 @@ FORBIDDEN_CALLS = {
 }
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+TRANSPORT = "chunk_transport"
+"""The one module that unpickles, and the only one that reads what it does: bytes from a pipe to its parent process."""
+
+
+def test_only_worker_processes_unpickle_and_only_what_their_parent_sends() -> None:
+    readers = [path.stem for path in SOURCES if "Unpacker" in path.read_text() and path.stem != TRANSPORT]
+    assert readers == ["chunk_worker"]
+    worker = next(path for path in SOURCES if path.stem == "chunk_worker").read_text()
+    assert "parts, keep, data = connection.recv()" in worker and worker.count("unpacker.unpack(data)") == 1
+
+
+@pytest.mark.parametrize("source", [path for path in SOURCES if path.stem != TRANSPORT], ids=lambda path: path.stem)
 def test_the_source_never_loads_a_pickle_or_executes_text(source: Path) -> None:
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):

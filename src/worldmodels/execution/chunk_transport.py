@@ -7,6 +7,7 @@ Only this program's own processes read what is written here, through a pipe that
 import hashlib
 import io
 import pickle
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,3 +75,14 @@ class Unpacker:
         if digest not in self._parts:
             self._parts[digest] = self.unpack(self._pickled.pop(digest))
         return self._parts[digest]
+
+
+def portable(error: Exception) -> Exception:
+    """The exception with its traceback as a note, so that it can be sent; its text if it cannot be pickled."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        copy: Exception = pickle.loads(pickle.dumps(error))
+    except Exception:
+        copy = RuntimeError(f"{type(error).__name__}: {error}")
+    copy.add_note(f"in a worker process:\n{trace}")
+    return copy

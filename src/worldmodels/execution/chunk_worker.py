@@ -2,13 +2,11 @@
 
 import contextlib
 import functools
-import pickle
 import threading
 import time
-import traceback
 
 from worldmodels.core.errors import UserError
-from worldmodels.execution.chunk_transport import Unpacker
+from worldmodels.execution.chunk_transport import Unpacker, portable
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.process_worker import (
     Activity,
@@ -54,7 +52,7 @@ def serve(connection_fd: int, memory_fd: int, parent: int) -> None:
             except UserError as error:
                 answer = "user error", str(error)
             except Exception as error:
-                answer = "raised", _portable(error)
+                answer = "raised", portable(error)
             connection.send(answer)
     environments.close()
 
@@ -63,17 +61,6 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """The exception with its traceback as a note, or its text if it cannot be pickled."""
-    trace = "".join(traceback.format_exception(error))
-    try:
-        copy: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copy = RuntimeError(f"{type(error).__name__}: {error}")
-    copy.add_note(f"in a worker process:\n{trace}")
-    return copy
 
 
 def _beat(activity: Activity) -> None:
