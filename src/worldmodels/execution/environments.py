@@ -15,8 +15,8 @@ from worldmodels.execution.serial_env import SerialVectorEnv
 from worldmodels.tasks.base import ArrayWorld, EnvPoolWorld, ProcessWorld, Task, check_backend
 
 SERIAL_ROWS = 24
-"""Most rows that one process plays together and refills. Measured on CarRacing: 8 act at 0.8 times the speed, 48 at 1.05
-times, but the last ones of a chunk then play among empty rows for longer."""
+"""Most rows that one process plays together and refills. Measured on CarRacing: 8 act at 0.8 times the speed and 48 at
+1.05 times, but the last episodes of a chunk then play among empty rows for longer."""
 
 
 def make_envs(task: Task, num_envs: int, backend: str, activity: Activity | None = None) -> VectorEnv:
