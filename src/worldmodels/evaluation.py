@@ -54,7 +54,7 @@ def evaluate(
     identity = json.dumps([identity, task.name, steps, conditions(task, backend, device)])
     returns = _finished(partial_file, seeds, identity)
     # Divided as if nothing was finished, so that an evaluation that goes on has the same batches.
-    size = -(-len(seeds) // max(1, executor.divide(len(seeds), num_envs)))
+    size = max(1, -(-len(seeds) // max(1, executor.divide(len(seeds), num_envs))))
     parts = [list(seeds[max(start, len(returns)) : start + size]) for start in range(0, len(seeds), size)]
     parts = [part for part in parts if part]
     chunks = [partial(_play, task, backend, policy, part, steps) for part in parts]
