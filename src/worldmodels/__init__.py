@@ -28,6 +28,7 @@ __all__ = [
     "load_agent",
     "open_run",
     "preset",
+    "run_stage",
     "runs",
     "train",
 ]
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from worldmodels.run.api import evaluate as evaluate
     from worldmodels.run.api import open_run as open_run
     from worldmodels.run.api import preset as preset
+    from worldmodels.run.api import run_stage as run_stage
     from worldmodels.run.api import train as train
     from worldmodels.run.config import Config as Config
     from worldmodels.run.listing import RunStatus as RunStatus
@@ -60,6 +62,7 @@ _MODULES = {
     "load_agent": "worldmodels.agent",
     "open_run": "worldmodels.run.api",
     "preset": "worldmodels.run.api",
+    "run_stage": "worldmodels.run.api",
     "runs": "worldmodels.run.listing",
     "train": "worldmodels.run.api",
 }

@@ -9,9 +9,9 @@ from worldmodels.agent import Agent, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.execution.executor import make_executor
-from worldmodels.run import presets
+from worldmodels.run import experiments, presets
 from worldmodels.run.config import Config
-from worldmodels.run.experiments import train_run
+from worldmodels.run.names import STAGES
 from worldmodels.run.reader import RunReader
 from worldmodels.run.run import check_settings, default_directory, read_config
 from worldmodels.run.takeover import beside
@@ -59,7 +59,26 @@ def train(
     else:
         directory = default_directory(config)
     check_settings(config, read_config(directory) or (read_config(source) if source is not None else None))
-    train_run(config, directory, device, executor, source)
+    experiments.train_run(config, directory, device, executor, source)
+    return RunReader(directory)
+
+
+def run_stage(
+    name: str, config: Config, run: Path | str, device: str = "auto", executor: str = "auto"
+) -> RunReader:
+    """Run one stage, of the last round, as ``worldmodels NAME --run RUN`` does; returns the run, which it may begin.
+
+    name: "collect", "vision", "encode", "memory", "controller" or "evaluate"; the stages before it must be finished.
+    What was stopped continues, and a finished stage does nothing. The other arguments are those of :func:`train`.
+    Raises :class:`UserError` for an unknown stage, and if a stage that it needs is not finished.
+
+    Example: ``run_stage("collect", preset("quick"), "runs/first").returns()``
+    """
+    if name not in STAGES:
+        raise UserError(f"unknown stage {name!r}; choose from {', '.join(STAGES)}")
+    directory = Path(run)
+    check_settings(config, read_config(directory))
+    experiments.run_stage(name, config, directory, device, executor)
     return RunReader(directory)
 
 
