@@ -7,7 +7,7 @@ import sys
 
 _VERBS = {
     "watch": ("watch:watch", "watch the shipped agent play: in a window, or without a screen in a short film"),
-    "demo": ("runs:demo", "train the quick preset and show its agent beside the shipped one, in 13 minutes"),
+    "demo": ("runs:demo", "train the quick preset and show its agent beside the shipped one, in 9 minutes"),
     "train": ("runs:train", "run every stage in order, from an empty folder to an evaluated agent"),
     "collect": ("runs:stage", "stage 1: record episodes"),
     "vision": ("runs:stage", "stage 2: train V, the autoencoder"),

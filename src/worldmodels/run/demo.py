@@ -22,11 +22,11 @@ EPISODES = 10
 FILM_STEPS = 300
 PARTS = (
     ("collect", "recording episodes", 20),
-    ("vision", "training V", 340),
-    ("encode", "encoding", 10),
-    ("memory", "training M", 50),
-    ("real", "evolving C", 200),
-    ("evaluate", "scoring it", 55),
+    ("vision", "training V", 105),
+    ("encode", "encoding", 8),
+    ("memory", "training M", 15),
+    ("real", "evolving C", 210),
+    ("evaluate", "scoring it", 50),
     ("evaluate", "scoring the shipped agent", 50),
     ("evaluate", "scoring random play", 45),
     ("film", "a film", 15),
