@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help env watch demo test docs pictures clean
+.PHONY: help env watch demo test docs pictures notebooks clean
 
 help:
 	@echo "make watch   see the shipped agent play (TASK=car-racing, take-cover or bin-packing), without any training"
 	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (about 9 minutes on 2 cores)"
 	@echo "make test    style, types and tests"
 	@echo "make pictures  record the moving pictures of the README and docs again"
+	@echo "make notebooks  run the notebooks of docs/notebooks and keep what they show (about 10 minutes on 2 cores)"
 	@echo "make docs    build the documentation into site/"
 	@echo "make env     only create or update the environment in $(VENV)"
 	@echo "make clean   remove the environment and the caches; runs are kept"
@@ -58,6 +59,16 @@ pictures: $(READY)
 	$(BIN)/worldmodels record take-cover --seed 1 --steps 280 --every 5 --out docs/images/take-cover.gif
 	$(BIN)/worldmodels record bin-packing --seed 1 --steps 50 --out docs/images/bin-packing.gif
 	$(BIN)/worldmodels dream record car-racing --seed 1 --steps 300 --out docs/images/dream.gif
+
+# Notebooks with their outputs, for readers without a Python at hand. They work in runs/, where their runs stay.
+notebooks: $(READY)
+	mkdir -p runs/notebooks
+	for source in docs/notebooks/*.py; do \
+	    notebook=$$(basename $$source .py).ipynb && \
+	    $(BIN)/jupytext --quiet --to ipynb --output runs/notebooks/$$notebook $$source && \
+	    $(BIN)/jupyter-execute --inplace runs/notebooks/$$notebook && \
+	    cp runs/notebooks/$$notebook docs/notebooks/ || exit 1; \
+	done
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
