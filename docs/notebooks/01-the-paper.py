@@ -13,12 +13,12 @@
 # %% [markdown]
 # # The paper in one notebook
 #
-# *World Models* (Ha & Schmidhuber, 2018) in six steps on CarRacing: record drives, learn to see (V), learn to predict (M), evolve a driver
-# (C), score it, and let it drive in its own dream. Every step writes into the folder of a run, and running a cell again
-# continues or does nothing: what is finished stays finished.
+# *World Models* (Ha & Schmidhuber, 2018) in six steps on CarRacing: record drives, learn to see (V), learn to
+# predict (M), evolve a driver (C), score it, and let it drive in its own dream. Every step writes into the folder
+# of a run, and running a cell again continues or does nothing: what is finished stays finished.
 #
-# With the settings below, all of it takes about five minutes on two cores. That is enough to see how it works, and too little for a good
-# driver: the preset `quick` takes 7 minutes and `standard` the better part of an hour.
+# With the settings below, all of it takes about five minutes on two cores. That is enough to see how it works,
+# and too little for a good driver: the preset `quick` takes 7 minutes and `standard` the better part of an hour.
 
 # %% tags=["parameters"]
 RUN = "runs/notebook-paper"
@@ -44,7 +44,7 @@ from PIL import Image
 import worldmodels
 
 # %matplotlib inline
-plt.rcParams.update({"figure.dpi": 72, "figure.figsize": (8, 2.6), "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams |= {"figure.dpi": 72, "figure.figsize": (8, 2.6), "axes.spines.top": False, "axes.spines.right": False}
 config = worldmodels.preset("quick", "car-racing", seed=1, **SETTINGS)
 
 
@@ -58,8 +58,9 @@ def strip(*rows: np.ndarray, scale: int = 2) -> Image.Image:
 # %% [markdown]
 # ## 1. Record drives
 #
-# The paper records 10,000 drives of a random policy. Here, a few noisy drivers of very different skill do: a quarter of them drive at random, the
-# others follow the road, some well and some badly. V and M can only learn about what somebody has done.
+# The paper records 10,000 drives of a random policy. Here, a few noisy drivers of very different skill do: a
+# quarter of them drive at random, the others follow the road, some well and some badly. V and M can only learn
+# about what somebody has done.
 
 # %%
 run = worldmodels.run_stage("collect", config, RUN)
@@ -72,8 +73,9 @@ strip(episode.frames[60 : len(episode.frames) : len(episode.frames) // 10][:8])
 #
 # ## 2. V: learn to see
 #
-# A variational autoencoder compresses every frame to 32 numbers. Its loss has two parts: the squared error of the picture that it gives back,
-# and the KL divergence, which keeps the numbers close to a standard normal distribution.
+# A variational autoencoder compresses every frame to 32 numbers. Its loss has two parts: the squared error of the
+# picture that it gives back, and the KL divergence, which keeps the numbers close to a standard normal
+# distribution.
 
 # %%
 run = worldmodels.run_stage("vision", config, RUN)
@@ -99,8 +101,9 @@ strip(moments, decoded)
 #
 # ## 3. M: learn to predict
 #
-# First, V encodes all frames once. Then a recurrent network learns the density of the next 32 numbers from those of now, the action, and its
-# own memory h: for each number, a mixture of five Gaussians. It predicts the reward, too.
+# First, V encodes all frames once. Then a recurrent network learns the density of the next 32 numbers from those
+# of now, the action, and its own memory h: for each number, a mixture of five Gaussians. It predicts the reward,
+# too.
 
 # %%
 worldmodels.run_stage("encode", config, RUN)
@@ -114,8 +117,8 @@ plt.show()
 # %% [markdown]
 # ## 4. C: evolve a driver
 #
-# C is one linear map from z and h to three controls: 867 numbers. CMA-ES draws 16 of them at a time and lets each of them drive the same tracks;
-# the next 16 are drawn around those that drove well.
+# C is one linear map from z and h to three controls: 867 numbers. CMA-ES draws 16 of them at a time and lets each
+# of them drive the same tracks; the next 16 are drawn around those that drove well.
 
 # %%
 run = worldmodels.run_stage("controller", config, RUN)
@@ -130,22 +133,26 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# Only the validation compares like with like: every generation drives other tracks, for a little longer than the one before.
+# Only the validation compares like with like: every generation drives other tracks, for a little longer than the
+# one before.
 #
 # ## 5. Score
 #
-# The mean over fresh tracks, never the best. Four tracks are far too few for a score; they only show how one is taken.
+# The mean over fresh tracks, never the best. Four tracks are far too few for a score; they only show how one is
+# taken.
 
 # %%
 run = worldmodels.run_stage("evaluate", config, RUN)
 score = run.evaluation()
-print(f"{score['mean']:.0f} on average over {score['episodes']} tracks, from {min(score['returns']):.0f} to {max(score['returns']):.0f}")
+lowest, highest = min(score["returns"]), max(score["returns"])
+print(f"{score['mean']:.0f} on average over {score['episodes']} tracks, from {lowest:.0f} to {highest:.0f}")
 
 # %% [markdown]
 # ## 6. Dream
 #
-# M can stand in for the world: it draws the next z from its mixture, C acts on it, and so on. Nothing below comes from the simulator. V only
-# decodes the numbers, so that people can watch. The shipped agent, which was trained for longer, dreams more sharply.
+# M can stand in for the world: it draws the next z from its mixture, C acts on it, and so on. Nothing below comes
+# from the simulator. V only decodes the numbers, so that people can watch. The shipped agent, which was trained
+# for longer, dreams more sharply.
 
 # %%
 for name, agent in {"this run": run.agent(), "the shipped agent": worldmodels.load_agent("car-racing")}.items():
@@ -166,6 +173,8 @@ for name, agent in {"this run": run.agent(), "the shipped agent": worldmodels.lo
 # %% [markdown]
 # ## What next
 #
-# - `worldmodels.train(worldmodels.preset("standard"), "runs/standard")` does all of this at a size that gives a driver.
-# - `worldmodels watch car-racing` shows the shipped driver, and `worldmodels dream play car-racing` puts you into its dream.
+# - `worldmodels.train(worldmodels.preset("standard"), "runs/standard")` does all of this at a size that gives a
+#   driver.
+# - `worldmodels watch car-racing` shows the shipped driver, and `worldmodels dream play car-racing` puts you into
+#   its dream.
 # - The next notebook looks into V and M.

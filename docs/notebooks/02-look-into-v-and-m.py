@@ -13,8 +13,9 @@
 # %% [markdown]
 # # Look into V and M
 #
-# What do the 32 numbers mean, what does M expect, what does its hidden state know that a single picture cannot show, and for how long does a
-# dream stay true? The shipped agent answers, so that nothing has to be trained; it takes about a minute. Any run or agent of CarRacing can be put in its place.
+# What do the 32 numbers mean, what does M expect, what does its hidden state know that a single picture cannot
+# show, and for how long does a dream stay true? The shipped agent answers, so that nothing has to be trained; it
+# takes about a minute. Any run or agent of CarRacing can be put in its place.
 
 # %% tags=["parameters"]
 AGENT = "car-racing"
@@ -34,7 +35,7 @@ from worldmodels.analysis.fidelity import FRAME_STEPS, encode_episode, open_loop
 from worldmodels.data.episodes import Episode
 
 # %matplotlib inline
-plt.rcParams.update({"figure.dpi": 72, "figure.figsize": (8, 2.8), "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams |= {"figure.dpi": 72, "figure.figsize": (8, 2.8), "axes.spines.top": False, "axes.spines.right": False}
 agent = worldmodels.load_agent(AGENT)
 print(agent)
 
@@ -49,8 +50,8 @@ def strip(*rows: np.ndarray, scale: int = 2) -> Image.Image:
 # %% [markdown]
 # ## Some drives to look at
 #
-# The agent drives, with noise on its steering, so that it also gets to see kerbs and grass. Besides what V and M see, the simulator tells the true speed and
-# rotation of the car.
+# The agent drives, with noise on its steering, so that it also gets to see kerbs and grass. Besides what V and M
+# see, the simulator tells the true speed and rotation of the car.
 
 # %%
 world = gymnasium.make("worldmodels.tasks.car_racing:worldmodels/CarRacing-v3")
@@ -82,7 +83,8 @@ print([f"{episode.rewards.sum():.0f}" for episode in episodes])
 # %% [markdown]
 # ## What the numbers of z mean
 #
-# Take one frame, change a single number of its z, and decode. The numbers that vary most between frames come first.
+# Take one frame, change a single number of its z, and decode. The numbers that vary most between frames come
+# first.
 
 # %%
 mu = torch.cat([each.mu for each in encoded])
@@ -99,15 +101,20 @@ strip(*rows)
 # %% [markdown]
 # ## What M expects
 #
-# For every number, M predicts a mixture of five Gaussians. Where the future is open, the mixture is wide or has several peaks; where it is not, it is narrow. Below, the densities for
-# four numbers at one moment, and what came (the vertical line).
+# For every number, M predicts a mixture of five Gaussians. Where the future is open, the mixture is wide or has
+# several peaks; where it is not, it is narrow. Below, the densities for four numbers at one moment, and what came
+# (the vertical line).
 
 # %%
 memory, chosen = agent.memory, encoded[0]
 moment = len(chosen.episode.actions) // 2
 with torch.inference_mode():
     mixture = memory.heads(chosen.h[moment + 1 : moment + 2]).mixture
-weights, means, scales = (part[0].numpy() for part in (mixture.log_weights.exp(), mixture.means, mixture.log_scales.exp()))
+weights, means, scales = (
+    mixture.log_weights[0].exp().numpy(),
+    mixture.means[0].numpy(),
+    mixture.log_scales[0].exp().numpy(),
+)
 figure, axes = plt.subplots(ncols=4, layout="constrained", sharey=True)
 for axis, number in zip(axes, widest, strict=False):
     x = np.linspace(means[number].min() - 1, means[number].max() + 1, 400)
@@ -121,8 +128,10 @@ plt.show()
 # %% [markdown]
 # ## What the hidden state knows
 #
-# A single picture shows neither the speed of the car (V does not see the bar of indicators) nor its rotation. A linear map from z alone, and from h alone, is fitted to the true values on some
-# drives and tested on the others. R² is 1 for perfect and 0 for useless.
+# A single picture shows neither the speed of the car (V does not see the bar of indicators) nor its rotation. A
+# linear map from z alone, and from h alone, is fitted to the true values on some drives and tested on the others.
+# R² is 1 for perfect and 0 for useless.
+
 
 # %%
 def r_squared(features: list[np.ndarray], column: int) -> float:
@@ -153,8 +162,9 @@ table
 # %% [markdown]
 # ## For how long is a dream true?
 #
-# M dreams on from random moments, with the actions that were really taken, and is compared with what really came. Two simple predictions set the scale: that nothing changes, and a
-# random moment of the drives (the dotted line). The real z is a sample, too, so that even a perfect dream has an error.
+# M dreams on from random moments, with the actions that were really taken, and is compared with what really came.
+# Two simple predictions set the scale: that nothing changes, and a random moment of the drives (the dotted line).
+# The real z is a sample, too, so that even a perfect dream has an error.
 
 # %%
 result = open_loop(agent, encoded, HORIZON, starts=10, seed=1)
@@ -173,7 +183,8 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# The dotted line on the right is the error of V alone. `worldmodels dream report car-racing` measures all of this, and more, over many drives.
+# The dotted line on the right is the error of V alone. `worldmodels dream report car-racing` measures all of
+# this, and more, over many drives.
 #
 # ## The same drive, dreamt and real
 #
