@@ -9,7 +9,8 @@ import pytest
 from toy import Toy, toy_agent, toy_phase
 from worldmodels.controller.strategies import STRATEGIES, Strategy, StrategySettings, make_strategy
 from worldmodels.controller.strategies.cma import CMAES
-from worldmodels.controller.strategies.pepg import PEPG, centred_ranks
+from worldmodels.controller.strategies.pepg import PEPG
+from worldmodels.controller.strategies.ranks import centred_ranks
 from worldmodels.core.errors import UserError
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.evolution.loop import evolve
@@ -18,7 +19,7 @@ from worldmodels.evolution.phases import phases_of
 SETTINGS = StrategySettings(
     size=5, population=12, sigma=0.1, seed=1, sigma_decay=0.99, sigma_hold=40, lr=0.1, weight_decay=0.0
 )
-EACH = pytest.mark.parametrize("name", ["cma", "sep-cma", "pepg"])
+EACH = pytest.mark.parametrize("name", ["cma", "sep-cma", "pepg", "openai-es", "ga"])
 
 
 def strategy(name: str, size: int = 5, seed: int = 1, key: tuple[int, ...] = ()) -> Strategy:
@@ -221,8 +222,8 @@ def test_numpys_global_random_numbers_are_neither_used_nor_touched() -> None:
 
 
 def test_an_unknown_strategy_is_refused_with_the_choices() -> None:
-    with pytest.raises(UserError, match="unknown strategy 'ga'; known: cma, pepg, sep-cma"):
-        make_strategy("ga", SETTINGS)
+    with pytest.raises(UserError, match="unknown strategy 'nes'; known: cma, ga, openai-es, pepg, sep-cma"):
+        make_strategy("nes", SETTINGS)
 
 
 def test_an_evolution_by_an_unknown_strategy_is_refused_before_anything_is_done() -> None:
