@@ -50,10 +50,11 @@ def test_its_steps_are_timed_beside_those_of_gymnasium() -> None:
 
 # --- strategies ----------------------------------------------------------------------------------------------
 
-BUDGET = (
+_BUDGET = (
     "--strategies openai-es ga --seeds 2 --generations 3 --population 4 --episodes 1 --components 4 --steps 6 "
     "--validate-every 2 --validation-episodes 2 --device cpu --executor local"
-).split()
+)
+BUDGET = _BUDGET.split()
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,8 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     else:
         config = preset(given["preset"] or "standard", named)
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
-    kind = {"train": TrainOptions, "ablate": AblateOptions}.get(verb, RunOptions)
+    kinds: dict[str, type[RunOptions]] = {"train": TrainOptions, "ablate": AblateOptions}
+    kind = kinds.get(verb, RunOptions)
     options = parse(kind, verb, arguments, kind(**values), description, _GROUPS[verb])
     check_settings(options.config(), old or read_config(options.directory()))
     return options
