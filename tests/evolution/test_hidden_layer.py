@@ -168,7 +168,7 @@ def test_the_next_phase_starts_from_the_evolved_controller_and_keeps_its_feature
     agent = agent_of(first.numpy())
     found, metrics = evolved(tmp_path / "second", fitness := Imitation(), agent, number=1, warm_start_sigma=1e-3)
     np.testing.assert_allclose(fitness.calls[0][0], first.numpy(), rtol=1e-6)
-    np.testing.assert_allclose(fitness.calls[1], np.tile(first.numpy(), (10, 1)), atol=0.1)
+    np.testing.assert_allclose(fitness.calls[1], np.tile(first.numpy(), (10, 1)), atol=0.5)
     assert metrics["validation"] >= -((controls(first.double().numpy(), SEEN[:100]) - TARGETS[:100]) ** 2).mean() - 1e-9
     assert found.shape == first.shape
 

@@ -31,7 +31,7 @@ class GA:
     @property
     def mean(self) -> np.ndarray:
         """The best candidate (size,) of the last generation: the mean of a population of different Cs is not a C."""
-        return self._parents[0].copy()
+        return np.array(self._parents[0])
 
     @property
     def sigma(self) -> float:
@@ -40,7 +40,7 @@ class GA:
 
     def ask(self) -> np.ndarray:
         """Candidates (population, size) of the next generation; the same ones until :meth:`tell`."""
-        return self._current().copy()
+        return np.array(self._current())
 
     def _current(self) -> np.ndarray:
         if self._candidates is None:
