@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from worldmodels.agent import Agent
+from worldmodels.controller.layout import Layout
 from worldmodels.dream.env import DreamVectorEnv
 from worldmodels.dream.fast.streams import Noise
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -16,7 +17,7 @@ from worldmodels.vision.conv_vae import ConvVAE
 CPU = torch.device("cpu")
 
 
-def dreamer(task: str = "car-racing", end_bias: float = -4.0, seed: int = 0) -> Agent:
+def dreamer(task: str = "car-racing", end_bias: float = -4.0, seed: int = 0, hidden: int = 0) -> Agent:
     """A small untrained agent whose dreams last some dozen steps."""
     torch.manual_seed(seed)
     world = get_task(task)
@@ -25,8 +26,8 @@ def dreamer(task: str = "car-racing", end_bias: float = -4.0, seed: int = 0) -> 
     with torch.no_grad():
         memory.end_head.bias.fill_(end_bias)
     size = sum({"z": 6, "h": 16, "c": 16}[name] for name in world.inputs)
-    controller = torch.randn(world.control_size * (size + 1)) / 2
-    return Agent(world, ConvVAE(6), memory, controller, starts=torch.randn(5, 2, 6).half())
+    controller = torch.randn(Layout(size, world.control_size, hidden).count) / 2
+    return Agent(world, ConvVAE(6), memory, controller, starts=torch.randn(5, 2, 6).half(), hidden=hidden)
 
 
 def driven(agent: Agent, env: Any, seed: int) -> np.ndarray:

@@ -1,11 +1,20 @@
 """The scripts in benchmarks/ run, and say what they promise."""
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worldmodels.core.errors import UserError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "car_racing_same.py"
 
@@ -37,3 +46,64 @@ def test_its_scores_are_compared_track_by_track(tmp_path: Path) -> None:
 
 def test_its_steps_are_timed_beside_those_of_gymnasium() -> None:
     assert re.search(r"[0-9.]+ times as fast, step against step", run("speed", "--seeds", "1", "--steps", "5"))
+
+
+# --- strategies ----------------------------------------------------------------------------------------------
+
+_BUDGET = (
+    "--strategies openai-es ga --seeds 2 --generations 3 --population 4 --episodes 1 --components 4 --steps 6 "
+    "--validate-every 2 --validation-episodes 2 --device cpu --executor local"
+)
+BUDGET = _BUDGET.split()
+
+
+@pytest.fixture(scope="module")
+def strategies() -> ModuleType:
+    """The script as a module."""
+    specification = importlib.util.spec_from_file_location("strategies", SCRIPT.with_name("strategies.py"))
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["strategies"] = module  # where its dataclasses look for their annotations
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_strategies_are_compared_with_equal_budgets_and_a_killed_comparison_continues(
+    strategies: ModuleType, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--run", str(finished), *BUDGET]
+    strategies.main([*where, "--out", str(tmp_path / "whole")])
+    result = json.loads((tmp_path / "whole" / "strategies.json").read_bytes())
+    assert (tmp_path / "whole" / "strategies.png").stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert "evolved in dreams: the last validation" in printed and "evolved in the real world" in printed
+    arms = result["arms"]
+    assert {(arm["world"], arm["strategy"], arm["seed"]) for arm in arms} == {
+        (world, strategy, seed) for world in ("dream", "real") for strategy in ("openai-es", "ga") for seed in (1, 2)
+    }
+    for arm in arms:
+        assert arm["generations"] == [0, 2, 3] and len(arm["validation"]) == 3
+        assert arm["steps"][0] == 0 and arm["validation"][0] == arms[0]["validation"][0], "the same untrained C"
+        # Four candidates play one episode of at most six steps in each generation.
+        assert 0 < arm["steps"][1] <= 2 * 4 * 6 and arm["steps"][1] < arm["steps"][2] <= 3 * 4 * 6
+    ga = result["summary"]["real"]["ga"]
+    last = [arm["validation"][-1] for arm in arms if (arm["world"], arm["strategy"]) == ("real", "ga")]
+    assert ga["last"] == {"median": np.mean(last), "lowest": min(last), "highest": max(last), "values": last}
+
+    calls, original = [0], strategies.Counted.__call__
+
+    def killed(counted: Any, controllers: np.ndarray, seeds: Sequence[int], *rest: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 8:  # in the third arm
+            raise KeyboardInterrupt
+        return original(counted, controllers, seeds, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategies.Counted, "__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            strategies.main([*where, "--out", str(tmp_path / "killed")])
+    assert len(list((tmp_path / "killed" / "arms").glob("*.json"))) == 2
+    strategies.main([*where, "--out", str(tmp_path / "killed")])
+    assert json.loads((tmp_path / "killed" / "strategies.json").read_bytes()) == result
+    with pytest.raises(UserError, match="was made with other options or of another run; choose another --out"):
+        strategies.main([*where, "--episodes", "2", "--out", str(tmp_path / "killed")])

@@ -11,6 +11,7 @@ import torch
 
 from worldmodels.agent import Agent
 from worldmodels.controller.inputs import PolicyInputs
+from worldmodels.controller.layout import Layout
 from worldmodels.core.progress import Progress
 from worldmodels.data.encode import encode_shard
 from worldmodels.data.episodes import Episode, EpisodeStore, Shard
@@ -67,7 +68,7 @@ def toy_agent(task: Any = None, policy: Any = None) -> Agent:
     """What evolving needs of an agent."""
     inputs = PolicyInputs(("z",), SIZE // 2 - 1, 0)
     whole = {"controller": torch.zeros(SIZE), "task": task or Scripted(), "policy": policy, "info": {}}
-    return cast(Agent, SimpleNamespace(**whole, inputs=inputs))
+    return cast(Agent, SimpleNamespace(**whole, inputs=inputs, layout=Layout(SIZE // 2 - 1, 2)))
 
 
 def toy_phase(

@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from worldmodels.controller.hidden import Controllers, make_controllers
 from worldmodels.controller.inputs import PolicyInputs
-from worldmodels.controller.linear import LinearControllers, parameter_count
+from worldmodels.controller.layout import Layout
 from worldmodels.core.device import choose_device, torch_threads
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, save_tensors
@@ -39,7 +40,8 @@ class Agent(ReadOnly):
     """V, M and C of one task.
 
     ``controller`` holds the flat parameters of C, (P,) float32; ``inputs`` names the inputs of C, any of z, h and c
-    (None: the task's default; empty: C has only its biases). ``info`` holds JSON-serialisable notes on the agent's
+    (None: the task's default; empty: C has only its biases); ``hidden`` is the number of hidden units of C, 0 for a
+    linear C. ``layout`` says what each of the parameters is. ``info`` holds JSON-serialisable notes on the agent's
     origin. ``starts`` (S, 2, Z) float16 holds mu and logvar of the recorded frames at which dreams start, and
     ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros).
     """
@@ -54,26 +56,30 @@ class Agent(ReadOnly):
         info: dict[str, Any] | None = None,
         starts: Tensor | None = None,
         start_states: Tensor | None = None,
+        hidden: int = 0,
     ) -> None:
         # V's layers need their weights in this layout and would copy them at every call, a millisecond each time.
         vision = vision.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.task, self.vision, self.memory = task, vision, memory.eval()
         names = task.inputs if inputs is None else inputs
         self.inputs = PolicyInputs(names, vision.latent_size, memory.hidden_size)
+        self.layout = Layout(self.inputs.size, task.control_size, hidden)
         self.controller = controller.detach().float().cpu()
         self.info, self.starts, self.start_states = info or {}, starts, start_states
         self.device = next(vision.parameters()).device
         self.controllers(self.controller[None])
 
     def __repr__(self) -> str:
+        hidden = f"hidden={self.layout.hidden}, " if self.layout.hidden else ""
         return (
             f"Agent(task={self.task.name!r}, vision={self.vision.name!r}, latent_size={self.vision.latent_size}, "
-            f"hidden_size={self.memory.hidden_size}, inputs={self.inputs.names}, parameters={len(self.controller)})"
+            f"hidden_size={self.memory.hidden_size}, inputs={self.inputs.names}, {hidden}"
+            f"parameters={len(self.controller)})"
         )
 
-    def controllers(self, parameters: Tensor) -> LinearControllers:
+    def controllers(self, parameters: Tensor) -> Controllers:
         """Controllers with the flat parameters (N, P), for the inputs of this agent."""
-        return LinearControllers(parameters.float().to(self.device), self.inputs.size, self.task.control_size)
+        return make_controllers(parameters.float().to(self.device), self.layout)
 
     def policy(self, num_envs: int, controllers: Tensor | None = None) -> "AgentPolicy":
         """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row its own parameters.
@@ -86,7 +92,8 @@ class Agent(ReadOnly):
 
     def digest(self) -> str:
         """SHA-256 of the task, the inputs of C, all weights, and the moments at which dreams start."""
-        total = hashlib.sha256(f"{self.task.name} {' '.join(self.inputs.names)}".encode())
+        hidden = [f"hidden {self.layout.hidden}"] if self.layout.hidden else []
+        total = hashlib.sha256(" ".join([self.task.name, " ".join(self.inputs.names), *hidden]).encode())
         starts = {"starts": self.starts, "start_states": self.start_states}
         own = {"controller": self.controller, **{name: value for name, value in starts.items() if value is not None}}
         for part in (self.vision.state_dict(), self.memory.state_dict(), own):
@@ -144,6 +151,8 @@ class Agent(ReadOnly):
                 "mask": memory.mask_head is not None,
             },
             "inputs": list(self.inputs.names),
+            # Not written for a linear C, so that earlier versions can read it as well.
+            **({"hidden": self.layout.hidden} if self.layout.hidden else {}),
             "info": self.info,
         }
         save_tensors(Path(directory) / AGENT_FILE, tensors, meta)
@@ -283,7 +292,8 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
                 if not rows or values.shape != (rows, 2, size):
                     raise ValueError(f"expected (S, 2, {size}) as {name}, got {tuple(values.shape)}")
                 _check_finite(name, values)
-        agent = Agent(task, vision, memory, tensors["controller"], meta["inputs"], meta["info"], starts, states)
+        controller, hidden = tensors["controller"], int(meta.get("hidden", 0))
+        agent = Agent(task, vision, memory, controller, meta["inputs"], meta["info"], starts, states, hidden)
         _check_outputs(agent)
         return agent
     except KeyError as error:
@@ -395,8 +405,11 @@ def _agent_path(name_or_path: str | Path) -> Path:
     return path
 
 
-def untrained_agent(task: Task, vision: Vision, memory: MDNRNN, inputs: Sequence[str] | None = None) -> Agent:
-    """An agent of the given V and M, with all parameters of C at zero."""
+def untrained_agent(
+    task: Task, vision: Vision, memory: MDNRNN, inputs: Sequence[str] | None = None, hidden: int = 0
+) -> Agent:
+    """An agent of the given V and M, with all parameters of C at zero; hidden: number of hidden units of C."""
     names = task.inputs if inputs is None else inputs
     size = PolicyInputs(names, vision.latent_size, memory.hidden_size).size
-    return Agent(task, vision, memory, torch.zeros(parameter_count(size, task.control_size)), names)
+    zeros = torch.zeros(Layout(size, task.control_size, hidden).count)
+    return Agent(task, vision, memory, zeros, names, hidden=hidden)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from outside import registered
-from worldmodels.agent import Agent
+from worldmodels.agent import Agent, untrained_agent
 from worldmodels.bench import BENCHMARKS, acting, evolution, measure, run_bench, vision, world
 from worldmodels.bench import dream as dream_bench
 from worldmodels.bench.clocked import Recording, replayed_steps
@@ -209,8 +209,12 @@ def test_stock_layers_compute_what_v_computes() -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
 
 
-def test_the_plain_loop_drives_as_the_agent_drives() -> None:
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_the_plain_loop_drives_as_the_agent_drives(hidden: int) -> None:
     agent = _agent()
+    if hidden:
+        agent = untrained_agent(agent.task, agent.vision, agent.memory, agent.inputs.names, hidden)
+        agent.controller = torch.randn(len(agent.controller), generator=torch.Generator().manual_seed(1)) / 3
     plain, policy = PlainAgent(agent, agent.controller), agent.policy(1)
     stream = np.random.default_rng(3)
     for _ in range(4):

@@ -9,7 +9,8 @@ import pytest
 from toy import Toy, toy_agent, toy_phase
 from worldmodels.controller.strategies import STRATEGIES, Strategy, StrategySettings, make_strategy
 from worldmodels.controller.strategies.cma import CMAES
-from worldmodels.controller.strategies.pepg import PEPG, centred_ranks
+from worldmodels.controller.strategies.pepg import PEPG
+from worldmodels.controller.strategies.ranks import centred_ranks
 from worldmodels.core.errors import UserError
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.evolution.loop import evolve
@@ -18,7 +19,7 @@ from worldmodels.evolution.phases import phases_of
 SETTINGS = StrategySettings(
     size=5, population=12, sigma=0.1, seed=1, sigma_decay=0.99, sigma_hold=40, lr=0.1, weight_decay=0.0
 )
-EACH = pytest.mark.parametrize("name", ["cma", "sep-cma", "pepg"])
+EACH = pytest.mark.parametrize("name", ["cma", "sep-cma", "pepg", "openai-es", "ga"])
 
 
 def strategy(name: str, size: int = 5, seed: int = 1, key: tuple[int, ...] = ()) -> Strategy:
@@ -46,10 +47,24 @@ def test_every_strategy_climbs_a_quadratic_in_a_few_hundred_evaluations(name: st
     assert sphere(found.mean[None])[0] > -0.05, "it began at -5"
 
 
+def ellipsoid(x: np.ndarray) -> np.ndarray:
+    """Negative, with axes of which the longest is ten times the shortest, around (1, ..., 1)."""
+    return -((x - 1) ** 2 * np.logspace(0, 2, x.shape[1])).sum(axis=1)
+
+
+@EACH
+def test_every_strategy_approaches_the_centre_of_an_ellipsoid(name: str) -> None:
+    found = strategy(name)
+    before = ellipsoid(found.mean[None])[0]
+    for _ in range(60):
+        found.tell(ellipsoid(found.ask()))
+    assert ellipsoid(found.mean[None])[0] > 0.02 * before
+
+
 @EACH
 def test_every_strategy_finds_the_bent_valley_of_rosenbrock(name: str) -> None:
     found = strategy(name, size=2)
-    for _ in range(60):
+    for _ in range(100):
         found.tell(rosenbrock(found.ask()))
     assert rosenbrock(found.mean[None])[0] > -0.3, "it began at -1, and on the valley's floor there is little slope"
 
@@ -81,6 +96,45 @@ def test_the_population_has_the_size_that_was_asked_for(name: str, population: i
 
 
 @EACH
+@pytest.mark.parametrize("size", [1, 2, 300])
+def test_the_search_space_may_have_one_dimension_or_many(name: str, size: int) -> None:
+    found = strategy(name, size=size)
+    for _ in range(5):
+        candidates = found.ask()
+        assert candidates.shape == (12, size) and np.isfinite(candidates).all()
+        found.tell(sphere(candidates))
+    assert found.mean.shape == (size,) and sphere(found.mean[None])[0] > -1.0 * size
+
+
+@pytest.mark.parametrize("name", ["sep-cma", "pepg", "openai-es", "ga"])
+def test_two_thousand_dimensions_are_no_burden_without_a_full_covariance(name: str) -> None:
+    found = strategy(name, size=2000)
+    for _ in range(5):
+        candidates = found.ask()
+        assert candidates.shape == (12, 2000) and np.isfinite(candidates).all()
+        found.tell(sphere(candidates))
+    assert len(np.unique(candidates, axis=0)) == 12
+
+
+@EACH
+def test_only_the_order_of_fitness_counts(name: str) -> None:
+    plain, bent = (make_strategy(name, replace(SETTINGS, weight_decay=0.1)) for _ in range(2))
+    for _ in range(8):
+        fitness = sphere(plain.ask())
+        plain.tell(fitness)
+        bent.tell(np.exp(fitness / 10) * 1000 - 7)
+        assert np.array_equal(plain.ask(), bent.ask())
+
+
+@EACH
+def test_fitness_without_any_difference_or_number_leaves_candidates_that_are_numbers(name: str) -> None:
+    found = strategy(name)
+    for fitness in (np.zeros(12), np.full(12, np.nan), np.full(12, np.inf), np.full(12, -3.0)):
+        found.tell(fitness)
+    assert np.isfinite(found.ask()).all() and 0 < found.sigma < 1
+
+
+@EACH
 @pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
 def test_a_fitness_that_is_no_number_counts_as_the_worst(name: str, bad: float) -> None:
     broken, clean = strategy(name), strategy(name)
@@ -107,7 +161,8 @@ def test_another_key_is_another_stream_and_the_key_zero_is_none(name: str) -> No
     """So the first phase of an evolution asks what it asked before there were phases."""
     plain, first, second = strategy(name), strategy(name, key=(0,)), strategy(name, key=(1,))
     assert np.array_equal(plain.ask(), first.ask())
-    assert not np.isclose(first.ask(), second.ask()).any()
+    # A genetic algorithm always begins with zero itself.
+    assert not np.isclose(first.ask()[1:], second.ask()[1:]).any()
 
 
 @EACH
@@ -217,12 +272,19 @@ def test_numpys_global_random_numbers_are_neither_used_nor_touched() -> None:
     assert np.array_equal(*asked)
 
 
+@EACH
+def test_a_population_of_one_and_a_space_without_dimensions_are_refused(name: str) -> None:
+    for wrong in (replace(SETTINGS, population=1), replace(SETTINGS, size=0)):
+        with pytest.raises(UserError, match="a population of at least 2 and a search space of at least 1 dimension"):
+            make_strategy(name, wrong)
+
+
 # --- names ---------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_strategy_is_refused_with_the_choices() -> None:
-    with pytest.raises(UserError, match="unknown strategy 'ga'; known: cma, pepg, sep-cma"):
-        make_strategy("ga", SETTINGS)
+    with pytest.raises(UserError, match="unknown strategy 'nes'; known: cma, ga, openai-es, pepg, sep-cma"):
+        make_strategy("nes", SETTINGS)
 
 
 def test_an_evolution_by_an_unknown_strategy_is_refused_before_anything_is_done() -> None:

@@ -52,10 +52,11 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize("hidden", [0, 5])
 @pytest.mark.parametrize("task", ["car-racing", "take-cover"])
 @pytest.mark.parametrize("candidates", [3, 250])
-def test_fitness_is_what_the_environment_would_pay(task: str, candidates: int) -> None:
-    agent = dreamer(task, end_bias=-2.5)
+def test_fitness_is_what_the_environment_would_pay(task: str, candidates: int, hidden: int) -> None:
+    agent = dreamer(task, end_bias=-2.5, hidden=hidden)
     controllers, seeds = controllers_for(agent, candidates, 1), [11, 12, 13, 14]
     found, steps = fitness_of(agent)(controllers, seeds, 20)
     assert found.shape == (candidates, 4) and found.dtype == np.float64
@@ -125,14 +126,15 @@ def one_by_one(agent: Agent, controllers: np.ndarray, seeds: Sequence[int], step
     return found, lived
 
 
+@pytest.mark.parametrize("hidden", [0, 5])
 @pytest.mark.parametrize("task", ["car-racing", "take-cover"])
 @pytest.mark.parametrize("candidates", [3, 250])
 def test_fitness_as_on_a_gpu_is_what_single_steps_pay(
-    task: str, candidates: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+    task: str, candidates: int, hidden: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dream_fitness, "_FEW", 8)  # so that even these few rows are halved
     monkeypatch.setattr(dream_fitness, "_EVERY", 8)
-    agent, seeds = dreamer(task, end_bias=-2.5), [11, 12, 13, 12]
+    agent, seeds = dreamer(task, end_bias=-2.5, hidden=hidden), [11, 12, 13, 12]
     controllers = controllers_for(agent, candidates, 1)
     found, steps = fitness_of(agent, CounterBasedStreams)(controllers, seeds, 45)
     assert len(set(sizes)) > 1 and max(sizes) == min(2048, 4 * candidates), "rows that ended were dropped"
@@ -180,10 +182,11 @@ class Graphs:
         monkeypatch.setattr(batch, "CudaGraph", Graph)
 
 
-def test_a_batch_that_is_filled_again_remembers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_a_batch_that_is_filled_again_remembers_nothing(hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dream_fitness, "_FEW", 4)
     graphs = Graphs(monkeypatch)
-    agent = dreamer(end_bias=-2.5)
+    agent = dreamer(end_bias=-2.5, hidden=hidden)
     first, second = controllers_for(agent, 5, 3), controllers_for(agent, 5, 4)
     fitness = fitness_of(agent, CounterBasedStreams)
     fitness(first, [1, 2, 3], 64)
@@ -228,10 +231,13 @@ class OnlyThere(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("hidden", [0, 5])
 @pytest.mark.parametrize("task", ["car-racing", "take-cover"])
 @pytest.mark.parametrize("candidates", [4, 70])
-def test_recorded_steps_ask_the_device_for_no_value_and_take_nothing_from_elsewhere(task: str, candidates: int) -> None:
-    agent = dreamer(task)
+def test_recorded_steps_ask_the_device_for_no_value_and_take_nothing_from_elsewhere(
+    task: str, candidates: int, hidden: int
+) -> None:
+    agent = dreamer(task, hidden=hidden)
     agent.vision.to("meta")
     agent.memory.to("meta")
     agent.device = torch.device("meta")
@@ -250,11 +256,12 @@ def test_recorded_steps_ask_the_device_for_no_value_and_take_nothing_from_elsewh
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: what it records is tried on the CPU only")
+@pytest.mark.parametrize("hidden", [0, 5])
 def test_a_real_gpu_replays_what_a_cpu_dreams(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hidden: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(dream_fitness, "_FEW", 16)
-    agent, seeds = dreamer(end_bias=-4.0), [1, 2, 3, 4, 5]
+    agent, seeds = dreamer(end_bias=-4.0, hidden=hidden), [1, 2, 3, 4, 5]
     controllers = controllers_for(agent, 6, 4)
     wanted, lived = fitness_of(agent, CounterBasedStreams)(controllers, seeds, 150)
     for part in (agent.vision, agent.memory):

@@ -86,8 +86,9 @@ def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     monkeypatch.setattr(BinPacking, "max_steps", 20)
     less = [*tiny("real", "dream"), "--collect.num-envs", "4", "--device", "cpu"]
     where = ["bin-packing", "--preset", "quick", "--run", str(tmp_path), *less]
-    for verb in ("train", "ablate"):
-        assert main([verb, *where]) == 0
+    chosen = ["--variants", "mask-only", "dream-only"]
+    assert main(["train", *where]) == 0
+    assert main(["ablate", *where, *chosen]) == 0
     rows = json.loads((tmp_path / "ablation.json").read_bytes())
     assert list(rows) == ["full", "mask-only", "dream-only", "random"]
     assert len({tuple(row["seeds"]) for row in rows.values()}) == 1
@@ -100,4 +101,4 @@ def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     # Done is done: nothing is evolved or scored again.
     monkeypatch.setattr("worldmodels.evolution.phases.evolve", None)
     monkeypatch.setattr("worldmodels.run.pipeline.evaluate", None)
-    assert main(["ablate", *where]) == 0
+    assert main(["ablate", *where, *chosen]) == 0

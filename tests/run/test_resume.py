@@ -343,16 +343,19 @@ def test_a_further_m_leaves_the_first_as_it_is_and_survives_kills(finished: Path
 
 def test_ablations_go_on_after_a_kill(finished: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path / "run")
+    words = "ablate", "car-racing", "--run", run, "--variants", "v-only", "v-only-hidden", "untrained-m", "dream-only"
     for fault in (
         kill("os:replace", "controller-v-only/1-real/evolution", nth=2, after=True),
+        kill("os:replace", "controller-v-only-hidden/1-real/evolution", nth=2, after=True),
         kill("os:replace", "evaluation-untrained-m/partial", after=True),
         kill("os:replace", "controller-dream-only/1-real/evolution", nth=1, after=True),
     ):
-        assert command("ablate", "car-racing", "--run", run, faults=[fault]).code == KILLED
-    outcome = command("ablate", "car-racing", "--run", run)
+        assert command(*words, faults=[fault]).code == KILLED
+    outcome = command(*words)
     assert outcome.code == 0, outcome.err
     rows = json.loads((run / "ablation.json").read_bytes())
-    assert set(rows) == {"full", "v-only", "untrained-m", "dream-only", "random"} and rows["full"]["returns"]
+    assert set(rows) == {"full", "v-only", "v-only-hidden", "untrained-m", "dream-only", "random"}
+    assert rows["full"]["returns"]
     assert len({tuple(row["seeds"]) for row in rows.values()}) == 1
     assert litter(run) == []
 

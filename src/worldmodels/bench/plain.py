@@ -1,6 +1,7 @@
 """The baselines: straightforward versions of V, M and C with PyTorch's own layers in float32."""
 
 import copy
+import itertools
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def plain_vision(vision: Vision) -> Vision:
 
 
 class PlainAgent:
-    """Acts in one environment, on the CPU, frame by frame: V, a call of ``nn.LSTM``, a linear layer."""
+    """Acts in one environment, on the CPU, frame by frame: V, a call of ``nn.LSTM``, one or two linear layers."""
 
     def __init__(self, agent: Agent, controller: Tensor) -> None:
         self._task, self._inputs = agent.task, agent.inputs
@@ -54,11 +55,18 @@ class PlainAgent:
         memory, controls = agent.memory, agent.task.control_size
         self._lstm = nn.LSTM(memory.latent_size + memory.action_size, memory.hidden_size, batch_first=True)
         self._lstm.load_state_dict({name: value.cpu() for name, value in memory.lstm.state_dict().items()})
-        weights = controller[controls:].reshape(-1, controls).t()
-        self._controller = nn.Linear(weights.shape[1], controls)
-        with torch.no_grad():
-            self._controller.weight.copy_(weights)
-            self._controller.bias.copy_(controller[:controls])
+        layout, layers = agent.layout, list[nn.Module]()
+        sizes = (layout.inputs, layout.hidden, controls) if layout.hidden else (layout.inputs, controls)
+        for before, after in itertools.pairwise(sizes):
+            layer = nn.Linear(before, after)
+            bias, weights, controller = controller.split(
+                [after, before * after, len(controller) - (before + 1) * after]
+            )
+            with torch.no_grad():
+                layer.weight.copy_(weights.reshape(before, after).t())
+                layer.bias.copy_(bias)
+            layers += [layer, nn.Tanh()]
+        self._controller = nn.Sequential(*layers)
         self.reset()
 
     def reset(self) -> None:
@@ -71,7 +79,7 @@ class PlainAgent:
         frame = self._task.frames(observation[None])
         z, _ = self._vision.encode(plain_images(torch.from_numpy(frame)))
         h, c = self._state[0][0], self._state[1][0]
-        control = torch.tanh(self._controller(self._inputs(z, h, c))).numpy()
+        control = self._controller(self._inputs(z, h, c)).numpy()
         mask = self._task.action_mask(frame) if self._task.masked else None
         action = self._task.env_action(control if mask is None else np.where(mask, control, -np.inf))
         taken = torch.from_numpy(self._task.memory_action(action))

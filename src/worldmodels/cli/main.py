@@ -16,7 +16,7 @@ _VERBS = {
     "controller": ("runs:stage", "stage 5: evolve C"),
     "evaluate": ("measure:evaluate", "score an agent, a run or the random policy on fresh episodes"),
     "runs": ("listing:runs", "list the runs below a folder: their settings, progress and scores"),
-    "ablate": ("runs:ablate", "score ablations: V alone, an untrained M, the action mask or dreams alone"),
+    "ablate": ("runs:ablate", "score ablations: other inputs of C, an untrained M, the action mask or dreams alone"),
     "record": ("watch:record", "record a video of the world, V's reconstruction and M's prediction"),
     "play": ("watch:play", "play a world yourself, in a window"),
     "dream": ("watch:dream", "play in the dreams of M, record them or report on their fidelity"),

@@ -13,6 +13,7 @@ from worldmodels.cli.options import TaskName, parse, value_of
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import choice, number, text
 from worldmodels.run.config import SHORT, Config
+from worldmodels.run.names import VARIANTS
 
 _GROUPS = {
     "train": (),
@@ -84,6 +85,14 @@ class TrainOptions(RunOptions):
     RUN-3 or the next that is free."""
 
 
+@dataclass(frozen=True)
+class AblateOptions(RunOptions):
+    """A finished run and its settings."""
+
+    variants: tuple[str, ...] = choice((), *VARIANTS)
+    """The ablations; none means all that apply to the run."""
+
+
 def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOptions:
     """Parse the options of a verb of runs, with defaults from the run or else the preset that the arguments name."""
     from worldmodels.run.presets import preset
@@ -111,7 +120,8 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     else:
         config = preset(given["preset"] or "standard", named)
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
-    kind = TrainOptions if verb == "train" else RunOptions
+    kinds: dict[str, type[RunOptions]] = {"train": TrainOptions, "ablate": AblateOptions}
+    kind = kinds.get(verb, RunOptions)
     options = parse(kind, verb, arguments, kind(**values), description, _GROUPS[verb])
     check_settings(options.config(), old or read_config(options.directory()))
     return options
@@ -145,9 +155,10 @@ def stage(verb: str, arguments: Sequence[str], description: str) -> int:
 def ablate(verb: str, arguments: Sequence[str], description: str) -> int:
     """Evolve and score ablations, and compare them with the agent and the random policy."""
     options = run_options(verb, arguments, description)
+    assert isinstance(options, AblateOptions)
     from worldmodels.run.ablation import ablate_run
 
-    ablate_run(options.config(), options.directory(), options.device, options.executor)
+    ablate_run(options.config(), options.directory(), options.device, options.executor, options.variants)
     return 0
 
 

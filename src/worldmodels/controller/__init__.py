@@ -1,1 +1,1 @@
-"""C, the controller: a linear map, its inputs, and the strategies that evolve it."""
+"""C, the controller: a linear map or a small network, its inputs, and the strategies that evolve it."""

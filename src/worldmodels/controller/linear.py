@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from worldmodels.controller.layout import Layout
 from worldmodels.core.errors import UserError
 
 _ALL_AT_ONCE = 192
@@ -18,16 +19,12 @@ class LinearControllers:
     """
 
     def __init__(self, parameters: Tensor, inputs: int, controls: int) -> None:
-        expected = parameter_count(inputs, controls)
-        if parameters.ndim != 2 or parameters.shape[1] != expected:
-            raise UserError(
-                f"expected controller parameters of shape (N, {expected}) for {inputs} inputs and {controls} "
-                f"controls, got {tuple(parameters.shape)}"
-            )
+        check_shape(parameters, Layout(inputs, controls))
         self._count, self._controls = len(parameters), controls
         self.bias = parameters[:, :controls].contiguous()
         self.weights = parameters[:, controls:].reshape(len(parameters), inputs, controls).contiguous()
-        self._side_by_side = self.weights.permute(1, 0, 2).reshape(inputs, len(parameters) * controls)
+        few = self.weights if self._all_at_once else self.weights[:0]
+        self._side_by_side = few.permute(1, 0, 2).reshape(inputs, len(few) * controls)
 
     def __call__(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
         """Controls (n, C) in [-1, 1] for inputs (n, F); row i is for controller ``rows[i]``, with ``rows`` (n,).
@@ -46,12 +43,16 @@ class LinearControllers:
 
         For few controllers, a single product of all rows with all controllers is cheaper than gathering weights.
         """
-        if self._count * self._controls <= _ALL_AT_ONCE:
+        if self._all_at_once:
             every = (inputs @ self._side_by_side).view(len(inputs), self._count, self._controls)
             own = every[torch.arange(len(inputs), device=inputs.device), owners]
         else:
             own = torch.bmm(inputs.unsqueeze(1), self.weights[owners]).squeeze(1)
         return torch.tanh(own + self.bias[owners])
+
+    @property
+    def _all_at_once(self) -> bool:
+        return self._count * self._controls <= _ALL_AT_ONCE
 
     def in_order(self, inputs: Tensor) -> Tensor:
         """Controls (n, C) for inputs (n, F) of which the first n / P are for the first controller, and so on."""
@@ -64,6 +65,16 @@ class LinearControllers:
         return self.bias, self.weights, self._side_by_side
 
 
+def check_shape(parameters: Tensor, layout: Layout) -> None:
+    """Raise :class:`UserError` if the parameters are not (N, P) for controllers of this layout."""
+    if parameters.ndim != 2 or parameters.shape[1] != layout.count:
+        hidden = f", {layout.hidden} hidden units" if layout.hidden else ""
+        raise UserError(
+            f"expected controller parameters of shape (N, {layout.count}) for {layout.inputs} inputs{hidden} and "
+            f"{layout.controls} controls, got {tuple(parameters.shape)}"
+        )
+
+
 def parameter_count(inputs: int, controls: int) -> int:
-    """Parameters of one controller: 867 for CarRacing's 288 inputs and 3 controls."""
-    return controls * (inputs + 1)
+    """Parameters of one linear controller: 867 for CarRacing's 288 inputs and 3 controls."""
+    return Layout(inputs, controls).count

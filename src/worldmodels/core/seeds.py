@@ -32,6 +32,9 @@ class Stream(IntEnum):
     BURN_IN_NOISE = 23
     CMA = 31
     PEPG = 32
+    OPENAI_ES = 33
+    GA = 34
+    HIDDEN_LAYER = 35
     DREAM_UNIFORM = 41
     DREAM_NORMAL = 42
     FIDELITY_MOMENTS = 51

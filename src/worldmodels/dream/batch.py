@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from worldmodels.controller.hidden import Controllers
 from worldmodels.controller.linear import LinearControllers
 from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
@@ -38,13 +39,21 @@ class Rows(NamedTuple):
 class Batch:
     """Rows with their controllers and their random streams.
 
-    whole: whether no row was dropped, so that every candidate has equally many rows, in order of the candidates.
+    whole: whether no row was dropped, so that every candidate has equally many rows, in order of the candidates;
+    first_size: number of rows before any was dropped (None: as many as now).
     """
 
     def __init__(
-        self, dreams: Dreams, controllers: LinearControllers, streams: Noise, rows: Rows, whole: bool = False
+        self,
+        dreams: Dreams,
+        controllers: Controllers,
+        streams: Noise,
+        rows: Rows,
+        whole: bool = False,
+        first_size: int | None = None,
     ) -> None:
         self.dreams, self.controllers, self.streams, self.rows, self.whole = dreams, controllers, streams, rows, whole
+        self.first_size = len(rows.z) if first_size is None else first_size
 
     def __len__(self) -> int:
         return len(self.rows.z)
@@ -68,20 +77,26 @@ class Batch:
         return Rows(*state, rows.alive & ~ended, returns, rows.lived + rows.alive, rows.candidate, rows.place)
 
     def _controls(self, inputs: Tensor, rows: Rows) -> Tensor:
-        return self.controllers.shared(inputs, rows.candidate)
+        if isinstance(self.controllers, LinearControllers):
+            return self.controllers.shared(inputs, rows.candidate)
+        # Copying the weights of a hidden layer for every row would take longer than M's step. Every row is put back in
+        # its first place instead, where the rows of a candidate stand together, among zeros for those that are gone.
+        every = inputs.new_zeros(self.first_size, inputs.shape[1]).index_copy(0, rows.place, inputs)
+        return self.controllers.in_order(every)[rows.place]
 
     def keep(self, kept: Tensor) -> "Batch":
         """A batch of the rows ``kept`` (n,) only."""
         streams = copy.copy(self.streams)
         streams.keep(kept)
-        return Batch(self.dreams, self.controllers, streams, Rows(*(tensor[kept] for tensor in self.rows)))
+        rows = Rows(*(tensor[kept] for tensor in self.rows))
+        return Batch(self.dreams, self.controllers, streams, rows, first_size=self.first_size)
 
 
 class StandingBatch(Batch):
     """A batch, made from another one, that is updated in place, so that a GPU can replay ``every`` steps as a graph."""
 
     def __init__(self, batch: Batch, every: int) -> None:
-        super().__init__(batch.dreams, batch.controllers, batch.streams, batch.rows, batch.whole)
+        super().__init__(batch.dreams, batch.controllers, batch.streams, batch.rows, batch.whole, batch.first_size)
         self._every = every
         self._graph = CudaGraph(batch.rows.z.device)
 
@@ -107,7 +122,7 @@ class StandingBatch(Batch):
 
 def shapes(batch: Batch) -> tuple[object, ...]:
     """A key that is equal for two batches if they can use the same CUDA graph."""
-    return batch.whole, *(tensor.shape for tensor in _tensors(batch))
+    return batch.whole, batch.first_size, *(tensor.shape for tensor in _tensors(batch))
 
 
 def _tensors(batch: Batch) -> tuple[Tensor, ...]:

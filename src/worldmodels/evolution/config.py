@@ -32,19 +32,26 @@ class PhaseConfig:
     patience: int = number(0, low=0)
     """A fitness episode ends after this many steps without a positive reward; 0 means never. In the real world only."""
     sigma: float = number(0.1, above=0)
-    """Initial step size."""
+    """Initial step size; for ga, the standard deviation of mutations."""
     warm_start_sigma: float = number(0.0, low=0)
     """Initial step size if the phase starts from an evolved C; 0 means the value of sigma. The weights of an evolved C
     are large, so that small steps change little."""
     sigma_decay: float = number(0.98, above=0, high=1)
-    """Factor of the step size after every generation, on top of the strategy's own adaptation."""
+    """Factor of the step size after every generation, on top of the strategy's own adaptation. 1 means no decay; with
+    openai-es and ga it stops at a step size of 0.01, with pepg at 0.02."""
     sigma_hold: int = number(14, low=0)
     """Generations before this decay begins."""
     lr: float = number(0.01, above=0)
-    """pepg only: Adam's learning rate for the mean."""
+    """pepg and openai-es only: Adam's learning rate for the mean."""
     weight_decay: float = number(0.005, low=0)
-    """pepg only: a candidate's rank (-0.5 to 0.5) is reduced by this times the mean square of its coordinates in the
-    search space."""
+    """pepg: a candidate's rank (-0.5 to 0.5) is reduced by this times the mean square of its coordinates in the search
+    space; openai-es: this times the mean is subtracted from the gradient; other strategies ignore it. Both lead back to
+    the C from which the phase starts."""
+    elite_fraction: float = number(0.2, above=0, high=1)
+    """ga only: fraction of a generation, but at least one candidate, that has children in the next one."""
+    crossover: float = number(0.0, low=0, high=1)
+    """ga only: fraction of children that take each coordinate from one of two parents, at random; the others have one
+    parent."""
     subspace: str = choice("recorded", "recorded", "visited")
     """Inputs whose principal components span the search space: those along recorded episodes, or those that C itself
     visits."""
@@ -68,8 +75,8 @@ class EvolutionConfig:
     """How C is evolved: phases, one after the other."""
 
     strategy: str = text("sep-cma")
-    """Evolution strategy: cma (CMA-ES with the full covariance matrix), sep-cma (CMA-ES with a diagonal one) or pepg
-    (parameter-exploring policy gradients)."""
+    """Evolution strategy: cma (CMA-ES with the full covariance matrix), sep-cma (CMA-ES with a diagonal one), pepg
+    (parameter-exploring policy gradients), openai-es (OpenAI's evolution strategy) or ga (a genetic algorithm)."""
     components: int = number(32, low=0)
     """Number of principal components of C's inputs that span the search space; 0 means one dimension for every weight
     of C."""

@@ -18,10 +18,10 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.files import array, load_tensors, save_tensors
 from worldmodels.core.metrics import MetricsLog
 from worldmodels.core.progress import Progress
-from worldmodels.core.seeds import episode_seeds
+from worldmodels.core.seeds import Stream, episode_seeds
 from worldmodels.evolution.config import PhaseConfig
 from worldmodels.evolution.fitness import Fitness
-from worldmodels.evolution.subspace import SearchSpace, component_space, whole_space
+from worldmodels.evolution.subspace import SearchSpace, component_space, whole_space, with_random_features
 
 _COLUMNS = ("mean", "best", "sd", "max_steps", "steps_per_s", "sigma", "validation", "validation_sd")
 
@@ -103,7 +103,7 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
     state = _load(checkpoint, agent, phase) if checkpoint.exists() else None
     state = state or _fresh(agent, phase)
     space, start = state.space, len(state.fitness)
-    warm = bool(space.start.any())
+    warm = agent.layout.acts(space.start)
     strategy = make_strategy(phase.strategy, _strategy_settings(phase, space.size, warm))
     if start > settings.generations:
         raise UserError(
@@ -190,6 +190,8 @@ def _strategy_settings(phase: Phase, size: int, warm: bool) -> StrategySettings:
         sigma_hold=settings.sigma_hold,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
+        elite_fraction=settings.elite_fraction,
+        crossover=settings.crossover,
     )
 
 
@@ -219,11 +221,17 @@ def _reevaluate(state: _State, phase: Phase, save: Callable[[], None], limit: in
 
 
 def _fresh(agent: Agent, phase: Phase) -> _State:
-    start, controls = array(agent.controller).astype(np.float64), agent.task.control_size
-    if phase.inputs is None or phase.components == 0:
-        space = whole_space(start, controls)
+    start, layout = array(agent.controller).astype(np.float64), agent.layout
+    new_features = layout.hidden > 0 and not layout.acts(start)
+    seen = phase.inputs() if phase.inputs is not None and (phase.components or new_features) else None
+    if seen is None or phase.components == 0:
+        space = whole_space(start, layout.controls, layout.hidden)
     else:
-        space = component_space(start, controls, phase.inputs(), phase.components, agent.inputs.part("c"))
+        unbounded = agent.inputs.part("c")
+        space = component_space(start, layout.controls, seen, phase.components, unbounded, layout.hidden)
+    if new_features:
+        stream = np.random.default_rng([phase.seed, Stream.HIDDEN_LAYER, phase.number])
+        space = with_random_features(space, seen, stream)
     return _State(space, [], [], [])
 
 
@@ -245,7 +253,7 @@ def _save(path: Path, state: _State, phase: Phase) -> None:
 def _load(path: Path, agent: Agent, phase: Phase) -> _State | None:
     """The state in a checkpoint; None if it started from another C. Another experiment's is a :class:`UserError`."""
     tensors, meta = load_tensors(path)
-    size, controls = len(agent.controller), agent.task.control_size
+    size, layout = len(agent.controller), agent.layout
     try:
         fitness, means = array(tensors["fitness"]), array(tensors["means"])
         scores = array(tensors["scores"]).reshape(-1, 3).tolist()
@@ -253,16 +261,18 @@ def _load(path: Path, agent: Agent, phase: Phase) -> _State | None:
         start, centre, basis = (array(tensors[name]) for name in ("start", "centre", "basis"))
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is not a checkpoint of evolution; delete it and run the same command again") from None
-    fits = start.shape == (size,) and means.shape == (len(scores), size) and centre.shape == (size // controls - 1,)
+    fits = start.shape == (size,) and means.shape == (len(scores), size) and centre.shape == (layout.inputs,)
     fits = fits and basis.ndim == 2 and len(basis) == len(centre) and meta.get("identity") == phase.identity
     if not fits or fitness.ndim != 2 or fitness.shape[1] != phase.settings.population:
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
     if not all(np.isfinite(values).all() for values in (fitness, means, start, centre, basis)):
         raise UserError(f"{path} holds numbers that are not finite; delete it and run the same command again")
-    if not np.array_equal(start, array(agent.controller).astype(np.float64)):
+    own = array(agent.controller).astype(np.float64)
+    # The hidden units of a C that does nothing yet are made here, and are in the checkpoint alone.
+    if not np.array_equal(start, own) and (layout.hidden == 0 or layout.acts(start) or layout.acts(own)):
         return None
     validated = [
         _Mean(int(generation), mean, score, reevaluated)
         for mean, (generation, score, reevaluated) in zip(means, scores, strict=True)
     ]
-    return _State(SearchSpace(start, centre, basis, controls), list(fitness), validated, hard)
+    return _State(SearchSpace(start, centre, basis, layout.controls, layout.hidden), list(fitness), validated, hard)

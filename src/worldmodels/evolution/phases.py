@@ -75,7 +75,7 @@ class Evolution:
         phases = phases_of(self.config)
         for number, (name, settings) in enumerate(phases):
             self.agent.controller, phase_metrics = evolve(
-                self.agent, self._phase(number, name, settings), directory / phase_folder(number, name)
+                self.agent, self.phase(number, name, settings), directory / phase_folder(number, name)
             )
             if len(phases) > 1:
                 metrics |= {f"{name}_{key}": value for key, value in phase_metrics.items()}
@@ -84,7 +84,8 @@ class Evolution:
                 metrics |= phase_metrics
         return metrics
 
-    def _phase(self, number: int, name: str, settings: PhaseConfig) -> Phase:
+    def phase(self, number: int, name: str, settings: PhaseConfig) -> Phase:
+        """The phase with this index, name and settings, from the C that the agent has when it begins."""
         real = WorldFitness(self.executor, self.agent, self._backend)
         return Phase(
             name=name,

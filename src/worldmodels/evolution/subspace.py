@@ -5,18 +5,22 @@ CarRacing, a few dozen of the 288 directions of the input space hold nearly all 
 and along the leading components, evolution searches about a hundred parameters instead of 867. C itself remains a
 linear map of its inputs.
 
+The components are those of C's inputs, and therefore of the weights of a hidden layer, if C has one. What comes after
+it, from a few dozen units within [-1, 1], is searched weight by weight.
+
 At first, mean and components are computed from recorded episodes. To finetune a C that already acts well, they are
 computed from episodes that it plays itself, because its inputs there are distributed differently.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 
 from worldmodels.agent import Agent, AgentPolicy
+from worldmodels.controller.layout import Layout
 from worldmodels.core.errors import UserError
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
@@ -34,40 +38,56 @@ _WHITENING = 0.5
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Maps points (N, C * (K+1)) to controllers (N, C * (F+1)): ``start`` plus a linear map of the point.
+    """Maps points (N, size) to controllers (N, P): ``start`` plus a linear map of the point.
 
-    start: (C * (F+1),), the controller of the point 0; centre: (F,), the mean of C's inputs; basis: (F, K), their
-    scaled components; controls: C. Like a controller, a point consists of C biases and then K rows of C weights.
+    start: (P,), the controller of the point 0; centre: (F,), the mean of C's inputs; basis: (F, K), their scaled
+    components; controls: C; hidden: hidden units H, 0 for a linear C. Like a controller with K inputs, a point consists
+    of C biases and then K rows of C weights; with a hidden layer of H biases and K rows of H weights, and then those of
+    the output layer, which are coordinates themselves.
     """
 
     start: np.ndarray
     centre: np.ndarray
     basis: np.ndarray
     controls: int
+    hidden: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """What the coordinates of a point are: those of a controller whose inputs are the components."""
+        return Layout(int(self.basis.shape[1]), self.controls, self.hidden)
 
     @property
     def size(self) -> int:
         """Number of coordinates of a point."""
-        return self.controls * (int(self.basis.shape[1]) + 1)
+        return self.layout.count
 
     def controllers(self, points: np.ndarray) -> np.ndarray:
-        """Flat parameters (N, C * (F+1)) of the controllers at points (N, size)."""
-        bias, rest = points[:, : self.controls], points[:, self.controls :]
-        along = rest.reshape(len(points), self.basis.shape[1], self.controls)
+        """Flat parameters (N, P) of the controllers at points (N, size)."""
+        outputs, end = self.layout.first_outputs, self.layout.first
+        bias, rest, after = points[:, :outputs], points[:, outputs:end], points[:, end:]
+        along = rest.reshape(len(points), self.basis.shape[1], outputs)
         weights = np.einsum("fk,nkc->nfc", self.basis, along)
         # The components are relative to the centre: subtracting it from the inputs is a change of the bias.
         shifted = bias - np.einsum("f,nfc->nc", self.centre, weights)
-        return np.asarray(self.start + np.concatenate([shifted, weights.reshape(len(points), -1)], axis=1))
+        moved = np.concatenate([shifted, weights.reshape(len(points), outputs * len(self.centre)), after], axis=1)
+        return np.asarray(self.start + moved)
 
 
-def whole_space(start: np.ndarray, controls: int) -> SearchSpace:
+def whole_space(start: np.ndarray, controls: int, hidden: int = 0) -> SearchSpace:
     """The search space in which every parameter of C is a coordinate."""
-    features = len(start) // controls - 1
-    return SearchSpace(start, np.zeros(features), np.eye(features), controls)
+    after = controls * (hidden + 1) if hidden else 0
+    features = (len(start) - after) // (hidden or controls) - 1
+    return SearchSpace(start, np.zeros(features), np.eye(features), controls, hidden)
 
 
 def component_space(
-    start: np.ndarray, controls: int, inputs: np.ndarray, components: int, unbounded: slice = slice(0)
+    start: np.ndarray,
+    controls: int,
+    inputs: np.ndarray,
+    components: int,
+    unbounded: slice = slice(0),
+    hidden: int = 0,
 ) -> SearchSpace:
     """The search space along the leading ``components`` principal components of inputs (n, F) of C.
 
@@ -86,7 +106,25 @@ def component_space(
     variances, directions = np.maximum(variances[::-1][:count], 1e-9), directions[:, ::-1][:, :count]
     scales = variances ** (-_WHITENING / 2)
     scales *= np.sqrt(variances.sum() / (variances * scales**2).sum())
-    return SearchSpace(start, centre, input_scales[:, None] * directions * scales, controls)
+    return SearchSpace(start, centre, input_scales[:, None] * directions * scales, controls, hidden)
+
+
+def with_random_features(space: SearchSpace, inputs: np.ndarray | None, stream: np.random.Generator) -> SearchSpace:
+    """The same space, but at its point 0 the hidden units are random functions of C's inputs. The controls stay zero.
+
+    With all weights at zero, a change of one layer would do nothing without a change of the other. inputs: a sample
+    (n, F) along which the sums that go into a hidden unit have a mean square of about 1; without it, the mean squares
+    of the inputs are taken to be 1.
+    """
+    layout = space.layout
+    if inputs is None:
+        square = float(layout.inputs)
+    else:
+        square = float((((inputs - space.centre) @ space.basis) ** 2).sum(axis=1).mean())
+    point = np.zeros(layout.count)
+    weights = stream.standard_normal(layout.inputs * layout.hidden)
+    point[layout.hidden : layout.first] = weights / np.sqrt(square or 1.0)
+    return replace(space, start=space.controllers(point[None])[0])
 
 
 @torch.inference_mode()

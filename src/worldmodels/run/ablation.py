@@ -1,6 +1,7 @@
 """Ablations of a run: C is evolved again without a part of the agent, and the scores are compared."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from worldmodels.evaluation import evaluate, print_scores, report
 from worldmodels.run.config import Config
 from worldmodels.run.experiments import opened
 from worldmodels.run.pipeline import Pipeline
-from worldmodels.run.variants import budget, difference, label, variants_of
+from worldmodels.run.variants import budget, chosen_variants, difference, label
 
 
-def ablate_run(config: Config, directory: Path, device: str = "auto", executor: str = "auto") -> None:
-    """Evolve and score the ablations that apply: C on z alone, an untrained M, the action mask alone, dreams alone.
+def ablate_run(
+    config: Config, directory: Path, device: str = "auto", executor: str = "auto", variants: Sequence[str] = ()
+) -> None:
+    """Evolve and score ablations: other inputs of C, an untrained M, the action mask alone, dreams alone.
+
+    variants: names of :data:`~worldmodels.run.names.VARIANTS`; none means all that apply to the run. One that does
+    not apply is a :class:`UserError`.
 
     Each goes through the rounds of the run, with the V, M and latents of each round, and its C continues from its C of
     the round before. Writes ablation.json and ablation.png, and prints a table of these scores beside those of the
@@ -25,10 +31,11 @@ def ablate_run(config: Config, directory: Path, device: str = "auto", executor: 
     """
     torch_device = choose_device(device)
     with opened(config, directory, executor, torch_device, create=False) as (run, workers):
+        chosen = chosen_variants(run.config, variants)
         last = Pipeline(run.artifacts(config.rounds), torch_device, workers)
         rows: dict[str, Any] = {"full": _scores(last) | {"evolution": budget(run.config, "")}}
         names = {"full": "full", "random": "random"}
-        for variant in variants_of(run.config):
+        for variant in chosen:
             for number in range(1, config.rounds + 1):
                 artifacts = dataclasses.replace(run.artifacts(number), variant=variant)
                 pipeline = Pipeline(artifacts, torch_device, workers)

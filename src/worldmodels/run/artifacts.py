@@ -21,7 +21,7 @@ from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.run.config import Config, later_round
 from worldmodels.run.names import FOLDERS
 from worldmodels.run.stage import Stage
-from worldmodels.run.variants import inputs_of
+from worldmodels.run.variants import hidden_of, inputs_of
 from worldmodels.tasks import Task, get_task
 from worldmodels.vision.base import Vision, make_vision
 
@@ -55,9 +55,9 @@ class ShardPlan:
 class Artifacts:
     """The stages of one round of a run, or of an ablation of its controller.
 
-    directory, run_config: those of the run; round: counted from 1; variant: "" for the full agent, or the ablation
-    "v-only" (C sees z alone), "untrained-m", "mask-only" (C has no inputs) or "dream-only" (C is evolved in dreams
-    alone); dream_model: the M of the memory stage, 0 for the agent's own, from 1 for the additional Ms that dream.
+    directory, run_config: those of the run; round: counted from 1; variant: "" for the full agent, or one of
+    :data:`~worldmodels.run.names.VARIANTS`; dream_model: the M of the memory stage, 0 for the agent's own, from 1 for
+    the additional Ms that dream.
     """
 
     directory: Path
@@ -106,6 +106,11 @@ class Artifacts:
     def inputs(self) -> tuple[str, ...]:
         """The inputs of C in this variant."""
         return inputs_of(self.config, self.variant)
+
+    @property
+    def hidden(self) -> int:
+        """The number of hidden units of C in this variant."""
+        return hidden_of(self.config, self.variant)
 
     def provenance(self, device: torch.device) -> dict[str, Any]:
         """What a stage that works now, on this device, is made with; the packages are those of all backends."""

@@ -7,6 +7,7 @@ import torch
 
 from worldmodels.core.settings import to_json
 from worldmodels.evaluation import conditions
+from worldmodels.evolution.config import PhaseConfig
 from worldmodels.evolution.phases import phases_of
 from worldmodels.run.artifacts import Artifacts
 from worldmodels.run.stage import flat
@@ -67,8 +68,10 @@ def _controller(artifacts: Artifacts) -> Found:
         # The C from which the full agent starts is known by the latents, which are of episodes that it has played. The
         # key is not that of the first round, so that an ablation that started from zero is not taken for this one.
         seen = {"inputs": {"names": list(artifacts.inputs)}, "start": artifacts.before.digest("controller")}
+    if artifacts.hidden:
+        seen["hidden"] = artifacts.hidden
     values = {
-        "evolution": to_json(evolution) | {"phases": {name: to_json(phase) for name, phase in phases.items()}},
+        "evolution": to_json(evolution) | {"phases": {name: _of_phase(phase) for name, phase in phases.items()}},
         "controller": seen,
         **({"dream": to_json(artifacts.config.dream)} if uses_dreams else {}),
         "vision": artifacts.digest("vision"),
@@ -77,6 +80,16 @@ def _controller(artifacts: Artifacts) -> Found:
         "latents": artifacts.digest("encode"),
     }
     return values, tuple(f"evolution.phases.{name}.generations" for name in phases)
+
+
+def _of_phase(phase: PhaseConfig) -> dict[str, Any]:
+    """The settings of a phase, without those at their default that did not exist when earlier evolutions began."""
+    values, defaults = to_json(phase), to_json(PhaseConfig())
+    return {name: value for name, value in values.items() if name not in _LATER or value != defaults[name]}
+
+
+_LATER = ("elite_fraction", "crossover")
+"""Settings of a phase by which unfinished evolutions of earlier versions, which lack them, would not be recognised."""
 
 
 def _evaluate(artifacts: Artifacts, device: torch.device) -> Found:

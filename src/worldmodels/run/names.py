@@ -18,3 +18,7 @@ LAYOUT = 2
 def stages_of(round_number: int, rounds: int) -> tuple[str, ...]:
     """The stages of a round of a run that has ``rounds`` rounds."""
     return STAGES if round_number >= rounds else STAGES[:-1]
+
+
+VARIANTS = ("v-only", "v-only-hidden", "z-h", "z-c-h", "untrained-m", "mask-only", "dream-only")
+"""The ablations of a run, in the order of the table."""

@@ -204,7 +204,9 @@ class Pipeline:
         else:
             memory = artifacts.memory(self.device)
         latents = artifacts.latents()
-        agent = untrained_agent(artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs)
+        agent = untrained_agent(
+            artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs, artifacts.hidden
+        )
         # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
         agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}

@@ -5,32 +5,71 @@ episodes, so that its score says what the missing part is worth. Where an ablati
 which the full agent was evolved, the phase takes place in the other world, and its text says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from worldmodels.core.errors import UserError
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.evolution.phases import phases_in, phases_of
 from worldmodels.run.config import Config
+from worldmodels.run.names import VARIANTS
 from worldmodels.tasks import get_task
 
-_INPUTS: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
-"""The inputs of C in variants that see less than the full agent."""
+_INPUTS: dict[str, tuple[str, ...]] = {
+    "v-only": ("z",),
+    "v-only-hidden": ("z",),
+    "z-h": ("z", "h"),
+    "z-c-h": ("z", "c", "h"),
+    "mask-only": (),
+}
+"""The inputs of C in variants that see something else than the full agent."""
+_PAPER_HIDDEN = 40
+"""Hidden units of the paper's C that sees z alone."""
 _WORLDS = {"untrained-m": "real", "dream-only": "dream"}
 """The world of all phases in variants whose C cannot be evolved elsewhere."""
 _EQUAL = "with the same rounds, phases, generations, candidates and episodes as the full agent"
 
 
 def variants_of(config: Config) -> list[str]:
-    """The ablations that apply to a run with these settings."""
-    worlds = _worlds(config.evolution)
-    uses_memory = not {"h", "c"}.isdisjoint(config.controller.inputs)
-    applicable = {
-        "v-only": uses_memory,
-        "untrained-m": uses_memory,
-        "mask-only": get_task(config.task).masked,
-        "dream-only": "real" in worlds and bool(phases_in(config.evolution, "dream")),
-    }
-    return [name for name, applies in applicable.items() if applies]
+    """The ablations that apply to a run with these settings, in the order of the table."""
+    return [name for name in VARIANTS if not _why_not(config, name)]
+
+
+def chosen_variants(config: Config, names: Sequence[str]) -> list[str]:
+    """The ablations ``names`` in the order of the table, all that apply if there are none.
+
+    Raises :class:`UserError` for one that does not exist, or does not apply to a run with these settings.
+    """
+    for name in names:
+        if name not in VARIANTS:
+            raise UserError(f"unknown ablation {name!r}; choose from {', '.join(VARIANTS)}")
+        if reason := _why_not(config, name):
+            applicable = ", ".join(variants_of(config)) or "none"
+            raise UserError(f"the ablation {name} does not apply: {reason}; those that apply to this run: {applicable}")
+    return [name for name in variants_of(config) if name in names or not names]
+
+
+def _why_not(config: Config, variant: str) -> str:
+    """Why an ablation does not apply to a run with these settings; empty if it does."""
+    worlds, own = _worlds(config.evolution), (set(config.controller.inputs), config.controller.hidden)
+    if variant == "mask-only":
+        return "" if get_task(config.task).masked else f"{config.task} has no action masks"
+    if variant == "untrained-m":
+        return "" if own[0] & {"h", "c"} else "the run's own C does not see M's state"
+    if variant == "dream-only":
+        if "real" not in worlds:
+            return "the run's own C is evolved in dreams alone"
+        return "" if phases_in(config.evolution, "dream") else "the preset has no phase in dreams"
+    same = own == (set(_INPUTS[variant]), hidden_of(config, variant))
+    return "the run's own C has the same inputs and hidden units" if same else ""
+
+
+def hidden_of(config: Config, variant: str) -> int:
+    """The number of hidden units of C in a variant; that of the settings for the full agent, whose variant is ""."""
+    if variant in ("v-only", "mask-only"):
+        return 0
+    return config.controller.hidden or (_PAPER_HIDDEN if variant == "v-only-hidden" else 0)
 
 
 def inputs_of(config: Config, variant: str) -> tuple[str, ...]:
@@ -54,8 +93,8 @@ def evolution_of(config: EvolutionConfig, variant: str) -> EvolutionConfig:
 
 def difference(config: Config, variant: str) -> str:
     """What distinguishes a variant from the full agent, in a sentence for people."""
-    if variant == "v-only":
-        return f"C sees z alone, without M's state; {_EQUAL}"
+    if variant in ("v-only", "v-only-hidden", "z-h", "z-c-h"):
+        return f"{_c_in_words(config, variant)}; {_EQUAL}"
     if variant == "mask-only":
         return f"C sees nothing and has only its biases: the action mask does the rest; {_EQUAL}"
     if variant == "dream-only":
@@ -67,6 +106,16 @@ def difference(config: Config, variant: str) -> str:
             f"where the full agent is evolved in dreams; {_EQUAL}"
         )
     return f"M keeps the random weights it began with; {_EQUAL}"
+
+
+def _c_in_words(config: Config, variant: str) -> str:
+    """Inputs and hidden units of C in a variant, as far as they can differ from the full agent's."""
+    *most, last = inputs_of(config, variant)
+    seen = f"{', '.join(most)} and {last}" if most else f"{last} alone, without M's state"
+    hidden = hidden_of(config, variant)
+    units = f", through a hidden layer of {hidden} units" if hidden else ""
+    linear = ", by a linear map" if config.controller.hidden and not hidden else ""
+    return f"C sees {seen}{units}{linear}"
 
 
 def label(config: Config, variant: str) -> str:

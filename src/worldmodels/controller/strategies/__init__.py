@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from worldmodels.core.errors import UserError
 from worldmodels.core.registry import Registry
 
 
@@ -19,7 +20,8 @@ class StrategySettings:
 
     size: dimensions of the search space; population: candidates per generation; sigma: initial step size; seed, key:
     seed of the random stream; sigma_decay: factor of the step size after every generation, on top of the strategy's own
-    adaptation, except after the first ``sigma_hold`` generations; lr, weight_decay: of gradient-based strategies.
+    adaptation, except after the first ``sigma_hold`` generations; lr, weight_decay: of gradient-based strategies;
+    elite_fraction, crossover: of genetic algorithms.
     """
 
     size: int
@@ -31,6 +33,8 @@ class StrategySettings:
     sigma_hold: int = 0
     lr: float = 0.01
     weight_decay: float = 0.005
+    elite_fraction: float = 0.2
+    crossover: float = 0.0
 
 
 class Strategy(Protocol):
@@ -49,7 +53,7 @@ class Strategy(Protocol):
 
     @property
     def mean(self) -> np.ndarray:
-        """The mean (size,) of the distribution."""
+        """The mean (size,) of the distribution, which is validated; of a genetic algorithm, the best candidate."""
         ...
 
     @property
@@ -64,6 +68,8 @@ STRATEGIES: Registry[Callable[[StrategySettings], Strategy]] = Registry(
         "cma": "worldmodels.controller.strategies.cma:full",
         "sep-cma": "worldmodels.controller.strategies.cma:separable",
         "pepg": "worldmodels.controller.strategies.pepg:PEPG",
+        "openai-es": "worldmodels.controller.strategies.openai_es:OpenAIES",
+        "ga": "worldmodels.controller.strategies.ga:GA",
     },
     "worldmodels.strategies",
 )
@@ -71,5 +77,13 @@ STRATEGIES: Registry[Callable[[StrategySettings], Strategy]] = Registry(
 
 
 def make_strategy(name: str, settings: StrategySettings) -> Strategy:
-    """A new strategy called ``name``, whose distribution has mean zero; an unknown name is a :class:`UserError`."""
+    """A new strategy called ``name``, whose distribution has mean zero.
+
+    Raises :class:`UserError` for an unknown name, and for a population below 2 or a search space without dimensions.
+    """
+    if settings.population < 2 or settings.size < 1:
+        raise UserError(
+            "expected a population of at least 2 and a search space of at least 1 dimension, got "
+            f"{settings.population} and {settings.size}"
+        )
     return STRATEGIES.get(name)(settings)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from worldmodels.controller.strategies import StrategySettings
+from worldmodels.controller.strategies.ranks import centred_ranks
 from worldmodels.core.seeds import Stream
 
 _SIGMA_RATE = 0.2
@@ -79,14 +80,3 @@ class PEPG:
     def sigma(self) -> float:
         """The root mean square of the step sizes."""
         return float(np.sqrt((self.sigmas**2).mean()))
-
-
-def centred_ranks(fitness: np.ndarray) -> np.ndarray:
-    """Ranks (N,) scaled to -0.5 for the worst and 0.5 for the best fitness; NaN and infinity are the worst.
-
-    Equal values share the mean of their ranks, so that their order has no effect.
-    """
-    values = np.where(np.isfinite(fitness), fitness, -np.inf)
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = counts.cumsum() - (counts + 1) / 2
-    return np.asarray(ranks[place] / (len(values) - 1) - 0.5)
