@@ -1,0 +1,177 @@
+"""The verbs that exchange files with other programs: import, export and sample."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from worldmodels.cli.options import TaskName, agent_for, parse, value_of
+from worldmodels.core.errors import UsageError, UserError
+from worldmodels.core.settings import choice, number, text
+from worldmodels.data.exchange.config import RecordingConfig
+from worldmodels.run.config import SHORT, Config
+
+Folder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+_ABOUT = {
+    "import": {
+        "episodes": "recordings (.npz files, one per episode) become the finished collect stage of a run",
+        "weights": "the weights that Ha and Schmidhuber published (.json files) become an agent, or the V of a run",
+    },
+    "export": {
+        "episodes": "the episodes of a run, as npz files, as a Minari dataset or as a Hugging Face dataset",
+        "latents": "the latents of a run, as npz files",
+        "onnx": "an agent as ONNX models: V's encoder and decoder, a step of M, and C",
+    },
+}
+
+
+def _which(verb: str, arguments: Sequence[str], description: str) -> str:
+    """What to import or export, the first word after the verb; help and errors list what there is."""
+    known = _ABOUT[verb]
+    what = arguments[0] if arguments else ""
+    if what in known:
+        return what
+    listed = "\n".join(f"  {name:<10}{about}" for name, about in known.items())
+    if what in ("-h", "--help", "--help-all"):
+        print(f"usage: worldmodels {verb} WHAT [OPTIONS]\n\n{description}\n\nwhat:\n{listed}\n")
+        print(f"worldmodels {verb} WHAT --help lists its options.")
+        raise SystemExit(0)
+    raise UsageError(
+        f"expected {' or '.join(known)} after {verb}, got {what or 'nothing'}; see worldmodels {verb} --help"
+    )
+
+
+@dataclass(frozen=True)
+class ImportEpisodesOptions(RecordingConfig, Config):
+    """Recordings, and the settings of the run that begins with them."""
+
+    folder: Folder = text(None)
+    """The folder with the recordings: an .npz file per episode, with the arrays obs and action, and reward and done where
+    they are known."""
+    task: str = text("car-racing")
+    """The world in which they were recorded: car-racing, take-cover, bin-packing or one of your own."""
+    preset: str = text("standard")
+    """The preset from which the other settings of the run come."""
+    run: Path | None = text(None)
+    """The run's directory (default: runs/TASK-PRESET-seedS). The same command continues it."""
+    executor: str = text("auto")
+    """Where files are read: workers (a process per core), local (this process) or auto."""
+
+
+@dataclass(frozen=True)
+class ImportWeightsOptions:
+    """The weights that Ha and Schmidhuber published with World Models (2018)."""
+
+    folder: Folder = text(None)
+    """The folder with vae.json, rnn.json, initial_z.json and the controller's file, also in the folders of the authors'
+    repository."""
+    task: str = choice("car-racing", "car-racing", "take-cover")
+    """The world in which they were trained."""
+    controller: Path | None = text(None)
+    """The controller's file, if there are several (default: the one that ends with best.json)."""
+    out: Path | None = text(None)
+    """The folder for the agent."""
+    run: Path | None = text(None)
+    """A run of the task's published variant whose episodes are there: V becomes its vision stage, and M and C are
+    trained on."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What of a run is written, and where."""
+
+    source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = text(None)
+    """The run."""
+    out: Path | None = text(None)
+    """A new or empty folder for the files."""
+
+
+@dataclass(frozen=True)
+class ExportEpisodesOptions(ExportOptions):
+    """What of a run is written, where, and in which format."""
+
+    format: str = text("npz")
+    """npz (a file per episode), minari (a Minari dataset), hf-dataset (a Hugging Face dataset), or one that another
+    package adds."""
+
+
+@dataclass(frozen=True)
+class ExportOnnxOptions:
+    """The agent, and where its models are written."""
+
+    agent: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")] = text(None)
+    """A saved agent, a run or the name of a shipped agent."""
+    out: Path | None = text(None)
+    """A new or empty folder for the models."""
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Episodes that an agent plays, as .npz files with what it saw, thought and did."""
+
+    task: TaskName = text("car-racing")
+    """The world: car-racing, take-cover, bin-packing or one of your own."""
+    agent: str | None = text(None)
+    """A saved agent or a run (default: the shipped agent)."""
+    episodes: int = number(10, low=1)
+    """Number of episodes."""
+    out: Path | None = text(None)
+    """The folder for the files. The same command continues there."""
+    seed: int = number(1, low=0)
+    """Seed from which those of the episodes follow; scores have other ones."""
+    backend: str | None = text(None)
+    """Backend of the world (default: the task's reference backend)."""
+    steps: int = number(0, low=0)
+    """Longest episode, in steps; 0 means the task's limit."""
+    executor: str = text("auto")
+    """Where episodes are played: workers (a process per core), local (this process, as for a GPU) or auto."""
+    device: str = choice("auto", "auto", "cpu", "cuda")
+    """Device of the networks; auto uses a GPU if there is one."""
+
+
+def _needed(value: Path | None, what: str, verb: str) -> Path:
+    if value is None:
+        raise UserError(f"expected {what}; see worldmodels {verb} --help")
+    return value
+
+
+def _from(options: object, kind: type) -> dict[str, object]:
+    return {item.name: getattr(options, item.name) for item in dataclasses.fields(kind)}
+
+
+def import_(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Import recordings or weights."""
+    return _IMPORTS[_which(verb, arguments, description)](arguments[1:])
+
+
+def _import_episodes(arguments: Sequence[str]) -> int:
+    from worldmodels.run.presets import preset
+    from worldmodels.run.run import default_directory, read_config
+
+    verb = "import episodes"
+    for short, name in SHORT.items():
+        arguments = [f"--{name}" if text == f"--{short}" else text for text in arguments]
+    run, task = value_of("--run", arguments), value_of("--task", arguments) or "car-racing"
+    old = read_config(Path(run)) if run else None
+    config = preset(value_of("--preset", arguments) or (old.preset if old is not None else "standard"), task)
+    if old is not None and old.task == task and value_of("--preset", arguments) is None:
+        config = old
+    default = ImportEpisodesOptions(**_from(config, Config))  # type: ignore[arg-type]
+    about = (
+        "Reads a folder of .npz files. Writes round-1/episodes of the run, so that vision, encode, memory, controller "
+        "and train go on from there. --phases is short for --evolution.sequence."
+    )
+    options = parse(ImportEpisodesOptions, verb, arguments, default, about, ())
+    from worldmodels.run.importing import import_episodes
+
+    settings = Config(**_from(options, Config))  # type: ignore[arg-type]
+    reading = RecordingConfig(**_from(options, RecordingConfig))  # type: ignore[arg-type]
+    folder = _needed(options.folder, "the folder with the recordings", verb)
+    import_episodes(settings, options.run or default_directory(settings), folder, reading, options.executor)
+    return 0
+
+
+_IMPORTS: Mapping[str, Callable[[Sequence[str]], int]] = {"episodes": _import_episodes}
