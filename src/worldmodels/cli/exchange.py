@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from worldmodels.cli.options import TaskName, agent_for, parse, value_of
+from worldmodels.cli.options import TaskName, parse, value_of
 from worldmodels.core.errors import UsageError, UserError
 from worldmodels.core.settings import choice, number, text
 from worldmodels.data.exchange.config import RecordingConfig
@@ -49,8 +49,8 @@ class ImportEpisodesOptions(RecordingConfig, Config):
     """Recordings, and the settings of the run that begins with them."""
 
     folder: Folder = text(None)
-    """The folder with the recordings: an .npz file per episode, with the arrays obs and action, and reward and done where
-    they are known."""
+    """The folder with the recordings: an .npz file per episode, with the arrays obs and action, and reward and done
+    where they are known."""
     task: str = text("car-racing")
     """The world in which they were recorded: car-racing, take-cover, bin-packing or one of your own."""
     preset: str = text("standard")
@@ -174,4 +174,34 @@ def _import_episodes(arguments: Sequence[str]) -> int:
     return 0
 
 
-_IMPORTS: Mapping[str, Callable[[Sequence[str]], int]] = {"episodes": _import_episodes}
+def _import_weights(arguments: Sequence[str]) -> int:
+    verb = "import weights"
+    about = (
+        "Reads the published .json files. Writes an agent that sees frames as the authors made them and acts on "
+        "samples of z, or the V of a run. Its task is TASK-published."
+    )
+    options = parse(ImportWeightsOptions, verb, arguments, description=about)
+    folder = _needed(options.folder, "the folder with vae.json", verb)
+    if (options.out is None) == (options.run is None):
+        raise UserError("expected --out AGENT for an agent, or --run RUN for the V of a run")
+    import torch
+
+    from worldmodels.core.events import say
+    from worldmodels.data.exchange.published_weights import published_agent, published_task
+    from worldmodels.run.importing import import_vision
+
+    task = published_task(options.task)
+    if options.run is not None:
+        import_vision(options.run, folder, task)
+        return 0
+    out = _needed(options.out, "--out AGENT", verb)
+    agent, absent = published_agent(folder, task, options.controller)
+    agent.save(out, torch.float32)
+    for what, effect in (("C", "its outputs are zero"), ("start states", "it cannot dream")):
+        if what in absent:
+            say(f"{folder} holds no {what} for the agent: {effect}")
+    say(f"{agent!r} is in {out}; next: worldmodels evaluate {task.name} --agent {out}")
+    return 0
+
+
+_IMPORTS: Mapping[str, Callable[[Sequence[str]], int]] = {"episodes": _import_episodes, "weights": _import_weights}

@@ -86,7 +86,7 @@ def make_collector(
 def agent_collector(executor: Executor, agent: Agent) -> Collector:
     """A collector that plays with the agent, with noise on its actions."""
     task = agent.task
-    return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds)), seeds))
+    return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds), seeds=seeds), seeds))
 
 
 def check_policy(task: Task, policy: str) -> None:

@@ -15,6 +15,7 @@ import torch
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
+from worldmodels.core.files import save_tensors
 from worldmodels.core.metrics import MetricsLog
 from worldmodels.core.progress import Progress
 from worldmodels.core.terminal import duration
@@ -22,6 +23,8 @@ from worldmodels.data.collectors import IMPORTED
 from worldmodels.data.completeness import missing_from
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.exchange.config import RecordingConfig
+from worldmodels.data.exchange.published_files import find_files
+from worldmodels.data.exchange.published_weights import published_vision
 from worldmodels.data.exchange.recordings import (
     MOST_STEPS,
     RENDERER,
@@ -32,10 +35,11 @@ from worldmodels.data.exchange.recordings import (
 )
 from worldmodels.evolution.phases import phases_of
 from worldmodels.execution.environments import Environments
-from worldmodels.run.artifacts import Artifacts, ShardPlan
+from worldmodels.run.artifacts import FILES, ShardPlan
 from worldmodels.run.config import Config
 from worldmodels.run.experiments import opened
 from worldmodels.run.pipeline import Pipeline, collected
+from worldmodels.run.run import read_config
 from worldmodels.tasks import Task, get_task
 
 _SHARD_FRAMES = 16_384
@@ -163,3 +167,28 @@ def _work(pipeline: Pipeline, shards: _Shards, directory: Path, identity: str) -
             mean_return, mean_length = float(shard.returns().mean()), float(shard.lengths.mean())
             log.log(total, mean_return=mean_return, mean_length=mean_length, episodes_per_s=rate)
     return collected(stored)
+
+
+def import_vision(directory: Path, folder: Path, task: Task) -> dict[str, Any]:
+    """Make the published V in ``folder`` the finished vision stage of a run of ``task`` that has its episodes."""
+    config = read_config(directory)
+    if config is None:
+        raise UserError(
+            f"{directory} is not a run: it has no run.json; collect or import episodes of {task.name} first"
+        )
+    vision = published_vision(find_files(folder), task)
+    wanted = {"task": task.name, "vision.model": vision.name, "vision.latent_size": vision.latent_size}
+    there = {"task": config.task, "vision.model": config.vision.model, "vision.latent_size": config.vision.latent_size}
+    for name, value in wanted.items():
+        if there[name] != value:
+            raise UserError(f"expected a run with {name} {value} for this V, {directory} has {there[name]}")
+    device = torch.device("cpu")
+
+    def work(stage: Path, identity: str) -> Mapping[str, float]:
+        save_tensors(stage / FILES["vision"], vision.state_dict(), {})
+        return {}
+
+    with opened(config, directory, "local", device, create=False) as (run, workers):
+        result = Pipeline(run.artifacts(), device, workers).fill("vision", work)
+    say(f"vision: V of {folder}; next: worldmodels train {task.name} --run {directory}")
+    return result

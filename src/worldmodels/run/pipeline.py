@@ -85,7 +85,7 @@ class Pipeline:
         return self._do("evaluate", self._evaluate)
 
     def fill(self, name: str, work: Work) -> dict[str, Any]:
-        """Run ``work`` in place of a stage's own work, unless the stage is finished: its result comes from elsewhere."""
+        """Run ``work``, which takes a result from elsewhere, in place of a stage's own work, unless it is finished."""
         return self._do(name, work)
 
     def _do(self, name: str, work: Work) -> dict[str, Any]:

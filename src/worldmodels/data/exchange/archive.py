@@ -1,4 +1,4 @@
-"""Reading NumPy archives of strangers: nothing is unpickled, and nothing is allocated that a file only claims to hold."""
+"""Reading NumPy archives of strangers: nothing is unpickled, and memory depends on what a file really holds."""
 
 import io
 import math
