@@ -20,12 +20,12 @@ from worldmodels.core.device import choose_device, torch_threads
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, save_tensors
 from worldmodels.core.read_only import ReadOnly
-from worldmodels.core.seeds import Stream
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
 from worldmodels.tasks import Task, get_task, task_names
 from worldmodels.tasks.base import Observations
 from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frames, make_vision
+from worldmodels.vision.samples import ActingSamples
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = 2
@@ -42,8 +42,8 @@ class Agent(ReadOnly):
     ``controller`` holds the flat parameters of C, (P,) float32; ``inputs`` names the inputs of C, any of z, h and c
     (None: the task's default; empty: C has only its biases). ``info`` holds JSON-serialisable notes on the agent's
     origin. ``starts`` (S, 2, Z) float16 holds mu and logvar of the recorded frames at which dreams start, and
-    ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros). ``samples_z``: whether it acts on samples of z and
-    not on the mean, as the agents of the authors' code do.
+    ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros). ``samples_z``: whether it acts on samples of z,
+    as the agents of the authors' code do, and not on the mean.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class AgentPolicy:
         """Set all hidden states to zero; row i plays episode i, with controller i if there are several."""
         self._episodes = torch.arange(self.num_envs, device=self.agent.device)
         self._h, self._c = self.agent.memory.initial_state(self.num_envs)
-        self._streams = [self._stream(row) for row in range(self.num_envs)] if self.agent.samples_z else []
+        self._samples = ActingSamples(self.num_envs, self._seeds) if self.agent.samples_z else None
         self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
         self.inputs = torch.zeros(0, self.agent.inputs.size, device=self.agent.device)
         """The inputs (n, F) of C at the last :meth:`act`, for the n environments that acted."""
@@ -200,20 +200,8 @@ class AgentPolicy:
         self._h[index] = self._c[index] = self.latents[index] = 0.0
         self._episodes[index] = torch.from_numpy(episodes).to(self.agent.device)
         self._in_order = False
-        if self.agent.samples_z:
-            for row, episode in zip(rows.tolist(), episodes.tolist(), strict=True):
-                self._streams[row] = self._stream(episode)
-
-    def _stream(self, episode: int) -> np.random.Generator:
-        """The random numbers with which z is sampled in an episode; they depend on its seed alone."""
-        seed = episode if self._seeds is None else self._seeds[episode]
-        return np.random.default_rng([seed, Stream.ACTING])
-
-    def _sampled(self, mu: Tensor, logvar: Tensor, rows: np.ndarray | None) -> Tensor:
-        """z (n, Z), sampled from mu and logvar (n, Z) with the next random numbers of each of the rows."""
-        streams = self._streams if rows is None else [self._streams[row] for row in rows.tolist()]
-        normal = np.stack([stream.standard_normal(mu.shape[1], np.float32) for stream in streams])
-        return mu + torch.exp(logvar / 2) * torch.from_numpy(normal).to(mu.device)
+        if self._samples is not None:
+            self._samples.begin(rows, episodes)
 
     def act(self, observations: np.ndarray | Observations, rows: np.ndarray | None = None) -> np.ndarray:
         """Environment actions for the raw observations (n, ...) uint8 of the environments ``rows`` (n,).
@@ -244,8 +232,8 @@ class AgentPolicy:
             none = torch.zeros(len(observations), 0, device=agent.device)
             return agent.task.env_action(self._control(none, index, observations))
         z, logvar = agent.encode(observations.frames)
-        if agent.samples_z:
-            z = self._sampled(z, logvar, rows)
+        if self._samples is not None:
+            z = self._samples.draw(z, logvar, rows)
         h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
         self.inputs = agent.inputs(z, h, c)
         control = self._control(self.inputs, index, observations)

@@ -172,7 +172,7 @@ def test_the_files_may_lie_as_in_the_authors_repository_and_a_zoo_of_controllers
     (tmp_path / "log" / "other.best.json").write_text("[[1]]")
     with pytest.raises(UserError, match=r"name one with --controller"):
         published_agent(tmp_path, published_task(CAR))
-    with pytest.raises(UserError, match="no rnn.json"):
+    with pytest.raises(UserError, match=r"no rnn\.json"):
         published_agent(_only(folders, tmp_path / "v", "vae"), published_task(CAR))
 
 
@@ -238,9 +238,9 @@ def test_what_is_no_json_is_refused_in_one_line(text: str, folders: Any, tmp_pat
 
 
 def test_other_tasks_and_missing_folders_say_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no weights were published for bin-packing; expected car-racing, take-cover"):
+    with pytest.raises(UserError, match="no weights were published for bin-packing; expected"):
         published_task("bin-packing")
-    with pytest.raises(UserError, match="no vae.json in"):
+    with pytest.raises(UserError, match=r"no vae\.json in"):
         published_agent(tmp_path, published_task(CAR))
     with pytest.raises(UserError, match="is not a folder"):
         published_agent(tmp_path / "nowhere", published_task(CAR))

@@ -1,5 +1,6 @@
 """The verbs that exchange files with other programs: import, export and sample."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from worldmodels.cli.options import TaskName, parse, value_of
+from worldmodels.cli.options import TaskName, agent_for, parse, value_of
 from worldmodels.core.errors import UsageError, UserError
 from worldmodels.core.settings import choice, number, text
 from worldmodels.data.exchange.config import RecordingConfig
@@ -205,3 +206,72 @@ def _import_weights(arguments: Sequence[str]) -> int:
 
 
 _IMPORTS: Mapping[str, Callable[[Sequence[str]], int]] = {"episodes": _import_episodes, "weights": _import_weights}
+
+
+def export(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Export episodes, latents or an agent."""
+    return _EXPORTS[_which(verb, arguments, description)](arguments[1:])
+
+
+def _export_episodes(arguments: Sequence[str]) -> int:
+    verb = "export episodes"
+    about = "Reads round-N/episodes of all rounds of a run. Writes them into a new folder."
+    options = parse(ExportEpisodesOptions, verb, arguments, description=about)
+    from worldmodels.run.exporting import export_episodes
+
+    out = _needed(options.out, "--out DIR", verb)
+    count = export_episodes(_needed(options.source, "the run", verb), options.format, out)
+    print(f"{out}: {count:,} episodes as {options.format}")
+    return 0
+
+
+def _export_latents(arguments: Sequence[str]) -> int:
+    verb = "export latents"
+    about = "Reads round-N/latents of the last round of a run. Writes a file per episode into a new folder."
+    options = parse(ExportOptions, verb, arguments, description=about)
+    from worldmodels.run.exporting import export_latents
+
+    out = _needed(options.out, "--out DIR", verb)
+    count = export_latents(_needed(options.source, "the run", verb), out)
+    print(f"{out}: the latents of {count:,} episodes")
+    return 0
+
+
+def _export_onnx(arguments: Sequence[str]) -> int:
+    verb = "export onnx"
+    about = "Reads an agent. Writes encoder.onnx, decoder.onnx, memory.onnx, controller.onnx and agent.json."
+    options = parse(ExportOnnxOptions, verb, arguments, description=about)
+    if options.agent is None:
+        raise UserError(f"expected the agent; see worldmodels {verb} --help")
+    from worldmodels.data.exchange.onnx_models import export_onnx
+
+    out = _needed(options.out, "--out DIR", verb)
+    differences = export_onnx(agent_for(None, options.agent), out)
+    print(f"{out}: " + ", ".join(f"{name} (differs by {value:.1g})" for name, value in differences.items()))
+    return 0
+
+
+_EXPORTS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "episodes": _export_episodes,
+    "latents": _export_latents,
+    "onnx": _export_onnx,
+}
+
+
+def sample(verb: str, arguments: Sequence[str], description: str) -> int:
+    """Let an agent play into files."""
+    about = f"{description}\n\nReads an agent. Writes a file per episode: obs, action, reward, done, z and h."
+    options = parse(SampleOptions, verb, arguments, description=about)
+    out = _needed(options.out, "--out DIR", verb)
+    from worldmodels.core.device import choose_device
+    from worldmodels.data.sample import sample_episodes
+    from worldmodels.execution.executor import make_executor
+
+    agent = agent_for(options.task, options.agent, options.device)
+    device = choose_device(options.device).type
+    with contextlib.closing(make_executor(options.executor, device)) as executor:
+        played = sample_episodes(
+            executor, agent, out, options.episodes, options.seed, options.backend or "", options.steps
+        )
+    print(f"{out}: {options.episodes:,} episodes, {played:,} of them played now")
+    return 0
