@@ -49,7 +49,7 @@ def test_a_full_disk_leaves_nothing_behind(finished: Path, tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(npz, "write_bytes", full)
-    with pytest.raises(UserError, match="could not write .*No space left on device"):
+    with pytest.raises(UserError, match=r"could not write .*No space left on device"):
         export_episodes(finished, "npz", tmp_path / "out")
     assert not any(tmp_path.iterdir())
 

@@ -16,7 +16,7 @@ from worldmodels.data.exchange.config import RecordingConfig
 from worldmodels.run.config import SHORT, Config
 
 Folder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-_ABOUT = {
+WHATS = {
     "import": {
         "episodes": "recordings (.npz files, one per episode) become the finished collect stage of a run",
         "weights": "the weights that Ha and Schmidhuber published (.json files) become an agent, or the V of a run",
@@ -27,11 +27,12 @@ _ABOUT = {
         "onnx": "an agent as ONNX models: V's encoder and decoder, a step of M, and C",
     },
 }
+"""What can be imported and exported, and what becomes of it."""
 
 
 def _which(verb: str, arguments: Sequence[str], description: str) -> str:
     """What to import or export, the first word after the verb; help and errors list what there is."""
-    known = _ABOUT[verb]
+    known = WHATS[verb]
     what = arguments[0] if arguments else ""
     if what in known:
         return what
