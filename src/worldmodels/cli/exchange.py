@@ -30,20 +30,24 @@ WHATS = {
 """What can be imported and exported, and what becomes of it."""
 
 
-def _which(verb: str, arguments: Sequence[str], description: str) -> str:
-    """What to import or export, the first word after the verb; help and errors list what there is."""
-    known = WHATS[verb]
+Command = Callable[[Sequence[str]], int]
+
+
+def _dispatch(verb: str, commands: Mapping[str, Command], arguments: Sequence[str], description: str) -> int:
+    """Run the command that the first word after the verb names; help and errors list what there is."""
     what = arguments[0] if arguments else ""
-    if what in known:
-        return what
-    listed = "\n".join(f"  {name:<10}{about}" for name, about in known.items())
-    if what in ("-h", "--help", "--help-all"):
-        print(f"usage: worldmodels {verb} WHAT [OPTIONS]\n\n{description}\n\nwhat:\n{listed}\n")
-        print(f"worldmodels {verb} WHAT --help lists its options.")
-        raise SystemExit(0)
-    raise UsageError(
-        f"expected {' or '.join(known)} after {verb}, got {what or 'nothing'}; see worldmodels {verb} --help"
-    )
+    if what in commands:
+        return commands[what](arguments[1:])
+    if what not in ("-h", "--help", "--help-all"):
+        known = " or ".join(commands)
+        raise UsageError(f"expected {known} after {verb}, got {what or 'nothing'}; see worldmodels {verb} --help")
+    listed = "\n".join(f"  {name:<10}{about}" for name, about in WHATS[verb].items())
+    print(f"usage: worldmodels {verb} WHAT [OPTIONS]\n\n{description}\n\nwhat:\n{listed}\n")
+    print(f"worldmodels {verb} WHAT --help lists its options.")
+    for command in commands.values() if what == "--help-all" else ():
+        with contextlib.suppress(SystemExit):
+            command([what])
+    raise SystemExit(0)
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _from(options: object, kind: type) -> dict[str, object]:
 
 def import_(verb: str, arguments: Sequence[str], description: str) -> int:
     """Import recordings or weights."""
-    return _IMPORTS[_which(verb, arguments, description)](arguments[1:])
+    return _dispatch(verb, _IMPORTS, arguments, description)
 
 
 def _import_episodes(arguments: Sequence[str]) -> int:
@@ -206,12 +210,12 @@ def _import_weights(arguments: Sequence[str]) -> int:
     return 0
 
 
-_IMPORTS: Mapping[str, Callable[[Sequence[str]], int]] = {"episodes": _import_episodes, "weights": _import_weights}
+_IMPORTS: Mapping[str, Command] = {"episodes": _import_episodes, "weights": _import_weights}
 
 
 def export(verb: str, arguments: Sequence[str], description: str) -> int:
     """Export episodes, latents or an agent."""
-    return _EXPORTS[_which(verb, arguments, description)](arguments[1:])
+    return _dispatch(verb, _EXPORTS, arguments, description)
 
 
 def _export_episodes(arguments: Sequence[str]) -> int:
@@ -252,7 +256,7 @@ def _export_onnx(arguments: Sequence[str]) -> int:
     return 0
 
 
-_EXPORTS: Mapping[str, Callable[[Sequence[str]], int]] = {
+_EXPORTS: Mapping[str, Command] = {
     "episodes": _export_episodes,
     "latents": _export_latents,
     "onnx": _export_onnx,

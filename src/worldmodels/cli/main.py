@@ -23,10 +23,10 @@ _VERBS = {
     "probe": ("measure:probe", "measure how well V's latents predict the world's state linearly"),
     "import": (
         "exchange:import_",
-        "make recordings of other programs the episodes of a run, or published weights an agent",
+        "take recordings as the episodes of a run, or published weights as an agent",
     ),
     "export": ("exchange:export", "write episodes, latents or an agent in the formats of other programs"),
-    "sample": ("exchange:sample", "let an agent play, and write what it sees, thinks and does into .npz files"),
+    "sample": ("exchange:sample", "let an agent play, and write what it saw, thought and did into .npz files"),
     "bench": ("measure:bench", "measure the speed of acting and training against a bound and a baseline"),
     "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
 }

@@ -76,12 +76,14 @@ def published_agent(folder: Path, task: Task, controller: Path | None = None) ->
             f"no rnn.json in {folder}: an agent needs M, too; to train M and C on this V, give a run of {task.name} "
             "that has episodes with --run in place of --out"
         )
-    vision, memory = published_vision(files, task), _memory(files.rnn, _SIZES[task.name])
-    inputs = PolicyInputs(task.inputs, vision.latent_size, memory.hidden_size)
+    sizes = _SIZES[task.name]
+    inputs = PolicyInputs(task.inputs, sizes.latent, sizes.hidden)
+    # Small files first, so that what is wrong with them is said at once.
     parameters = torch.zeros(parameter_count(inputs.size, task.control_size))
     if files.controller is not None:
         parameters = _controller(files.controller, len(parameters), task.control_size)
-    starts = None if files.initial_z is None else _starts(files.initial_z, vision.latent_size)
+    starts = None if files.initial_z is None else _starts(files.initial_z, sizes.latent)
+    memory, vision = _memory(files.rnn, sizes), published_vision(files, task)
     info = {"origin": "weights published with World Models (2018)", "files": files.names()}
     agent = Agent(task, vision, memory, parameters, info=info, starts=starts, samples_z=True)
     absent = {"C": files.controller, "start states": files.initial_z}
