@@ -269,7 +269,7 @@ def sample(verb: str, arguments: Sequence[str], description: str) -> int:
     options = parse(SampleOptions, verb, arguments, description=about)
     out = _needed(options.out, "--out DIR", verb)
     from worldmodels.core.device import choose_device
-    from worldmodels.data.sample import sample_episodes
+    from worldmodels.data.exchange.sample import sample_episodes
     from worldmodels.execution.executor import make_executor
 
     agent = agent_for(options.task, options.agent, options.device)
