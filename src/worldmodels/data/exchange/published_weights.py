@@ -118,9 +118,9 @@ def published_vision(files: PublishedFiles, task: Task) -> ConvVAE:
     arrays = iter(read_weights(files.vae, shapes))
     state = {}
     # The encoder of this package flattens in the authors' order, row, column, channel, so that no row is moved.
-    orders = {name: (3, 2, 0, 1) for name, *_ in (*convolutions, *transposed)} | {name: (1, 0) for name, *_ in products}
-    for name, order in ((name, orders[name]) for name, *_ in (*convolutions, *products, *transposed)):
-        state[f"{name}.weight"] = _tensor(next(arrays).transpose(order))
+    for name in (layer[0] for layer in (*convolutions, *products, *transposed)):
+        kernel = next(arrays)
+        state[f"{name}.weight"] = _tensor(kernel.transpose((3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)))
         state[f"{name}.bias"] = _tensor(next(arrays))
     vision.load_state_dict(state)
     return vision.eval()
