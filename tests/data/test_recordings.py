@@ -184,6 +184,15 @@ def claiming(shape: str, size: int | None = None, name: str = "obs") -> bytes:
     return file.getvalue()
 
 
+def leading_elsewhere() -> bytes:
+    """An archive whose names are paths out of any folder."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive())) as good, zipfile.ZipFile(file, "w") as written:
+        for name in good.namelist():
+            written.writestr(f"../../{name}", good.read(name))
+    return file.getvalue()
+
+
 BAD: dict[str, Callable[[Path], bytes]] = {
     "empty": lambda mark: b"",
     "cut in half": lambda mark: archive()[: len(archive()) // 2],
@@ -199,6 +208,7 @@ BAD: dict[str, Callable[[Path], bytes]] = {
     ),
     "negative sizes": lambda mark: claiming("(-6, -64, 64, 3)"),
     "endless actions": lambda mark: claiming("(999999999, 3)", 8 * 3 * 999999999, "action"),
+    "names that lead elsewhere": lambda mark: leading_elsewhere(),
     "no observations": lambda mark: archive(obs=None),
     "no actions": lambda mark: archive(action=None),
     "two kinds of actions": lambda mark: archive(actions=steered(range(5))),

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def _import_episodes(arguments: Sequence[str]) -> int:
 
     verb = "import episodes"
     for short, name in SHORT.items():
-        arguments = [f"--{name}" if text == f"--{short}" else text for text in arguments]
+        arguments = [re.sub(rf"^--{short}(?==|$)", f"--{name}", text) for text in arguments]
     run, task = value_of("--run", arguments), value_of("--task", arguments) or "car-racing"
     old = read_config(Path(run)) if run else None
     config = preset(value_of("--preset", arguments) or (old.preset if old is not None else "standard"), task)
