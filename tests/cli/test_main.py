@@ -14,8 +14,8 @@ import pytest
 
 import worldmodels
 from worldmodels.cli import main as cli
-from worldmodels.cli.exchange import WHATS
 from worldmodels.cli import measure
+from worldmodels.cli.exchange import WHATS
 from worldmodels.cli.options import agent_for, parse
 from worldmodels.cli.runs import run_options
 from worldmodels.core import interrupt
