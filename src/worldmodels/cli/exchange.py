@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -145,7 +145,7 @@ def _needed(value: Path | None, what: str, verb: str) -> Path:
     return value
 
 
-def _from(options: object, kind: type) -> dict[str, object]:
+def _from(options: Any, kind: Any) -> dict[str, Any]:
     return {item.name: getattr(options, item.name) for item in dataclasses.fields(kind)}
 
 
@@ -166,7 +166,7 @@ def _import_episodes(arguments: Sequence[str]) -> int:
     config = preset(value_of("--preset", arguments) or (old.preset if old is not None else "standard"), task)
     if old is not None and old.task == task and value_of("--preset", arguments) is None:
         config = old
-    default = ImportEpisodesOptions(**_from(config, Config))  # type: ignore[arg-type]
+    default = ImportEpisodesOptions(**_from(config, Config))
     about = (
         "Reads a folder of .npz files. Writes round-1/episodes of the run, so that vision, encode, memory, controller "
         "and train go on from there. --phases is short for --evolution.sequence."
@@ -174,8 +174,8 @@ def _import_episodes(arguments: Sequence[str]) -> int:
     options = parse(ImportEpisodesOptions, verb, arguments, default, about, ())
     from worldmodels.run.importing import import_episodes
 
-    settings = Config(**_from(options, Config))  # type: ignore[arg-type]
-    reading = RecordingConfig(**_from(options, RecordingConfig))  # type: ignore[arg-type]
+    settings = Config(**_from(options, Config))
+    reading = RecordingConfig(**_from(options, RecordingConfig))
     folder = _needed(options.folder, "the folder with the recordings", verb)
     import_episodes(settings, options.run or default_directory(settings), folder, reading, options.executor)
     return 0

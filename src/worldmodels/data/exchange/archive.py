@@ -63,11 +63,11 @@ class Archive:
             return self._header(name, file)
 
     def _header(self, name: str, file: IO[bytes]) -> Header:
-        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        version = np.lib.format.read_magic(file)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
             raise ValueError(f"{name} is not an array of plain numbers")
-        shape, fortran, dtype = readers[version](file, max_header_size=_LARGEST_HEADER)  # type: ignore[no-untyped-call]
+        shape, fortran, dtype = readers[version](file, max_header_size=_LARGEST_HEADER)
         if dtype.kind not in _KINDS:
             raise ValueError(f"{name} is not an array of numbers but of {dtype}, and pickled objects are never loaded")
         if fortran and len(shape) > 1:

@@ -31,7 +31,8 @@ class MinariEpisodes:
         minari = needs("minari", "writing a Minari dataset")
         needs("h5py", "writing a Minari dataset")
         storages = needs("minari.dataset.minari_storage", "writing a Minari dataset")
-        storage, count = None, 0
+        storage: Any = None
+        count = 0
         for episode in episodes:
             count += 1
             if storage is None:

@@ -57,7 +57,7 @@ def write_episode(path: Path, episode: Episode, **more: np.ndarray) -> None:
     """Write one episode as an archive, with ``more`` arrays by their names."""
     done = np.zeros(len(episode.actions), bool)
     done[-1:] = episode.terminated
-    arrays = {
+    arrays: dict[str, Any] = {
         "obs": episode.frames,
         "action": episode.actions,
         "reward": episode.rewards,

@@ -59,6 +59,9 @@ class _Memory(nn.Module):
 
 
 class _Controller(nn.Module):
+    bias: Tensor
+    weights: Tensor
+
     def __init__(self, agent: Agent) -> None:
         super().__init__()
         controls = agent.task.control_size

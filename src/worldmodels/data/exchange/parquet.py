@@ -51,8 +51,8 @@ class ParquetEpisodes:
         arrow = needs("pyarrow", "writing a Hugging Face dataset")
         parquet = needs("pyarrow.parquet", "writing a Hugging Face dataset")
         (directory / "data").mkdir(parents=True, exist_ok=True)
-        numbers, writer, frames = itertools.count(), None, 0
-        count = 0
+        writer: Any = None
+        numbers, frames, count = itertools.count(), 0, 0
         for count, episode in enumerate(episodes, start=1):
             interrupt.check()
             table = _table(arrow, episode, count - 1)
