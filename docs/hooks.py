@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from worldmodels.cli import main as cli  # noqa: E402
+from worldmodels.cli.exchange import WHATS  # noqa: E402
 
 _INTRODUCTION = """\
 # Command line
@@ -43,26 +44,35 @@ def command_line() -> str:
     known: dict[str, str] = {}  # the verb whose section lists these options
     for verb, (_, text) in cli._VERBS.items():
         sections.append(f"## {verb}\n\n{text[0].upper()}{text[1:]}.\n")
-        shown = help_of(verb)
-        usage, body = " ".join(shown.partition("\n\n")[0].split()), shown.partition("╭")[2]
-        sections.append(f"```text\n{usage.removeprefix('usage: ')}\n```\n")
-        sections += [_escaped(about) + "\n" for about in _about(shown, text)]
-        if body in known:
-            sections.append(f"Its options are those of [`{known[body]}`](#{known[body]}).\n")
+        for what, about in WHATS.get(verb, {}).items():
+            sections.append(f"### {verb} {what}\n\n{about[0].upper()}{about[1:]}.\n")
+            sections += _options([verb, what], about, known)
+        if verb in WHATS:
             continue
-        known[body] = verb
-        sections += [_table(title, lines) for title, lines in _boxes(shown)]
+        sections += _options([verb], text, known)
         if verb == "evaluate":
             sections.append("With `--run`, it is the last stage of that run, with the options of [`train`](#train).\n")
     return "\n".join(sections)
 
 
-def help_of(verb: str) -> str:
+def _options(words: list[str], text: str, known: dict[str, str]) -> list[str]:
+    """The usage of a verb, or of a verb and what it is about, and its options; ``known``: sections with the same."""
+    shown = help_of(*words)
+    usage, body = " ".join(shown.partition("\n\n")[0].split()), shown.partition("╭")[2]
+    sections = [f"```text\n{usage.removeprefix('usage: ')}\n```\n"]
+    sections += [_escaped(about) + "\n" for about in _about(shown, text)]
+    if body in known:
+        return [*sections, f"Its options are those of [`{known[body]}`](#{known[body]}).\n"]
+    known[body] = " ".join(words)
+    return sections + [_table(title, lines) for title, lines in _boxes(shown)]
+
+
+def help_of(*words: str) -> str:
     """What ``worldmodels VERB --help-all`` prints, without colours."""
     printed = io.TextIOWrapper(io.BytesIO(), "utf-8")  # in another encoding, the boxes would be drawn otherwise
     plain = {"COLUMNS": _WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
     with mock.patch.dict(os.environ, plain), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        cli.main([verb, "--help-all"])
+        cli.main([*words, "--help-all"])
     printed.seek(0)
     return printed.read()
 

@@ -26,6 +26,7 @@ from worldmodels.memory.mixture import expectation
 from worldmodels.tasks import Task, get_task, task_names
 from worldmodels.tasks.base import Observations
 from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frames, make_vision
+from worldmodels.vision.samples import ActingSamples
 
 AGENT_FILE = "agent.safetensors"
 _FORMAT = 2
@@ -43,7 +44,8 @@ class Agent(ReadOnly):
     (None: the task's default; empty: C has only its biases); ``hidden`` is the number of hidden units of C, 0 for a
     linear C. ``layout`` says what each of the parameters is. ``info`` holds JSON-serialisable notes on the agent's
     origin. ``starts`` (S, 2, Z) float16 holds mu and logvar of the recorded frames at which dreams start, and
-    ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros).
+    ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros). ``samples_z``: whether it acts on samples of z,
+    as the agents of the authors' code do, and not on the mean.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Agent(ReadOnly):
         starts: Tensor | None = None,
         start_states: Tensor | None = None,
         hidden: int = 0,
+        samples_z: bool = False,
     ) -> None:
         # V's layers need their weights in this layout and would copy them at every call, a millisecond each time.
         vision = vision.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -66,6 +69,7 @@ class Agent(ReadOnly):
         self.layout = Layout(self.inputs.size, task.control_size, hidden)
         self.controller = controller.detach().float().cpu()
         self.info, self.starts, self.start_states = info or {}, starts, start_states
+        self.samples_z = samples_z
         self.device = next(vision.parameters()).device
         self.controllers(self.controller[None])
 
@@ -81,14 +85,17 @@ class Agent(ReadOnly):
         """Controllers with the flat parameters (N, P), for the inputs of this agent."""
         return make_controllers(parameters.float().to(self.device), self.layout)
 
-    def policy(self, num_envs: int, controllers: Tensor | None = None) -> "AgentPolicy":
+    def policy(
+        self, num_envs: int, controllers: Tensor | None = None, seeds: Sequence[int] | None = None
+    ) -> "AgentPolicy":
         """A policy for ``num_envs`` environments; ``controllers`` (num_envs, P) gives each row its own parameters.
 
-        There may be more controllers than environments: those of later episodes, see :meth:`AgentPolicy.begin`.
+        There may be more controllers than environments: those of later episodes, see :meth:`AgentPolicy.begin`. The
+        samples of an agent that acts on samples of z follow from ``seeds``, one per episode (None: 0, 1, 2 ...).
         """
         if num_envs < 1:
             raise UserError(f"expected at least 1 environment, got {num_envs}")
-        return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers)
+        return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers, seeds)
 
     def digest(self) -> str:
         """SHA-256 of the task, the inputs of C, all weights, and the moments at which dreams start."""
@@ -100,6 +107,8 @@ class Agent(ReadOnly):
             for name, value in sorted(part.items()):
                 total.update(name.encode())
                 total.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        if self.samples_z:
+            total.update(b"samples_z")
         return total.hexdigest()
 
     def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -129,10 +138,10 @@ class Agent(ReadOnly):
             raise UserError(f"expected finite numbers as z, got NaN or infinity in z of shape {tuple(z.shape)}")
         return decode_frames(self.vision, z.float())
 
-    def save(self, directory: Path | str) -> None:
-        """Write ``agent.safetensors`` into ``directory``, with V and M in float16 (a few MB)."""
-        tensors = {f"vision.{name}": value.half() for name, value in self.vision.state_dict().items()}
-        tensors |= {f"memory.{name}": value.half() for name, value in self.memory.state_dict().items()}
+    def save(self, directory: Path | str, dtype: torch.dtype = torch.float16) -> None:
+        """Write ``agent.safetensors`` into ``directory``, with V and M in ``dtype``: float16 makes a few MB."""
+        tensors = {f"vision.{name}": value.to(dtype) for name, value in self.vision.state_dict().items()}
+        tensors |= {f"memory.{name}": value.to(dtype) for name, value in self.memory.state_dict().items()}
         tensors["controller"] = self.controller
         if self.starts is not None:
             tensors["starts"] = self.starts.half()
@@ -149,7 +158,10 @@ class Agent(ReadOnly):
                 "reward": memory.reward_head is not None,
                 "end": memory.end_head is not None,
                 "mask": memory.mask_head is not None,
+                # Agents without these have files as before.
+                **({"restart": True} if memory.restart else {}),
             },
+            **({"samples_z": True} if self.samples_z else {}),
             "inputs": list(self.inputs.names),
             # Not written for a linear C, so that earlier versions can read it as well.
             **({"hidden": self.layout.hidden} if self.layout.hidden else {}),
@@ -168,15 +180,15 @@ def _described(value: Any) -> str:
 class AgentPolicy:
     """Acts in N environments at once, each with its own hidden state, and its own controller if there are several.
 
-    z is mu, the mean of V's encoding, without noise. The published code samples z from N(mu, exp(logvar)) here as well;
-    in this package only M's training and dreams use samples.
+    z is mu, the mean of V's encoding, without noise. An agent with ``samples_z``, such as those of the published code,
+    acts on samples from N(mu, exp(logvar)); other agents of this package use samples in M's training and dreams alone.
 
     Order of a step, as in the paper: z is encoded from the observation, C acts on [z, h] (h does not depend on this z
     yet), then M advances h by (z, action). M's heads are not evaluated. For a C without inputs, V and M are not run.
     """
 
-    def __init__(self, agent: Agent, num_envs: int, controllers: Tensor) -> None:
-        self.agent, self.num_envs = agent, num_envs
+    def __init__(self, agent: Agent, num_envs: int, controllers: Tensor, seeds: Sequence[int] | None = None) -> None:
+        self.agent, self.num_envs, self._seeds = agent, num_envs, seeds
         self._controllers = agent.controllers(controllers)
         self._in_order = len(controllers) == num_envs
         self.reset()
@@ -185,6 +197,7 @@ class AgentPolicy:
         """Set all hidden states to zero; row i plays episode i, with controller i if there are several."""
         self._episodes = torch.arange(self.num_envs, device=self.agent.device)
         self._h, self._c = self.agent.memory.initial_state(self.num_envs)
+        self._samples = ActingSamples(self.num_envs, self._seeds) if self.agent.samples_z else None
         self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
         self.inputs = torch.zeros(0, self.agent.inputs.size, device=self.agent.device)
         """The inputs (n, F) of C at the last :meth:`act`, for the n environments that acted."""
@@ -196,6 +209,8 @@ class AgentPolicy:
         self._h[index] = self._c[index] = self.latents[index] = 0.0
         self._episodes[index] = torch.from_numpy(episodes).to(self.agent.device)
         self._in_order = False
+        if self._samples is not None:
+            self._samples.begin(rows, episodes)
 
     def act(self, observations: np.ndarray | Observations, rows: np.ndarray | None = None) -> np.ndarray:
         """Environment actions for the raw observations (n, ...) uint8 of the environments ``rows`` (n,).
@@ -223,12 +238,19 @@ class AgentPolicy:
         every = rows is None or len(rows) == self.num_envs
         index = None if every else torch.from_numpy(rows).to(agent.device)
         if not agent.inputs.names:
-            return self._choose(torch.zeros(len(observations), 0, device=agent.device), index, observations)
-        z, _ = agent.encode(observations.frames)
+            none = torch.zeros(len(observations), 0, device=agent.device)
+            return agent.task.env_action(self._control(none, index, observations))
+        z, logvar = agent.encode(observations.frames)
+        if self._samples is not None:
+            z = self._samples.draw(z, logvar, rows)
         h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
         self.inputs = agent.inputs(z, h, c)
-        action = self._choose(self.inputs, index, observations)
-        taken = torch.from_numpy(agent.task.memory_action(action)).to(agent.device)
+        control = self._control(self.inputs, index, observations)
+        action = agent.task.env_action(control)
+        if agent.task.remembers_controls:
+            taken = agent.task.dream_action(torch.from_numpy(control)).to(agent.device)
+        else:
+            taken = torch.from_numpy(agent.task.memory_action(action)).to(agent.device)
         state = agent.memory.step(z, taken, (h, c))
         if index is None:
             (self._h, self._c), self.latents = state, z
@@ -237,15 +259,17 @@ class AgentPolicy:
             self.latents[index] = z
         return action
 
-    def _choose(self, inputs: Tensor, index: Tensor | None, observations: Observations) -> np.ndarray:
-        """Actions from the inputs (n, F) of C for the rows ``index`` (None: all), as the task's action mask allows."""
+    def _control(self, inputs: Tensor, index: Tensor | None, observations: Observations) -> np.ndarray:
+        """Controls (n, C) from the inputs (n, F) of C for the rows ``index`` (None: all); masked ones are -inf."""
         task = self.agent.task
         episodes = self._episodes if index is None else self._episodes[index]
-        control = self._controllers(inputs, None if index is None and self._in_order else episodes).cpu().numpy()
+        control: np.ndarray = (
+            self._controllers(inputs, None if index is None and self._in_order else episodes).cpu().numpy()
+        )
         mask = task.action_mask(observations.frames) if task.masked else None
         if mask is not None:
             control = np.where(mask, control, -np.inf)
-        return task.env_action(control)
+        return control
 
     @property
     def state(self) -> State:
@@ -280,7 +304,7 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         with torch.device("meta"):
             vision = make_vision(meta["vision"]["name"], latent)
             heads = bool(sizes["reward"]), bool(sizes["end"]), task.control_size if sizes["mask"] else 0
-            memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads)
+            memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads, bool(sizes.get("restart", False)))
         _fill(vision, tensors, "vision.")
         _fill(memory, tensors, "memory.")
         _check_finite("controller", tensors["controller"])
@@ -292,8 +316,9 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
                 if not rows or values.shape != (rows, 2, size):
                     raise ValueError(f"expected (S, 2, {size}) as {name}, got {tuple(values.shape)}")
                 _check_finite(name, values)
-        controller, hidden = tensors["controller"], int(meta.get("hidden", 0))
-        agent = Agent(task, vision, memory, controller, meta["inputs"], meta["info"], starts, states, hidden)
+        kind = int(meta.get("hidden", 0)), bool(meta.get("samples_z", False))
+        origin = meta["inputs"], meta["info"], starts, states
+        agent = Agent(task, vision, memory, tensors["controller"], *origin, *kind)
         _check_outputs(agent)
         return agent
     except KeyError as error:

@@ -28,7 +28,7 @@ _CPU = torch.device("cpu")
 
 def agent_policy(agent: Agent) -> PolicyFor:
     """The agent as the policy of every episode, for :func:`evaluate`."""
-    return lambda seeds: agent.policy(len(seeds))
+    return lambda seeds: agent.policy(len(seeds), seeds=seeds)
 
 
 def evaluate(

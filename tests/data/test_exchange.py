@@ -76,7 +76,7 @@ def test_a_folder_without_episodes_says_what_was_expected(tmp_path: Path) -> Non
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown episode format 'hdf5'; known: npz"):
+    with pytest.raises(UserError, match="unknown episode format 'hdf5'; known: hf-dataset, minari, npz"):
         episode_format("hdf5")
 
 

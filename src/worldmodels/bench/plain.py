@@ -1,7 +1,6 @@
 """The baselines: straightforward versions of V, M and C with PyTorch's own layers in float32."""
 
 import copy
-import itertools
 
 import numpy as np
 import torch
@@ -52,18 +51,14 @@ class PlainAgent:
     def __init__(self, agent: Agent, controller: Tensor) -> None:
         self._task, self._inputs = agent.task, agent.inputs
         self._vision = plain_vision(agent.vision)
-        memory, controls = agent.memory, agent.task.control_size
+        memory = agent.memory
         self._lstm = nn.LSTM(memory.latent_size + memory.action_size, memory.hidden_size, batch_first=True)
         self._lstm.load_state_dict({name: value.cpu() for name, value in memory.lstm.state_dict().items()})
-        layout, layers = agent.layout, list[nn.Module]()
-        sizes = (layout.inputs, layout.hidden, controls) if layout.hidden else (layout.inputs, controls)
-        for before, after in itertools.pairwise(sizes):
-            layer = nn.Linear(before, after)
-            bias, weights, controller = controller.split(
-                [after, before * after, len(controller) - (before + 1) * after]
-            )
+        layers = list[nn.Module]()
+        for bias, weights in agent.layout.layers(controller):
+            layer = nn.Linear(*weights.shape)
             with torch.no_grad():
-                layer.weight.copy_(weights.reshape(before, after).t())
+                layer.weight.copy_(weights.t())
                 layer.bias.copy_(bias)
             layers += [layer, nn.Tanh()]
         self._controller = nn.Sequential(*layers)

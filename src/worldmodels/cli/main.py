@@ -21,11 +21,17 @@ _VERBS = {
     "play": ("watch:play", "play a world yourself, in a window"),
     "dream": ("watch:dream", "play in the dreams of M, record them or report on their fidelity"),
     "probe": ("measure:probe", "measure how well V's latents predict the world's state linearly"),
+    "import": (
+        "exchange:import_",
+        "take recordings as the episodes of a run, or published weights as an agent",
+    ),
+    "export": ("exchange:export", "write episodes, latents or an agent in the formats of other programs"),
+    "sample": ("exchange:sample", "let an agent play, and write what it saw, thought and did into .npz files"),
     "bench": ("measure:bench", "measure the speed of acting and training against a bound and a baseline"),
     "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
 }
 """For each verb, the module of this package and the function that runs it, and what the verb does."""
-_CONTINUE = ("demo", "train", "collect", "vision", "encode", "memory", "controller", "ablate")
+_CONTINUE = ("demo", "train", "collect", "vision", "encode", "memory", "controller", "ablate", "import", "sample")
 """Verbs that continue where they were stopped; others do so with some options only."""
 _NO_MEMORY = (
     "allocate memory",

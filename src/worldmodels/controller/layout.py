@@ -1,5 +1,6 @@
 """How the flat parameters of a controller are divided into layers."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,3 +43,12 @@ class Layout:
     def acts(self, parameters: np.ndarray | Tensor) -> bool:
         """Whether the controls of parameters (P,) can be other than zero, because the last layer has been evolved."""
         return bool(parameters[self.first if self.hidden else 0 :].any())
+
+    def layers(self, parameters: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For each layer of one controller with parameters (P,): biases (outputs,) and weights (inputs, outputs)."""
+        sizes = [self.inputs, self.hidden, self.controls] if self.hidden else [self.inputs, self.controls]
+        layers = []
+        for before, after in itertools.pairwise(sizes):
+            own, parameters = parameters[: after * (before + 1)], parameters[after * (before + 1) :]
+            layers.append((own[:after], own[after:].reshape(before, after)))
+        return layers

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     FIDELITY_MOMENTS = 51
     FIDELITY_CONTROLLERS = 52
     FIDELITY_LATENTS = 53
+    ACTING = 61
 
 
 def episode_seeds(purpose: str, seed: int, count: int, *key: int) -> list[int]:

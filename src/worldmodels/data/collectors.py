@@ -15,6 +15,8 @@ from worldmodels.execution.executor import Executor
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import PolicyFor
 
+IMPORTED = "imported-"
+"""What the policy of imported episodes begins with; a digest of their files follows."""
 _TASK_POLICIES = ("exploration", "perturbed", "random")
 
 
@@ -84,13 +86,18 @@ def make_collector(
 def agent_collector(executor: Executor, agent: Agent) -> Collector:
     """A collector that plays with the agent, with noise on its actions."""
     task = agent.task
-    return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds)), seeds))
+    return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds), seeds=seeds), seeds))
 
 
 def check_policy(task: Task, policy: str) -> None:
     """Raise :class:`UserError` for a policy that does not exist, is not for this task, or needs a missing package."""
     if policy in (*_TASK_POLICIES, *task.rules):
         return
+    if policy.startswith(IMPORTED):
+        raise UserError(
+            "these episodes were imported and cannot be recorded again; import them again with the same command: "
+            f"worldmodels import episodes DIR --task {task.name} --run RUN"
+        )
     if policy in COLLECTORS.names():
         check = getattr(COLLECTORS.get(policy), "check", None)
         if check is not None:

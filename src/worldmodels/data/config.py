@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from worldmodels.core.settings import number, text
+from worldmodels.core.settings import choice, number, text
 
 
 @dataclass(frozen=True)
@@ -25,3 +25,6 @@ class CollectConfig:
     """The policy of round 1: exploration (the task's own exploration policy), perturbed (the same with noise on its
     actions), random, one of the task's rules with noise, rainbow (a Rainbow DQN that learns while it plays; extra rl),
     or an agent with noise (the name of a shipped one, or a path). Short: --policy."""
+    missing: tuple[str, ...] = choice((), "rewards", "ends")
+    """What the episodes do not hold, as some that were imported: M then has no head for it, even if the task asks for
+    one."""

@@ -28,11 +28,19 @@ State = tuple[Tensor, Tensor]
 """Hidden and cell state (h, c), each (N, H)."""
 
 
+def restart_inputs(state: State) -> list[Tensor]:
+    """1 for rows whose state is zero, at which an episode begins, and 0 for others: one tensor (N, 1)."""
+    h, c = state
+    return [((h == 0).all(dim=1) & (c == 0).all(dim=1)).to(h.dtype).unsqueeze(1)]
+
+
 class MDNRNN(nn.Module):
     """p(z', reward, end given z, action, hidden state).
 
-    reward, end: whether there is such a head; mask_size: controls C of the action mask head, 0 for none. Without these
-    heads, M has 422,368 trained parameters for Z=32, A=3, H=256 and K=5.
+    reward, end: whether there is such a head; mask_size: controls C of the action mask head, 0 for none; restart:
+    whether M has one more input, which is 1 at the first step of an episode and else 0, as in the authors' code for
+    Doom. An episode begins where the state is zero. Without all these, M has 422,368 trained parameters for Z=32, A=3,
+    H=256 and K=5.
     """
 
     end_weight: Tensor
@@ -47,12 +55,13 @@ class MDNRNN(nn.Module):
         reward: bool = False,
         end: bool = False,
         mask_size: int = 0,
+        restart: bool = False,
     ) -> None:
         super().__init__()
         self.latent_size, self.action_size = latent_size, action_size
-        self.hidden_size, self.mixtures = hidden_size, mixtures
+        self.hidden_size, self.mixtures, self.restart = hidden_size, mixtures, restart
         # The authors' LSTM has one bias per gate; torch's second one stays zero and is not trained.
-        self.lstm = nn.LSTM(latent_size + action_size, hidden_size, batch_first=True)
+        self.lstm = nn.LSTM(latent_size + action_size + restart, hidden_size, batch_first=True)
         self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
@@ -101,7 +110,7 @@ class MDNRNN(nn.Module):
     def forward(self, z: Tensor, actions: Tensor, state: State | None = None) -> Prediction:
         """Predictions (B, T) along sequences z (B, T, Z) and actions (B, T, A), from ``state`` (None: zeros)."""
         begin = None if state is None else (state[0][None], state[1][None])
-        hidden, _ = self.lstm(torch.cat([z, actions], dim=-1), begin)
+        hidden, _ = self.lstm(self._sequence_inputs(z, actions, state), begin)
         return self.heads(hidden)
 
     @torch.no_grad()
@@ -113,7 +122,7 @@ class MDNRNN(nn.Module):
         h, c = self.initial_state(len(z))
         rows = lengths.nonzero().squeeze(1)
         if len(rows):
-            inputs = torch.cat([z, actions], dim=-1)[rows]
+            inputs = self._sequence_inputs(z, actions, None)[rows]
             packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
             _, (last_h, last_c) = self.lstm(packed)
             h[rows], c[rows] = last_h[0].float(), last_c[0].float()
@@ -122,13 +131,26 @@ class MDNRNN(nn.Module):
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:
         """The state after z (N, Z) and actions (N, A) from ``state``; the heads are not evaluated."""
         from_inputs, from_state, bias, _ = self._weights
-        inputs = torch.cat([z, actions], dim=-1)
+        inputs = torch.cat([z, actions, *self.restart_inputs(state)], dim=-1)
         # One fused product each for inputs and state; gates in torch's order i, f, g, o.
         gates = torch.addmm(bias, inputs, from_inputs.t())
         gates = torch.addmm(gates, state[0], from_state.t())
         i, f, g, o = gates.chunk(4, dim=-1)
         cell = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell
+
+    def restart_inputs(self, state: State) -> list[Tensor]:
+        """The restart inputs (N, 1) of rows with this state, as the only element; empty for an M without that input."""
+        return restart_inputs(state) if self.restart else []
+
+    def _sequence_inputs(self, z: Tensor, actions: Tensor, state: State | None) -> Tensor:
+        """The inputs of the LSTM (B, T, Z + A, or one more) along sequences z (B, T, Z) and actions (B, T, A)."""
+        parts = [z, actions]
+        if self.restart:
+            first = z.new_zeros(*z.shape[:2], 1)
+            first[:, 0] = 1.0 if state is None else restart_inputs(state)[0].to(first.dtype)
+            parts.append(first)
+        return torch.cat(parts, dim=-1)
 
     def heads(self, hidden: Tensor) -> Prediction:
         """The prediction from hidden states (..., H)."""

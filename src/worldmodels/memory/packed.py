@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from worldmodels.memory.mdnrnn import MDNRNN, State
+from worldmodels.memory.mdnrnn import MDNRNN, State, restart_inputs
 
 
 class Drawn(NamedTuple):
@@ -44,12 +44,14 @@ class PackedMemory:
                 heads.append((head.weight.detach(), head.bias.detach()))
         self._heads = torch.cat([weight for weight, _ in heads]).float().t().to(dtype).contiguous()
         self._heads_bias = torch.cat([bias for _, bias in heads]).to(dtype)
+        self._restart = memory.restart
         self._has_reward, self._has_end = memory.reward_head is not None, memory.end_head is not None
 
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:
         """The state (h, c), each (N, H) float32, after z (N, Z) and actions (N, A), both float32, from ``state``."""
         size = self.hidden_size
-        inputs = torch.cat([z.to(self.dtype), actions.to(self.dtype), state[0].to(self.dtype)], dim=1)
+        first = [part.to(self.dtype) for part in restart_inputs(state)] if self._restart else []
+        inputs = torch.cat([z.to(self.dtype), actions.to(self.dtype), *first, state[0].to(self.dtype)], dim=1)
         gates = torch.addmm(self._gates_bias, inputs, self._gates).float()
         i, f, o = gates[:, : 3 * size].sigmoid_().chunk(3, dim=1)
         cell = torch.addcmul(f * state[1], i, gates[:, 3 * size :].tanh_())

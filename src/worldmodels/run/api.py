@@ -63,9 +63,7 @@ def train(
     return RunReader(directory)
 
 
-def run_stage(
-    name: str, config: Config, run: Path | str, device: str = "auto", executor: str = "auto"
-) -> RunReader:
+def run_stage(name: str, config: Config, run: Path | str, device: str = "auto", executor: str = "auto") -> RunReader:
     """Run one stage, of the last round, as ``worldmodels NAME --run RUN`` does; returns the run, which it may begin.
 
     name: "collect", "vision", "encode", "memory", "controller" or "evaluate"; the stages before it must be finished.

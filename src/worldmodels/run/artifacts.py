@@ -194,7 +194,7 @@ class Artifacts:
 
     def new_memory(self) -> MDNRNN:
         """A new, untrained M, whose weights depend on the memory seed alone."""
-        config, task = self.config.memory, self.task
+        config, task, missing = self.config.memory, self.task, self.config.collect.missing
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.memory_seed + 1)
             return MDNRNN(
@@ -202,8 +202,8 @@ class Artifacts:
                 task.action_size,
                 config.hidden_size,
                 config.mixtures,
-                task.predicts_reward,
-                task.predicts_end,
+                task.predicts_reward and "rewards" not in missing,
+                task.predicts_end and "ends" not in missing,
                 task.control_size if task.masked else 0,
             )
 

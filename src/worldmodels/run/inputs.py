@@ -56,7 +56,9 @@ def _memory(artifacts: Artifacts) -> Found:
     settings = to_json(artifacts.config.memory)
     # The number of dream models does not affect this M.
     del settings["dream_models"]
-    return {"memory": settings, "latents": artifacts.digest("encode")}, ()
+    values = {"memory": settings, "latents": artifacts.digest("encode")}
+    missing = artifacts.config.collect.missing
+    return values | ({"missing": list(missing)} if missing else {}), ()
 
 
 def _controller(artifacts: Artifacts) -> Found:

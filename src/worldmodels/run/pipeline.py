@@ -23,7 +23,7 @@ from worldmodels.core.files import save_tensors, write_json
 from worldmodels.core.metrics import MetricsLog
 from worldmodels.core.progress import Progress
 from worldmodels.core.seeds import episode_seeds
-from worldmodels.data.collectors import Collector, agent_collector, make_collector
+from worldmodels.data.collectors import IMPORTED, Collector, agent_collector, check_policy, make_collector
 from worldmodels.data.completeness import missing_from
 from worldmodels.data.encode import dream_starts, encode_shard
 from worldmodels.data.episodes import EpisodeStore, Shard
@@ -84,6 +84,10 @@ class Pipeline:
         """
         return self._do("evaluate", self._evaluate)
 
+    def fill(self, name: str, work: Work) -> dict[str, Any]:
+        """Run ``work``, which takes a result from elsewhere, in place of a stage's own work, unless it is finished."""
+        return self._do(name, work)
+
     def _do(self, name: str, work: Work) -> dict[str, Any]:
         artifacts = self.artifacts
         stage, wanted = artifacts.stage(name), inputs_of_stage(artifacts, name, self.device)
@@ -109,6 +113,8 @@ class Pipeline:
 
     def _collect(self, directory: Path, identity: str) -> Mapping[str, float]:
         store, plan = EpisodeStore(directory), self.artifacts.plan()
+        if self.artifacts.config.collect.policy.startswith(IMPORTED) and self.artifacts.before is None:
+            check_policy(self.artifacts.task, self.artifacts.config.collect.policy)
         self._remove_wrong_shards(store, plan)
         total = sum(len(shard.seeds) for shard in plan)
         done = sum(len(shard.seeds) for index, shard in enumerate(plan) if store.has(index))
@@ -129,14 +135,7 @@ class Pipeline:
                 bar.advance(fresh * len(planned.seeds), **{"return": mean_return})
                 log.log(recorded, mean_return=mean_return, mean_length=mean_length, episodes_per_s=bar.rate)
         collector.finish()
-        stored = [Shard(path) for path in self.artifacts.outputs("collect")]
-        lengths = np.concatenate([shard.lengths for shard in stored])
-        returns = np.concatenate([shard.returns() for shard in stored])
-        return {
-            "episodes": float(len(lengths)),
-            "steps": float(lengths.sum()),
-            "mean_return": float(np.mean(returns)),
-        }
+        return collected([Shard(path) for path in self.artifacts.outputs("collect")])
 
     def _remove_wrong_shards(self, store: EpisodeStore, plan: Sequence[ShardPlan]) -> None:
         """Remove stored shards that are not what an earlier process recorded, so that they are recorded again."""
@@ -249,6 +248,13 @@ class Pipeline:
         metrics = {key: result[key] for key in ("mean", "sd", "median") if result[key] is not None}
         cut = {"cut_short_at_steps": float(result["steps"])} if result["cut_short"] else {}
         return metrics | {"episodes": float(len(returns))} | cut
+
+
+def collected(shards: Sequence[Shard]) -> dict[str, float]:
+    """The metrics of a collect stage that has stored these shards."""
+    lengths = np.concatenate([shard.lengths for shard in shards])
+    returns = np.concatenate([shard.returns() for shard in shards])
+    return {"episodes": float(len(lengths)), "steps": float(lengths.sum()), "mean_return": float(np.mean(returns))}
 
 
 def _identity(inputs: Mapping[str, Any], free: Collection[str]) -> str:

@@ -12,7 +12,9 @@ TASKS: Registry[type[Task]] = Registry(
     "task",
     {
         "car-racing": "worldmodels.tasks.car_racing.task:CarRacing",
+        "car-racing-published": "worldmodels.tasks.car_racing.published:PublishedCarRacing",
         "take-cover": "worldmodels.tasks.take_cover.task:TakeCover",
+        "take-cover-published": "worldmodels.tasks.take_cover.published:PublishedTakeCover",
         "bin-packing": "worldmodels.tasks.bin_packing.task:BinPacking",
         "bin-packing-published": "worldmodels.tasks.bin_packing.task:Published",
         "bin-packing-9-linear-waste": "worldmodels.tasks.bin_packing.task:SmallLinearWaste",

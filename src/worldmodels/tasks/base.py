@@ -224,6 +224,9 @@ class Task(ReadOnly, ABC):
     """Whether M has an end head."""
     alive_reward: float | None = None
     """The reward of every step in a dream; None means the reward that M predicts."""
+    remembers_controls: bool = False
+    """Whether M gets :meth:`dream_action` of the controls when an agent acts, and not only the action that they become;
+    for tasks in which controls say more than actions."""
     start_steps: tuple[int, ...] = (0,)
     """Steps of recorded episodes at which dreams start, with the state that M has after the steps before."""
     num_envs: int = 50

@@ -1,17 +1,20 @@
 """Episodes as NumPy archives, one ``.npz`` per episode: the format of most World Models scripts."""
 
 import io
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import write_bytes
 from worldmodels.data.episodes import Episode
+from worldmodels.data.exchange import check_empty
+from worldmodels.data.exchange.archive import Archive
 
-_NAME = "episode-{:06d}.npz"
+_BLOCK = 1024
+"""Frames that are read at once."""
 _NEEDED = ("obs", "action", "reward", "done")
 
 
@@ -24,23 +27,10 @@ class NpzEpisodes:
 
     def write(self, episodes: Iterable[Episode], directory: Path) -> int:
         """Write episodes into a new or empty directory and return how many there were."""
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise UserError(f"{directory} is not an empty folder; choose another one for the episodes")
+        check_empty(directory)
         count = 0
         for count, episode in enumerate(episodes, start=1):
-            done = np.zeros(len(episode.actions), bool)
-            done[-1:] = episode.terminated
-            arrays = {
-                "obs": episode.frames,
-                "action": episode.actions,
-                "reward": episode.rewards,
-                "done": done,
-                "seed": np.int64(episode.seed),
-                "renderer": np.str_(episode.renderer),
-            }
-            file = io.BytesIO()
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-            write_bytes(directory / _NAME.format(count - 1), file.getvalue())
+            write_episode(npz_path(directory, count - 1), episode)
         return count
 
     def read(self, directory: Path) -> Iterator[Episode]:
@@ -50,31 +40,58 @@ class NpzEpisodes:
             raise UserError(f"no .npz episodes in {directory}; expected files with obs, action, reward and done")
         for path in paths:
             try:
-                if not zipfile.is_zipfile(path):
-                    raise ValueError("it is not a whole NumPy archive, and pickled files are never loaded")
-                with np.load(path, allow_pickle=False) as archive:
-                    episode = _episode({name: archive[name] for name in archive.files})
+                with Archive(path) as archive:
+                    episode = _episode(archive)
             except Exception as error:  # zip, its codecs and NumPy each raise their own kinds
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise UserError(f"{path} is not an episode: {reason}") from None
             yield episode
 
 
-def _episode(arrays: dict[str, np.ndarray]) -> Episode:
-    missing = [name for name in _NEEDED if name not in arrays]
+def npz_path(directory: Path, index: int) -> Path:
+    """The path of episode ``index``, from 0."""
+    return directory / f"episode-{index:06d}.npz"
+
+
+def write_episode(path: Path, episode: Episode, **more: np.ndarray) -> None:
+    """Write one episode as an archive, with ``more`` arrays by their names."""
+    done = np.zeros(len(episode.actions), bool)
+    done[-1:] = episode.terminated
+    arrays: dict[str, Any] = {
+        "obs": episode.frames,
+        "action": episode.actions,
+        "reward": episode.rewards,
+        "done": done,
+        "seed": np.int64(episode.seed),
+        "renderer": np.str_(episode.renderer),
+    }
+    write_arrays(path, arrays | more)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as one compressed archive, atomically."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_bytes(path, file.getvalue())
+
+
+def _episode(archive: Archive) -> Episode:
+    missing = [name for name in _NEEDED if name not in archive.names]
     if missing:
         raise ValueError(f"it has no {' and no '.join(missing)}")
-    frames, actions, rewards, done = (arrays[name] for name in _NEEDED)
-    steps = len(actions)
-    if frames.dtype != np.uint8 or frames.shape != (steps + 1, 64, 64, 3):
-        raise ValueError(f"expected obs of shape {(steps + 1, 64, 64, 3)} uint8, got {frames.shape} {frames.dtype}")
+    actions, rewards, done = (archive.read(name) for name in _NEEDED[1:])
+    steps, header = len(actions), archive.header("obs")
+    if header.dtype != np.uint8 or header.shape != (steps + 1, 64, 64, 3):
+        raise ValueError(f"expected obs of shape {(steps + 1, 64, 64, 3)} uint8, got {header.shape} {header.dtype}")
     if actions.ndim != 2 or rewards.shape != (steps,) or done.shape != (steps,) or not steps:
         raise ValueError(f"expected as many actions (T, A), rewards and dones, got {actions.shape} and {rewards.shape}")
+    if not np.isfinite(actions).all() or not np.isfinite(rewards).all():
+        raise ValueError("actions or rewards hold NaN or infinity")
     return Episode(
-        frames,
+        np.concatenate(list(archive.blocks("obs", _BLOCK))),
         actions.astype(np.float32),
         rewards.astype(np.float32),
         bool(done[-1]),
-        int(arrays.get("seed", np.int64(0))),
-        str(arrays.get("renderer", "unknown")),
+        int(archive.read("seed").reshape(())) if "seed" in archive.names else 0,
+        archive.text("renderer") if "renderer" in archive.names else "unknown",
     )

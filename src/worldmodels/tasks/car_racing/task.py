@@ -19,7 +19,7 @@ from worldmodels.tasks.resize import resized
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BAR_ROWS = 12
+BAR_ROWS = 12
 """Rows of the indicator bar at the bottom, cropped as in the paper's code."""
 
 
@@ -58,7 +58,7 @@ class CarRacing(Task):
         Antialiasing helps twice: thin kerbs do not flicker for V, and the two renderers, one with hard edges and one
         with smooth ones, look more alike.
         """
-        return resized(observations[:, :-_BAR_ROWS])
+        return resized(observations[:, :-BAR_ROWS])
 
     def env_action(self, control: np.ndarray) -> np.ndarray:
         """Steer = c0, gas = (c1 + 1) / 2, brake = clip(c2, 0, 1), as in the paper's code."""

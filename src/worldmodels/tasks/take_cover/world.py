@@ -23,6 +23,7 @@ from worldmodels.tasks.take_cover.leftovers import GameFolder, forget_shared_mem
 
 STOCK_ID = "VizdoomTakeCover-v1"
 SCREEN = (240, 320, 3)
+PUBLISHED_SCREEN = (480, 640, 3)
 _EPISODES_PER_GAME = 200
 """Episodes after which the game is restarted, because its memory grows and it crashes after a few thousand."""
 
@@ -30,22 +31,27 @@ _EPISODES_PER_GAME = 200
 class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
     """Observations: the screen (240, 320, 3) uint8. Actions: 0 nothing, 1 right, 2 left. Reward: 1 per tic.
 
+    published: a screen of (480, 640, 3) with the status bar, which leaves 400 rows for the view, and a start at tic 14,
+    as in the code of 2018.
+
     The observation after death is black, as in the stock environment; :meth:`render` then still shows the last screen
     that was alive.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 35}  # noqa: RUF012
 
-    def __init__(self, render_mode: str | None = None) -> None:
+    def __init__(self, render_mode: str | None = None, published: bool = False) -> None:
         if importlib.util.find_spec("vizdoom") is None:
             raise gymnasium.error.DependencyNotInstalled('TakeCover needs vizdoom; pip install "worldmodels[doom]"')
         self.render_mode = render_mode
-        self.observation_space = spaces.Box(0, 255, SCREEN, np.uint8)
+        screen = PUBLISHED_SCREEN if published else SCREEN
+        self.observation_space = spaces.Box(0, 255, screen, np.uint8)
+        self._published = published
         self.action_space = spaces.Discrete(3)
         self._game: Any = None
         self._folder: GameFolder | None = None
         self._episodes = 0
-        self._screen = np.zeros(SCREEN, np.uint8)
+        self._screen = np.zeros(screen, np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -66,7 +72,8 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
         import vizdoom.gymnasium_wrapper
 
         self._folder = GameFolder()
-        self._game = gymnasium.make(STOCK_ID, disable_env_checker=True).unwrapped
+        options = _published_options() if self._published else {}
+        self._game = gymnasium.make(STOCK_ID, disable_env_checker=True, **options).unwrapped
         self._episodes = 0
         stock = Path(vizdoom.__file__).with_name("vizdoom")
         self._game.game.set_vizdoom_path(str(_dying_with_us(stock, self._folder.path)))
@@ -116,6 +123,13 @@ def _dying_with_us(stock: Path, folder: Path) -> Path:
     program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     program.chmod(0o700)
     return program if os.access(program, os.X_OK) else stock
+
+
+def _published_options() -> dict[str, Any]:
+    """Options of the stock environment with which its screen is that of the code of 2018."""
+    from vizdoom import ScreenResolution
+
+    return {"screen_resolution": ScreenResolution.RES_640X480, "render_hud": True, "episode_start_time": 14}
 
 
 gymnasium.register(
