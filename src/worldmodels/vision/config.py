@@ -12,7 +12,7 @@ class GANConfig:
     feature_weight: float = number(100.0, low=0)
     """Weight of the error of the discriminator's features, which is a share of their squares, beside the squared
     error of the pixels and the KL divergence."""
-    generator_weight: float = number(1.0, low=0)
+    generator_weight: float = number(10.0, low=0)
     """Weight of the generator's loss: the nats by which the discriminator does not take its pictures for frames."""
     discriminator_rate: float = number(0.5, above=0)
     """The discriminator's learning rate, as a fraction of vision.lr."""

@@ -67,9 +67,9 @@ def discriminator_loss(real: Tensor, made: Tensor, decoded: int, real_label: flo
     gradient, so that the discriminator does not learn in this step.
     """
     frames = functional.binary_cross_entropy_with_logits(real, torch.full_like(real, real_label))
-    pictures = functional.softplus(made)
+    pictures = functional.binary_cross_entropy_with_logits(made, torch.zeros_like(made), reduction="none")
     total = (frames + pictures.mean()) / 2
-    accuracy = (torch.cat([real > 0, made <= 0])).float().mean()
+    accuracy = torch.cat([real > 0, made <= 0]).float().mean()
     parts = {
         "discriminator_real": frames.detach(),
         "discriminator_reconstructed": pictures[:decoded].detach().mean(),
@@ -81,7 +81,7 @@ def discriminator_loss(real: Tensor, made: Tensor, decoded: int, real_label: flo
 
 def generator_loss(made: Tensor) -> Tensor:
     """Cross-entropy in nats of the logits (B,) of the generator's pictures with the target 1: it does not saturate."""
-    return functional.softplus(-made).mean()
+    return functional.binary_cross_entropy_with_logits(made, torch.ones_like(made))
 
 
 def feature_error(features: Tensor, wanted: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ class _Mix(nn.Module):
 
 def _convolution(layer: nn.Conv2d, grid: Tensor) -> Tensor:
     """Apply a convolution to a grid (B, rows, columns, channels), without copying it on the way in or out."""
-    return layer(grid.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    output: Tensor = layer(grid.permute(0, 3, 1, 2))
+    return output.permute(0, 2, 3, 1)
 
 
 def _to_cells(grid: Tensor, size: int) -> Tensor:
