@@ -52,7 +52,7 @@ ZOOMED = 60
 """Steps after which the camera has zoomed in; earlier frames train V, but are not measured."""
 AHEAD = 3, 6, 9
 """Pieces of the road ahead, of about 3.5 units each, whose place is probed; about ten are visible."""
-TRIAL_STEPS = 40
+TRIAL_STEPS = 20
 """Steps of the trial from which --seconds computes the epochs."""
 BATCH = 64
 """Frames encoded at a time, as about twenty rollouts do it."""
@@ -275,7 +275,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["conv-vae", "patch-vae", "vae-gan-small"])
-    parser.add_argument("--episodes", type=int, default=60, help="to train on")
+    parser.add_argument("--episodes", type=int, default=40, help="to train on")
     parser.add_argument("--measured-episodes", type=int, default=20, help="to measure on")
     parser.add_argument("--steps", type=int, default=500, help="longest episode")
     parser.add_argument("--epochs", type=float, default=4.0)

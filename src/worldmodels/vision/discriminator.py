@@ -26,7 +26,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class Discriminator(nn.Module):
     """Tells frames from pictures that V made. Only training needs it: it is no part of V and of no agent.
 
-    width: the channels of V's first layer. At the published 64 it has 32, 128, 256 and 256 channels, and 5.5 million
+    width: the channels of V's first layer. At the published 64 it has 32, 128, 256 and 256 channels, and 6.8 million
     parameters.
     """
 

@@ -20,12 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worldmodels.core.device import noise, precision
-from worldmodels.core.fit import LearningRate, Loss, Objective
-from worldmodels.core.seeds import Stream
+from worldmodels.core.fit import Objective
 from worldmodels.vision.base import Vision
 from worldmodels.vision.config import VisionConfig
-from worldmodels.vision.conv_vae import vae_loss
+from worldmodels.vision.conv_vae import held_out_vae_loss, upcast, vae_objectives
 
 PATCH = 4
 WIDTHS = 48, 96, 192
@@ -70,7 +68,7 @@ class PatchVAE(Vision):
         grid = functional.silu(self.enc_norm2(_convolution(self.enc_down1, grid)))
         grid = functional.silu(self.enc_norm3(_convolution(self.enc_down2, grid)))
         flat = grid.flatten(1)
-        return _upcast(self.enc_mu(flat)), _upcast(self.enc_logvar(flat))
+        return upcast(self.enc_mu(flat)), upcast(self.enc_logvar(flat))
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """Return the logits (B, 3, 64, 64) of the images of z (B, Z): their values before the sigmoid."""
@@ -87,20 +85,11 @@ class PatchVAE(Vision):
 
     def objectives(self, config: VisionConfig, seed: int) -> list[Objective[Tensor]]:
         """The paper's loss, in the device's fastest precision."""
-
-        def loss(images: Tensor, step: int) -> Loss:
-            eps = noise((len(images), self.latent_size), seed, Stream.VISION_NOISE, step).to(images.device)
-            with precision(images.device):
-                mu, logvar = self.encode(images)
-                reconstruction = self.decode(mu + torch.exp(logvar / 2) * eps)
-            return vae_loss(reconstruction, images, mu, logvar, config.kl_tolerance, config.foreground_weight)
-
-        return [Objective("vae", self, loss, ("reconstruction", "kl"), LearningRate(config.lr, final_fraction=0.1))]
+        return vae_objectives(self, config, seed)
 
     def held_out_loss(self, images: Tensor, config: VisionConfig) -> dict[str, Tensor]:
         """The two terms of the paper's loss for float32 images (B, 3, 64, 64), with z at its mean."""
-        mu, logvar = self.encode(images)
-        return vae_loss(self.decode(mu), images, mu, logvar, config.kl_tolerance, config.foreground_weight)[1]
+        return held_out_vae_loss(self, images, config)
 
 
 class _Mix(nn.Module):
@@ -144,7 +133,3 @@ def _equal_cells(layer: nn.Linear | nn.Conv2d, pixels: int) -> None:
     layer.weight.copy_(layer.weight[:outputs].repeat(pixels, *[1] * (layer.weight.ndim - 1)))
     assert layer.bias is not None
     layer.bias.copy_(layer.bias[:outputs].repeat(pixels))
-
-
-def _upcast(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
