@@ -16,11 +16,11 @@ import pytest
 
 from worldmodels.core.errors import UserError
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "car_racing_same.py"
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def run(*arguments: str) -> str:
-    command = [sys.executable, str(SCRIPT), *arguments]
+def run(*arguments: str, script: str = "car_racing_same.py") -> str:
+    command = [sys.executable, str(FOLDER / script), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600, env=environment).stdout
 
@@ -60,7 +60,7 @@ BUDGET = _BUDGET.split()
 @pytest.fixture(scope="module")
 def strategies() -> ModuleType:
     """The script as a module."""
-    specification = importlib.util.spec_from_file_location("strategies", SCRIPT.with_name("strategies.py"))
+    specification = importlib.util.spec_from_file_location("strategies", FOLDER / "strategies.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules["strategies"] = module  # where its dataclasses look for their annotations
@@ -107,3 +107,49 @@ def test_strategies_are_compared_with_equal_budgets_and_a_killed_comparison_cont
     assert json.loads((tmp_path / "killed" / "strategies.json").read_bytes()) == result
     with pytest.raises(UserError, match="was made with other options or of another run; choose another --out"):
         strategies.main([*where, "--episodes", "2", "--out", str(tmp_path / "killed")])
+
+
+# --- vision models -------------------------------------------------------------------------------------------
+
+SMALL = "--episodes 3 --measured-episodes 5 --steps 75 --batch 16 --window 2 --repeats 1".split()
+
+
+def test_vision_models_are_compared_on_the_same_frames_and_a_comparison_continues(tmp_path: Path) -> None:
+    def compare(*more: str) -> str:
+        return run(*SMALL, *more, "--out", str(tmp_path / "out"), script="vision_models.py")
+
+    found = compare("--models", "conv-vae", "patch-vae", "--epochs", "0.5")
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines() if line[:1] == "|"]
+    columns = ["epochs", "minutes", "pixel error", "KL", "sharpness", "R2 road", "R2 ahead", "frames/s"]
+    assert table[0] == ["V", *columns] and [row[0] for row in table[2:]] == ["conv-vae", "patch-vae"]
+    assert all(cell for row in table for cell in row)
+    assert (tmp_path / "out" / "pictures.png").stat().st_size > 1000
+    weights = tmp_path / "out" / "patch-vae" / "vision.safetensors"
+    before = weights.read_bytes(), weights.stat().st_mtime_ns
+    again = compare("--models", "patch-vae", "--epochs", "0.5")
+    assert (weights.read_bytes(), weights.stat().st_mtime_ns) == before
+    assert table[3][:-1] == [cell.strip() for cell in again.splitlines()[2].strip("|").split("|")][:-1]
+    refused = subprocess.run([sys.executable, str(FOLDER / "vision_models.py"), *SMALL, "--out", str(tmp_path / "out")],
+                             capture_output=True, text=True, timeout=600)  # fmt: skip
+    assert refused.returncode and "other settings; choose another --out" in refused.stderr
+
+
+def test_vision_models_can_be_trained_for_a_time_and_their_agents_scored(tmp_path: Path) -> None:
+    phase = "evolution.phases.real"
+    changes = {
+        "collect.episodes": 2, "collect.reference_episodes": 0, "collect.num_envs": 2, "collect.steps": 70,
+        "vision.batch": 16, "vision.epochs": 0.2, "vision.window": 1, "memory.steps": 2, "memory.batch": 2,
+        "memory.length": 10, f"{phase}.generations": 1, f"{phase}.population": 2, f"{phase}.episodes": 1,
+        f"{phase}.max_steps": 3, f"{phase}.validation_episodes": 1, "evaluate.episodes": 2, "evaluate.steps": 3,
+    }  # fmt: skip
+    settings = [word for name, value in changes.items() for word in ("--agent-setting", f"{name}={value}")]
+    models = ["--models", "patch-vae", "vae-gan-small"]
+    found = run(
+        *SMALL, *models, "--seconds", "2", "--agents", *settings, "--out", str(tmp_path), script="vision_models.py"
+    )
+    assert [line.split("|")[1].strip() for line in found.splitlines()[2:4]] == models[1:]
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert all(row["epochs"] > 0 and row["score"] for row in rows.values())
+    names = {one: (tmp_path / "agents" / f"quick-{one}" / "round-1" / "episodes" / "done.json") for one in models[1:]}
+    first, second = (json.loads(path.read_text())["digest"] for path in names.values())
+    assert first == second, "they learn from the same episodes"

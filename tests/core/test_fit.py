@@ -298,6 +298,22 @@ def test_an_objective_whose_loss_leads_through_another_module_leaves_that_module
     assert all(parameter.grad is not None for parameter in duel.discriminator.parameters())
 
 
+def test_a_loss_without_a_gradient_leaves_weights_and_moments_as_they_are_in_that_step(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, seen = nn.Linear(1, 1), list[float]()
+
+    def loss(x: Tensor, step: int) -> Loss:
+        seen.append(module.weight.item())
+        error = (module(x) - 2 * x).square().mean()
+        return error.detach() if step in (0, 3, 4) else error, {"error": error.detach()}
+
+    fit("line", [Objective("line", module, loss, ("error",), LR)], numbers_from, Schedule(7), tmp_path, 16, "")
+    moved = [after != before for before, after in zip(seen, [*seen[1:], module.weight.item()], strict=True)]
+    assert moved == [False, True, True, False, False, True, True]
+    assert load_tensors(tmp_path / CHECKPOINT)[0]["line/adam/step/weight"] == 4
+    assert len(rows(tmp_path)) == 1 and float(rows(tmp_path)[0]["loss"]) > 0
+
+
 def test_of_several_losses_the_one_that_is_not_finite_is_named(tmp_path: Path) -> None:
     duel = Duel()
     discriminator, generator = duel.objectives()

@@ -18,6 +18,12 @@ _NOT_LOSSES = ("step", "loss", "lr")
 _LOSSES = {
     "reconstruction": "reconstruction (squared error)",
     "kl": "KL (nats)",
+    "feature": "discriminator's features (share of squares)",
+    "generator": "generator (nats)",
+    "discriminator_real": "discriminator, frames (nats)",
+    "discriminator_reconstructed": "discriminator, reconstructions (nats)",
+    "discriminator_prior": "discriminator, pictures of the prior (nats)",
+    "discriminator_accuracy": "discriminator, share judged rightly",
     "nll": "next z (nats per dimension)",
     "reward": "reward (squared error)",
     "end": "end (cross-entropy)",

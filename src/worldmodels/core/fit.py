@@ -59,9 +59,9 @@ class Schedule:
 class Objective(Generic[Batch]):
     """A loss and the module that it trains, with its own Adam optimizer. Weights outside the module do not change.
 
-    loss(batch, step): the loss of a batch, whose random numbers must come from a generator seeded by the step; parts:
-    names of the loss's parts; clip: elements of the gradient are clipped to [-clip, clip] (None: no clipping); betas:
-    those of Adam.
+    loss(batch, step): the loss of a batch, whose random numbers must come from a generator seeded by the step. A total
+    that requires no gradient leaves the module as it is in this step. parts: names of the loss's parts; clip: elements
+    of the gradient are clipped to [-clip, clip] (None: no clipping); betas: those of Adam.
     """
 
     name: str
@@ -149,7 +149,9 @@ class _Learner(Generic[Batch]):
         )
 
     def learn(self, loss: Tensor, step: int, steps: int) -> None:
-        """Take one step of Adam on the loss."""
+        """Take one step of Adam on the loss, or none if the loss requires no gradient."""
+        if not loss.requires_grad:
+            return
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate(step, steps)
         self._optimizer.zero_grad(set_to_none=True)

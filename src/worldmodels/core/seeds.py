@@ -27,6 +27,7 @@ class Stream(IntEnum):
     FRAME_WINDOWS = 11
     FRAME_ORDER = 12
     VISION_NOISE = 13
+    VISION_PRIOR = 14
     SEQUENCES = 21
     MEMORY_NOISE = 22
     BURN_IN_NOISE = 23

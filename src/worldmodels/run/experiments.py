@@ -24,7 +24,7 @@ from worldmodels.run.presets import resolved
 from worldmodels.run.run import Run
 from worldmodels.run.takeover import Source
 from worldmodels.tasks import get_task
-from worldmodels.vision.base import VISIONS
+from worldmodels.vision.base import check_vision
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def opened(
     config = resolved(config, task)
     # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
     phases_of(config.evolution)
-    VISIONS.target(config.vision.model)
+    check_vision(config.vision)
     made_with = Artifacts(directory, config).provenance(device)
     with (
         contextlib.closing(make_executor(executor, device.type)) as workers,

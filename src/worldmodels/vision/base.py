@@ -1,5 +1,6 @@
 """The interface of a vision model V, the registry of vision models, and conversions between frames and images."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from worldmodels.core.device import fast_bfloat16, precision
+from worldmodels.core.errors import UserError
 from worldmodels.core.fit import Objective
 from worldmodels.core.registry import Registry
-from worldmodels.vision.config import VisionConfig
+from worldmodels.core.settings import option_name
+from worldmodels.vision.config import GANConfig, VisionConfig
 
 
 class Vision(nn.Module, ABC):
@@ -20,6 +23,8 @@ class Vision(nn.Module, ABC):
 
     name = ""
     """Its name in the registry, which is stored in the metadata of agents."""
+    adversarial = False
+    """Whether it learns against a discriminator, with the settings ``vision.gan``."""
 
     def __init__(self, latent_size: int) -> None:
         super().__init__()
@@ -47,7 +52,14 @@ class Vision(nn.Module, ABC):
 
 
 VISIONS: Registry[type[Vision]] = Registry(
-    "vision model", {"conv-vae": "worldmodels.vision.conv_vae:ConvVAE"}, "worldmodels.visions"
+    "vision model",
+    {
+        "conv-vae": "worldmodels.vision.conv_vae:ConvVAE",
+        "patch-vae": "worldmodels.vision.patch_vae:PatchVAE",
+        "vae-gan": "worldmodels.vision.vae_gan:VAEGAN",
+        "vae-gan-small": "worldmodels.vision.vae_gan:SmallVAEGAN",
+    },
+    "worldmodels.visions",
 )
 """All vision models by name; other packages add theirs through the entry point group "worldmodels.visions"."""
 
@@ -57,6 +69,19 @@ def make_vision(name: str, latent_size: int) -> Vision:
     vision = VISIONS.get(name)(latent_size)
     vision.name = name
     return vision
+
+
+def check_vision(config: VisionConfig) -> None:
+    """Raise a :class:`UserError` for a V that does not exist, and for settings that it would ignore."""
+    if VISIONS.get(config.model).adversarial:
+        return
+    usual = GANConfig()
+    for item in dataclasses.fields(usual):
+        if getattr(config.gan, item.name) != getattr(usual, item.name):
+            raise UserError(
+                f"{option_name(f'vision.gan.{item.name}')} is for models that learn against a discriminator, such as "
+                f"vae-gan; {config.model} does not: leave it out, or choose another --vision.model"
+            )
 
 
 def images_from_frames(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -63,7 +63,7 @@ class ConvVAE(Vision):
             else:
                 h = functional.relu(layer(h))
         h = h.permute(0, 2, 3, 1).flatten(1)
-        return _upcast(self.enc_mu(h)), _upcast(self.enc_logvar(h))
+        return upcast(self.enc_mu(h)), upcast(self.enc_logvar(h))
 
     def decode_logits(self, z: Tensor) -> Tensor:
         """Return the logits (B, 3, 64, 64) of the images of z (B, Z): their values before the sigmoid."""
@@ -90,21 +90,11 @@ class ConvVAE(Vision):
 
     def objectives(self, config: VisionConfig, seed: int) -> list[Objective[Tensor]]:
         """The paper's loss, in the device's fastest precision."""
-
-        def loss(images: Tensor, step: int) -> Loss:
-            eps = noise((len(images), self.latent_size), seed, Stream.VISION_NOISE, step).to(images.device)
-            with precision(images.device):
-                output = self(images, eps)
-            weights = config.kl_tolerance, config.foreground_weight
-            return vae_loss(output.reconstruction, images, output.mu, output.logvar, *weights)
-
-        return [Objective("vae", self, loss, ("reconstruction", "kl"), LearningRate(config.lr, final_fraction=0.1))]
+        return vae_objectives(self, config, seed)
 
     def held_out_loss(self, images: Tensor, config: VisionConfig) -> dict[str, Tensor]:
         """The two terms of the paper's loss for float32 images (B, 3, 64, 64), with z at its mean."""
-        mu, logvar = self.encode(images)
-        _, parts = vae_loss(self.decode(mu), images, mu, logvar, config.kl_tolerance, config.foreground_weight)
-        return parts
+        return held_out_vae_loss(self, images, config)
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         """The dtype in which the layers run."""
@@ -124,8 +114,28 @@ def _cast(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return weight.to(dtype), bias.to(dtype)
 
 
-def _upcast(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
+    """Numbers of half precision as float32; others unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def vae_objectives(vision: Vision, config: VisionConfig, seed: int) -> list[Objective[Tensor]]:
+    """The training of a V by :func:`vae_loss` alone, in the device's fastest precision."""
+
+    def loss(images: Tensor, step: int) -> Loss:
+        eps = noise((len(images), vision.latent_size), seed, Stream.VISION_NOISE, step).to(images.device)
+        with precision(images.device):
+            mu, logvar = vision.encode(images)
+            reconstruction = vision.decode(mu + torch.exp(logvar / 2) * eps)
+        return vae_loss(reconstruction, images, mu, logvar, config.kl_tolerance, config.foreground_weight)
+
+    return [Objective("vae", vision, loss, ("reconstruction", "kl"), LearningRate(config.lr, final_fraction=0.1))]
+
+
+def held_out_vae_loss(vision: Vision, images: Tensor, config: VisionConfig) -> dict[str, Tensor]:
+    """The two terms of :func:`vae_loss` for float32 images (B, 3, 64, 64), with z at its mean."""
+    mu, logvar = vision.encode(images)
+    return vae_loss(vision.decode(mu), images, mu, logvar, config.kl_tolerance, config.foreground_weight)[1]
 
 
 def vae_loss(
@@ -146,7 +156,7 @@ def vae_loss(
     image of the batch, averaged over colours. This gives more weight to small moving objects, which contribute little
     to the unweighted error.
     """
-    reconstruction, mu, logvar = _upcast(reconstruction), _upcast(mu), _upcast(logvar)
+    reconstruction, mu, logvar = upcast(reconstruction), upcast(mu), upcast(logvar)
     images = images.to(reconstruction.dtype)
     squares = (reconstruction - images).square()
     if foreground_weight > 0:
