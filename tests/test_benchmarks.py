@@ -111,7 +111,20 @@ def test_strategies_are_compared_with_equal_budgets_and_a_killed_comparison_cont
 
 # --- vision models -------------------------------------------------------------------------------------------
 
-SMALL = "--episodes 3 --measured-episodes 5 --steps 75 --batch 16 --window 2 --repeats 1".split()
+SMALL = [
+    "--episodes",
+    "3",
+    "--measured-episodes",
+    "5",
+    "--steps",
+    "75",
+    "--batch",
+    "16",
+    "--window",
+    "2",
+    "--repeats",
+    "1",
+]
 
 
 def test_vision_models_are_compared_on_the_same_frames_and_a_comparison_continues(tmp_path: Path) -> None:
