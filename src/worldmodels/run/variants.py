@@ -11,7 +11,7 @@ from typing import Any
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.evolution.phases import phases_in, phases_of
 from worldmodels.run.config import Config
-from worldmodels.tasks import get_task
+from worldmodels.run.presets import task_of
 
 _INPUTS: dict[str, tuple[str, ...]] = {"v-only": ("z",), "mask-only": ()}
 """The inputs of C in variants that see less than the full agent."""
@@ -27,7 +27,7 @@ def variants_of(config: Config) -> list[str]:
     applicable = {
         "v-only": uses_memory,
         "untrained-m": uses_memory,
-        "mask-only": get_task(config.task).masked,
+        "mask-only": task_of(config).masked,
         "dream-only": "real" in worlds and bool(phases_in(config.evolution, "dream")),
     }
     return [name for name, applies in applicable.items() if applies]

@@ -1,12 +1,17 @@
 """The tasks, one folder each: the task itself, its environment, its exploration policies and its presets.
 
-A new task needs a line in ``TASKS``.
+A new task needs a line in ``TASKS``. Any Gymnasium environment is a task, too, without a line (``gym/``).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from worldmodels.core.errors import UserError
 from worldmodels.core.registry import Registry
 from worldmodels.tasks.base import Task
+from worldmodels.tasks.gym.names import is_gym, make_id, same_world
 
-__all__ = ["TASKS", "Task", "get_task", "task_names"]
+__all__ = ["TASKS", "Task", "get_task", "is_task", "same_task", "task_names"]
 
 TASKS: Registry[type[Task]] = Registry(
     "task",
@@ -29,8 +34,30 @@ def task_names() -> list[str]:
     return TASKS.names()
 
 
-def get_task(name: str) -> Task:
-    """The task called ``name``. Raises :class:`UserError`, with a hint at the known names, for an unknown one."""
+def is_task(name: str) -> bool:
+    """Whether ``name`` is one of :func:`task_names`, or that of a Gymnasium environment, "gym:ID"."""
+    return is_gym(name) or name in task_names()
+
+
+def same_task(name: str, known: str) -> bool:
+    """Whether ``name``, as somebody may write it, is the task called ``known``."""
+    return name == known or (is_gym(name) and is_gym(known) and same_world(name, make_id(known)))
+
+
+def get_task(name: str, options: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None) -> Task:
+    """The task called ``name``; "gym:ID" is any Gymnasium environment that shows a picture.
+
+    options: of ``gymnasium.make``, for these environments only; facts: :attr:`Task.facts` of the same task, which a run
+    or an agent has saved (without them, such an environment is tried, which takes seconds). Raises :class:`UserError`,
+    with a hint at the known names, for an unknown one.
+    """
+    if is_gym(name):
+        from worldmodels.tasks.gym.task import gym_task
+
+        return gym_task(name, (facts or {}).get("options", {}) if options is None else options, facts)
+    if options:
+        given = ", ".join(f"--env.{key}" for key in options)
+        raise UserError(f"{name} has no options of its environment ({given}); the tasks gym:ID have")
     task = TASKS.get(name)()
     task.name = name  # an agent's file stores this name to find the task again
     return task
