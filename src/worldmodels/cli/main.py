@@ -22,6 +22,7 @@ _VERBS = {
     "dream": ("watch:dream", "play in the dreams of M, record them or report on their fidelity"),
     "probe": ("measure:probe", "measure how well V's latents predict the world's state linearly"),
     "bench": ("measure:bench", "measure the speed of acting and training against a bound and a baseline"),
+    "new-task": ("new_task:new_task", "write a small package with a world of your own, to be changed and installed"),
     "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
 }
 """For each verb, the module of this package and the function that runs it, and what the verb does."""

@@ -1,13 +1,14 @@
 """Actions of any space: made from controls, encoded for M, drawn at random, and named for people."""
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 
 from worldmodels.tasks.base import ActionSpace
-from worldmodels.tasks.gym.facts import ActionFacts
+from worldmodels.tasks.gym.facts import MOST_NUMBERS, ActionFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +94,11 @@ class Actions:
         flat = np.asarray(actions, np.float64).reshape(len(actions), -1)
         return self._shaped(np.clip(flat + noise * (self._high - self._low) / 2, self._low, self._high))
 
+    @classmethod
+    def of(cls, space: spaces.Space[Any]) -> "Actions":
+        """The codec of an action space. Raises ValueError for one that has none, as :func:`action_facts`."""
+        return cls(action_facts(space))
+
     @property
     def labels(self) -> tuple[str, ...]:
         """A name for each of the A numbers."""
@@ -148,3 +154,36 @@ def _space(facts: ActionFacts) -> ActionSpace:
     dtype = np.dtype(facts.dtype)
     low, high = (np.array(bound, dtype).reshape(facts.sizes) for bound in (facts.low, facts.high))
     return spaces.Box(low, high, dtype=dtype.type)  # type: ignore[arg-type]
+
+
+def action_facts(space: spaces.Space[Any]) -> ActionFacts:
+    """An action space in the words of :class:`ActionFacts`. ValueError, in one line, for one that has no codec."""
+    dtype = str(space.dtype)
+    if isinstance(space, spaces.Discrete):
+        facts = ActionFacts("discrete", (int(space.n),), (int(space.start),), dtype=dtype)
+    elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        sizes, start = tuple(map(int, space.nvec)), tuple(map(int, space.start))
+        facts = ActionFacts("multi-discrete", sizes, start, dtype=dtype)
+    elif isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        bits = int(space.shape[0])
+        facts = ActionFacts("multi-binary", (2,) * bits, (0,) * bits, dtype=dtype)
+    elif isinstance(space, spaces.Box) and space.dtype in (np.float32, np.float64) and space.shape:
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise ValueError(
+                "the bounds of its actions are infinite; give it finite ones, for example by registering it with "
+                "gymnasium.wrappers.RescaleAction"
+            )
+        if not (space.low < space.high).all():
+            raise ValueError("the lowest and the highest of some of its actions are equal; leave these out")
+        low, high = (tuple(map(float, bound.ravel())) for bound in (space.low, space.high))
+        facts = ActionFacts("box", tuple(space.shape), (), low, high, dtype)
+    else:
+        shown = " ".join(str(space).split())[:80]
+        raise ValueError(
+            f"its action space is {shown}; expected Discrete, MultiDiscrete or MultiBinary of one dimension, or a Box "
+            "of float32 or float64"
+        )
+    numbers = math.prod(facts.sizes) if facts.kind == "box" else sum(facts.sizes)
+    if numbers > MOST_NUMBERS:
+        raise ValueError(f"its actions have {numbers:,} choices or numbers, at most {MOST_NUMBERS} are possible")
+    return facts

@@ -66,13 +66,11 @@ def _given(given: dict[Any, Any], count: int) -> dict[str, int]:
     return found
 
 
-def _name(key: Any) -> str | None:
+def _name(given: Any) -> str | None:
     """The name that viewers give a key of an environment; None for a key that they do not hold."""
-    if isinstance(key, int) and not isinstance(key, bool):
-        if key in _SPECIAL:
-            return _SPECIAL[key]
-        key = chr(key) if 0 < key < 128 else ""
-    key = str(key).lower()
+    if isinstance(given, int) and given in _SPECIAL:
+        return _SPECIAL[given]
+    key = (chr(given) if 0 < given < 128 else "") if isinstance(given, int) else str(given).lower()
     if key in _ARROWS:
         return _ARROWS[key]
     if key in (" ", "space"):

@@ -6,7 +6,6 @@ Imports no torch. What is found depends on the environment alone, because seeds 
 import contextlib
 import importlib
 import json
-import math
 import os
 import sys
 import threading
@@ -20,9 +19,9 @@ import numpy as np
 from gymnasium import spaces
 
 from worldmodels.core.settings import to_json
-from worldmodels.tasks.gym.actions import Actions
+from worldmodels.tasks.gym.actions import Actions, action_facts
 from worldmodels.tasks.gym.explorers import HeldActions
-from worldmodels.tasks.gym.facts import MOST_NUMBERS, SMALLEST_SIDE, ActionFacts, Facts
+from worldmodels.tasks.gym.facts import SMALLEST_SIDE, ActionFacts, Facts
 from worldmodels.tasks.gym.keys import idle_of, keys_of
 from worldmodels.tasks.gym.names import install_hint, needs, unknown
 from worldmodels.tasks.gym.world import PictureWorld, open_env
@@ -207,41 +206,18 @@ def _rendered_shape(picture: Any) -> tuple[int, ...]:
 
 
 def _action(env: gymnasium.Env[Any, Any]) -> ActionFacts:
-    space = env.action_space
-    wanted = "expected Box, Discrete, MultiDiscrete or MultiBinary"
-    if isinstance(space, spaces.Discrete):
-        names = _names(env, int(space.n))
-        given = getattr(env.unwrapped, "get_keys_to_action", None)
-        keys: Any = None
-        with contextlib.suppress(Exception):
-            keys = given() if given is not None else None
-        count = int(space.n)
-        action = ActionFacts(
-            "discrete", (count,), (int(space.start),), dtype=str(space.dtype), names=tuple(names),
-            keys=tuple(keys_of(keys, names, count)), idle=idle_of(names, count),
-        )  # fmt: skip
-    elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        sizes, start = tuple(map(int, space.nvec)), tuple(map(int, space.start))
-        action = ActionFacts("multi-discrete", sizes, start, dtype=str(space.dtype))
-    elif isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
-        bits = int(space.shape[0])
-        action = ActionFacts("multi-binary", (2,) * bits, (0,) * bits, dtype=str(space.dtype))
-    elif isinstance(space, spaces.Box) and space.dtype in (np.float32, np.float64) and space.shape:
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise Unusable(
-                "the bounds of its actions are infinite; give it finite ones, for example by registering it with "
-                "gymnasium.wrappers.RescaleAction"
-            )
-        if not (space.low < space.high).all():
-            raise Unusable("the lowest and the highest of some of its actions are equal; leave these out")
-        low, high = (tuple(map(float, bound.ravel())) for bound in (space.low, space.high))
-        action = ActionFacts("box", tuple(space.shape), (), low, high, str(space.dtype))
-    else:
-        raise Unusable(f"its action space is {' '.join(str(space).split())[:80]}; {wanted}")
-    numbers = math.prod(action.sizes) if action.kind == "box" else sum(action.sizes)
-    if numbers > MOST_NUMBERS:
-        raise Unusable(f"its actions have {numbers:,} choices or numbers, at most {MOST_NUMBERS} are possible")
-    return action
+    try:
+        found = action_facts(env.action_space)
+    except ValueError as problem:
+        raise Unusable(str(problem)) from None
+    if found.kind != "discrete":
+        return found
+    names, keys = _names(env, found.sizes[0]), None
+    given = getattr(env.unwrapped, "get_keys_to_action", None)
+    with contextlib.suppress(Exception):
+        keys = given() if given is not None else None
+    pressed = tuple(keys_of(keys, names, found.sizes[0]))
+    return replace(found, names=tuple(names), keys=pressed, idle=idle_of(names, found.sizes[0]))
 
 
 def _names(env: gymnasium.Env[Any, Any], count: int) -> list[str]:
