@@ -74,8 +74,8 @@ class Actions:
     def draw(self, stream: np.random.Generator) -> np.ndarray:
         """A uniformly random action (...)."""
         if self.is_box:
-            return self._shaped(stream.uniform(self._low, self._high)[None])[0]
-        return self._shaped(np.array([[stream.integers(size) for size in self._facts.sizes]]) + self._start)[0]
+            return self._one(stream.uniform(self._low, self._high)[None])
+        return self._one(np.array([[stream.integers(size) for size in self._facts.sizes]]) + self._start)
 
     def biased_draw(self, stream: np.random.Generator) -> "Callable[[], np.ndarray]":
         """A function that draws random actions with probabilities that are random themselves."""
@@ -85,7 +85,7 @@ class Actions:
 
         def drawn() -> np.ndarray:
             choices = [stream.choice(len(chance), p=chance) for chance in chances]
-            return self._shaped(np.array([choices]) + self._start)[0]
+            return self._one(np.array([choices]) + self._start)
 
         return drawn
 
@@ -128,7 +128,11 @@ class Actions:
     def _chosen(self, control: np.ndarray, size: int) -> np.ndarray:
         if size == 1:
             return np.zeros(len(control), np.int64)
-        return (control[:, 0] > 0).astype(np.int64) if size == 2 else control.argmax(axis=1)
+        return np.asarray(control[:, 0] > 0 if size == 2 else control.argmax(axis=1), np.int64)
+
+    def _one(self, flat: np.ndarray) -> np.ndarray:
+        """A flat action (1, numbers) in the shape and type of the space, without the first dimension."""
+        return np.asarray(self._shaped(flat)[0])
 
     def _shaped(self, flat: np.ndarray) -> np.ndarray:
         """Flat actions (N, numbers) in the shape and type of the space."""
@@ -153,7 +157,7 @@ def _space(facts: ActionFacts) -> ActionSpace:
         return spaces.MultiBinary(len(facts.sizes))
     dtype = np.dtype(facts.dtype)
     low, high = (np.array(bound, dtype).reshape(facts.sizes) for bound in (facts.low, facts.high))
-    return spaces.Box(low, high, dtype=dtype.type)  # type: ignore[arg-type]
+    return spaces.Box(low, high, dtype=dtype.type)
 
 
 def action_facts(space: spaces.Space[Any]) -> ActionFacts:

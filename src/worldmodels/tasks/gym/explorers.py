@@ -1,6 +1,7 @@
 """Policies that collect episodes of unknown worlds: random actions that are held, and policies that are interrupted."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class HeldActions:
         top = np.log(max(1, min(longest, _LONGEST_HOLD)))
         self._longest = [max(1, round(float(np.exp(stream.uniform(0.0, top))))) for stream in self._streams]
         self._draw = [
-            (lambda stream=stream: actions.draw(stream)) if stream.random() < _UNIFORM else actions.biased_draw(stream)
+            partial(actions.draw, stream) if stream.random() < _UNIFORM else actions.biased_draw(stream)
             for stream in self._streams
         ]
         self._held = np.zeros((len(seeds), *(actions.space.shape or ())), actions.space.dtype)

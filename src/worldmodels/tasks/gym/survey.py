@@ -92,8 +92,7 @@ def survey(env_id: str, options: Mapping[str, Any], watch: _Watch) -> dict[str, 
             first = first if str(first) else problem
             if mode == modes[-1]:
                 raise first from None
-    problem = "it shows no picture: its observation is none, and it cannot render one (render_mode rgb_array)"
-    raise first if str(first) else Unusable(problem)
+    raise first if str(first) else Unusable("it shows no picture")
 
 
 def _spec(env_id: str) -> Any:
@@ -283,7 +282,7 @@ def _played(facts: Facts, watch: _Watch) -> Facts:
     return replace(facts, episode_steps=mean, reward_scale=float(f"{min(max(scale, 1e-6), 1e9):.2g}"))
 
 
-def _end(answer: int, content: Mapping[str, Any]) -> NoReturn:
+def _end(answer: int, content: Mapping[str, object]) -> NoReturn:
     os.write(answer, json.dumps(content, allow_nan=False).encode())
     os._exit(0)
 
@@ -293,7 +292,7 @@ def main(answer: int) -> None:
     request = json.load(sys.stdin)
     watch = _Watch(answer)
     try:
-        content = {"facts": survey(request["env_id"], request["options"], watch)}
+        content: dict[str, object] = {"facts": survey(request["env_id"], request["options"], watch)}
     except Unusable as problem:
         content = {"problem": str(problem)}
     _end(answer, content)
