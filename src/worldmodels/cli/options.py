@@ -180,7 +180,7 @@ def agent_for(task: str | None, name: str | None, device: str = "cpu", env: Mapp
     """
     from worldmodels.agent import load_agent
     from worldmodels.tasks import get_task, same_task
-    from worldmodels.tasks.gym.names import is_gym, shown_option
+    from worldmodels.tasks.gym_names import is_gym, shown_option
 
     if task is not None and not is_gym(task):
         get_task(task, env)

@@ -90,7 +90,7 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     from worldmodels.run.presets import preset
     from worldmodels.run.run import check_settings, read_config
     from worldmodels.tasks import is_task, same_task
-    from worldmodels.tasks.gym.names import is_gym
+    from worldmodels.tasks.gym_names import is_gym
 
     arguments, env = without_env(arguments)
 

@@ -108,7 +108,7 @@ def play(verb: str, arguments: Sequence[str], description: str) -> int:
     options = parse(PlayOptions, verb, arguments)
     from worldmodels.play.window import play as play_window
     from worldmodels.tasks import get_task
-    from worldmodels.tasks.gym.names import is_gym
+    from worldmodels.tasks.gym_names import is_gym
 
     if options.agent is not None and (options.task is None or is_gym(options.task)):
         task = agent_for(options.task, options.agent, env=options.env).task

@@ -18,7 +18,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.run.config import Config
 from worldmodels.tasks import TASKS, Task, get_task
-from worldmodels.tasks.gym.names import is_gym
+from worldmodels.tasks.gym_names import is_gym
 
 _FILE = "presets.toml"
 

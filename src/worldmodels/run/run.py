@@ -31,7 +31,7 @@ from worldmodels.run.names import LAYOUT
 from worldmodels.run.presets import resolved, task_of
 from worldmodels.run.stage import flat
 from worldmodels.tasks.base import check_backend
-from worldmodels.tasks.gym.names import shown_option
+from worldmodels.tasks.gym_names import shown_option
 
 _NOTHING = "nothing"
 _MOST_NAMED = 4

@@ -3,13 +3,13 @@
 A new task needs a line in ``TASKS``. Any Gymnasium environment is a task, too, without a line (``gym/``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.registry import Registry
 from worldmodels.tasks.base import Task
-from worldmodels.tasks.gym.names import is_gym, make_id, same_world
+from worldmodels.tasks.gym_names import is_gym, make_id, same_world
 
 __all__ = ["TASKS", "Task", "get_task", "is_task", "same_task", "task_names"]
 
@@ -27,6 +27,10 @@ TASKS: Registry[type[Task]] = Registry(
     "worldmodels.tasks",
 )
 """Every task by name; other packages add theirs through the entry point group "worldmodels.tasks"."""
+FAMILIES: Registry[Callable[[str, Mapping[str, Any], Mapping[str, Any] | None], Task]] = Registry(
+    "family of tasks", {"gym": "worldmodels.tasks.gym.task:gym_task"}, "worldmodels.task_families"
+)
+"""Functions that make tasks whose names begin alike, from a name, options and known facts."""
 
 
 def task_names() -> list[str]:
@@ -52,9 +56,7 @@ def get_task(name: str, options: Mapping[str, Any] | None = None, facts: Mapping
     with a hint at the known names, for an unknown one.
     """
     if is_gym(name):
-        from worldmodels.tasks.gym.task import gym_task
-
-        return gym_task(name, (facts or {}).get("options", {}) if options is None else options, facts)
+        return FAMILIES.get("gym")(name, (facts or {}).get("options", {}) if options is None else options, facts)
     if options:
         given = ", ".join(f"--env.{key}" for key in options)
         raise UserError(f"{name} has no options of its environment ({given}); the tasks gym:ID have")

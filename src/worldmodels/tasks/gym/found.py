@@ -12,7 +12,7 @@ from typing import Any
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
 from worldmodels.tasks.gym.facts import Facts, read_facts
-from worldmodels.tasks.gym.names import make_id
+from worldmodels.tasks.gym_names import make_id
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main(int(sys.argv[2]))"
 _MODULE = "worldmodels.tasks.gym.survey"

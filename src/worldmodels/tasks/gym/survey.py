@@ -23,8 +23,8 @@ from worldmodels.tasks.gym.actions import Actions, action_facts
 from worldmodels.tasks.gym.explorers import HeldActions
 from worldmodels.tasks.gym.facts import SMALLEST_SIDE, ActionFacts, Facts
 from worldmodels.tasks.gym.keys import idle_of, keys_of
-from worldmodels.tasks.gym.names import install_hint, needs, unknown
 from worldmodels.tasks.gym.world import PictureWorld, open_env
+from worldmodels.tasks.gym_names import install_hint, needs, unknown
 
 _STEPS = 2000
 _EPISODES = 10

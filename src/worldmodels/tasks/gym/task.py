@@ -11,10 +11,10 @@ from worldmodels.tasks.gym.actions import Actions
 from worldmodels.tasks.gym.explorers import HeldActions, Interrupted, RandomActions
 from worldmodels.tasks.gym.facts import Facts, facts_json, read_facts
 from worldmodels.tasks.gym.found import facts_of
-from worldmodels.tasks.gym.names import same_world, task_name, title_of
 from worldmodels.tasks.gym.playing import GymPlaying
 from worldmodels.tasks.gym.presets import preset_tables
 from worldmodels.tasks.gym.world import ENVIRONMENT
+from worldmodels.tasks.gym_names import same_world, task_name, title_of
 from worldmodels.tasks.resize import resized
 
 if TYPE_CHECKING:
