@@ -69,7 +69,7 @@ WRONG = {
     "a verb without a world": (["runs", "--env.length", "3"], ("worldmodels runs has no --env.length",)),
     "an unknown id": (["train", "gym:CartPoll-v1"], ("did you mean gym:CartPole-v1",)),
     "an unknown id to evaluate": (["evaluate", "gym:CartPoll-v1", "--policy", "random"], ("gym:CartPole-v1",)),
-    "no prefix": (["train", "CartPole-v1"], ("CartPole-v1",)),
+    "no prefix": (["train", "CartPole-v1"], ("did you mean 'gym:CartPole-v1'?",)),
     "no agent": (["watch", "gym:CartPole-v1"], ("no agent for gym:CartPole-v1 ships",)),
     "a broken world": (
         ["train", "gym:gym_worlds:toy/Faulty-v0", "--env.fault", "reset"], ("the battery is empty",),

@@ -136,6 +136,12 @@ def test_facts_of_a_damaged_or_hostile_file_are_refused(change: str) -> None:
         get_task(DIARY, facts=facts)
 
 
+@pytest.mark.parametrize("facts", [[1], "text", {"options": 3}])
+def test_facts_that_are_no_table_are_refused(facts: Any) -> None:
+    with pytest.raises(UserError, match="as a table"):
+        get_task(DIARY, facts=facts)
+
+
 @pytest.mark.parametrize(
     "change",
     [

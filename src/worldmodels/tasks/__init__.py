@@ -9,7 +9,7 @@ from typing import Any
 from worldmodels.core.errors import UserError
 from worldmodels.core.registry import Registry
 from worldmodels.tasks.base import Task
-from worldmodels.tasks.gym_names import is_gym, make_id, same_world
+from worldmodels.tasks.gym_names import PREFIX, is_gym, known_to_gymnasium, make_id, same_world
 
 __all__ = ["TASKS", "Task", "get_task", "is_task", "same_task", "task_names"]
 
@@ -55,11 +55,15 @@ def get_task(name: str, options: Mapping[str, Any] | None = None, facts: Mapping
     or an agent has saved (without them, such an environment is tried, which takes seconds). Raises :class:`UserError`,
     with a hint at the known names, for an unknown one.
     """
+    if facts is not None and not isinstance(facts, Mapping):
+        raise UserError(f"expected what is known of {name} as a table, got {facts!r:.60}")
     if is_gym(name):
         return FAMILIES.get("gym")(name, (facts or {}).get("options", {}) if options is None else options, facts)
     if options:
         given = ", ".join(f"--env.{key}" for key in options)
         raise UserError(f"{name} has no options of its environment ({given}); the tasks gym:ID have")
+    if name not in task_names() and known_to_gymnasium(name):
+        raise UserError(f"unknown task {name!r}; did you mean {PREFIX + name!r}?")
     task = TASKS.get(name)()
     task.name = name  # an agent's file stores this name to find the task again
     return task

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import gymnasium
+
 from worldmodels.core.errors import UserError
 
 PREFIX = "gym:"
@@ -24,6 +26,11 @@ _BUILT_IN = {
 def is_gym(name: str) -> bool:
     """Whether a task's name is that of a Gymnasium environment."""
     return name.startswith(PREFIX)
+
+
+def known_to_gymnasium(env_id: str) -> bool:
+    """Whether an id is registered now, or would be by a package that is known here."""
+    return env_id in gymnasium.registry or env_id.startswith(tuple(_PACKAGES))
 
 
 def make_id(name: str) -> str:

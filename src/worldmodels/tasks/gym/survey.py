@@ -74,6 +74,8 @@ class _Watch:
 
 def survey(env_id: str, options: Mapping[str, Any], watch: _Watch) -> dict[str, Any]:
     """The facts of the environment as JSON. Raises :class:`Unusable`."""
+    if options.get("render_mode") not in (None, "rgb_array"):
+        raise Unusable(f"expected no render_mode, or rgb_array, got {options['render_mode']!r}")
     spec = _spec(env_id)
     first = Unusable("")
     modes = [""] if "render_mode" in options else ["", "rgb_array"]
@@ -137,7 +139,7 @@ def _described(
     found = _picture_space(env.observation_space)
     if found is not None:
         picture, entry, shape = found
-    elif chosen == "rgb_array":
+    elif chosen == "rgb_array" and renders:
         picture, entry = "render", ""
         with watch.doing("reset"):
             env.reset(seed=0)

@@ -3,6 +3,7 @@
 Imports no torch, because workers must start quickly.
 """
 
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -103,6 +104,10 @@ class PictureWorld(gymnasium.Env[np.ndarray, Any]):
 
 def open_env(env_id: str, options: Mapping[str, Any], render_mode: str) -> gymnasium.Env[Any, Any]:
     """The environment itself; render_mode: "" or "rgb_array"."""
+    if env_id.startswith("ale_py:"):
+        # Otherwise every game greets on the terminal.
+        ale = importlib.import_module("ale_py")
+        ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
     chosen = {**options, "render_mode": render_mode} if render_mode else dict(options)
     return gymnasium.make(env_id, disable_env_checker=True, **chosen)
 
