@@ -144,7 +144,7 @@ def _ones(choices: np.ndarray, size: int) -> np.ndarray:
     """Choices (N,) from 0 as ones and zeros (N, size), or as -1 and 1, (N, 1), if there are at most two."""
     if size <= 2:
         return (2.0 * choices[:, None] - 1).astype(np.float32)
-    return (choices[:, None] == np.arange(size)).astype(np.float32)
+    return np.asarray(choices[:, None] == np.arange(size), np.float32)
 
 
 def _space(facts: ActionFacts) -> ActionSpace:
