@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -122,6 +123,9 @@ def _made(env_id: str, options: Mapping[str, Any], mode: str, watch: _Watch) -> 
         error = problem.__cause__
         if isinstance(error, gymnasium.error.DependencyNotInstalled | ModuleNotFoundError):
             raise Unusable(f"it needs a package that is not installed here: {' '.join(str(error).split())}") from None
+        unknown_option = re.search(r"unexpected keyword argument '(\w+)'", str(problem))
+        if unknown_option is not None and unknown_option[1] in options:
+            raise Unusable(f"its environment has no option {unknown_option[1]!r}; correct --env") from None
         raise
 
 
