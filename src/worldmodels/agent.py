@@ -23,7 +23,7 @@ from worldmodels.core.files import load_tensors, save_tensors
 from worldmodels.core.read_only import ReadOnly
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
-from worldmodels.tasks import Task, get_task, task_names
+from worldmodels.tasks import Task, get_task, is_task
 from worldmodels.tasks.base import Observations
 from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frames, make_vision
 from worldmodels.vision.samples import ActingSamples
@@ -98,9 +98,11 @@ class Agent(ReadOnly):
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers, seeds)
 
     def digest(self) -> str:
-        """SHA-256 of the task, the inputs of C, all weights, and the moments at which dreams start."""
+        """SHA-256 of the task, what is known of its world, the inputs of C, all weights, and where dreams start."""
         hidden = [f"hidden {self.layout.hidden}"] if self.layout.hidden else []
         total = hashlib.sha256(" ".join([self.task.name, " ".join(self.inputs.names), *hidden]).encode())
+        if self.task.facts:
+            total.update(json.dumps(dict(self.task.facts), sort_keys=True).encode())
         starts = {"starts": self.starts, "start_states": self.start_states}
         own = {"controller": self.controller, **{name: value for name, value in starts.items() if value is not None}}
         for part in (self.vision.state_dict(), self.memory.state_dict(), own):
@@ -151,6 +153,7 @@ class Agent(ReadOnly):
         meta = {
             "format": _FORMAT,
             "task": self.task.name,
+            **({"world": dict(self.task.facts)} if self.task.facts else {}),
             "vision": {"name": self.vision.name, "latent_size": self.vision.latent_size},
             "memory": {
                 "hidden_size": memory.hidden_size,
@@ -294,7 +297,7 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         if meta["format"] != _FORMAT:
             older = "it was made by an older version; train it again" if meta["format"] == 1 else "update worldmodels"
             raise ValueError(f"its format is {meta['format']}, this version reads {_FORMAT}; {older}")
-        task, sizes = get_task(meta["task"]), meta["memory"]
+        task, sizes = get_task(meta["task"], facts=meta.get("world")), meta["memory"]
         latent, hidden, mixtures = (
             int(size) for size in (meta["vision"]["latent_size"], sizes["hidden_size"], sizes["mixtures"])
         )
@@ -416,7 +419,7 @@ def _agent_path(name_or_path: str | Path) -> Path:
     path, name = Path(name_or_path), str(name_or_path)
     if name in shipped_names() and not path.exists():
         return _shipped_path(name)
-    if name in task_names() and not path.exists():
+    if is_task(name) and not path.exists():
         raise UserError(f"no agent for {name} ships with this version; train one: worldmodels train {name}")
     if path.is_dir():
         candidates = [path / AGENT_FILE, path / "agent" / AGENT_FILE]

@@ -51,7 +51,7 @@ def evaluate(
     the task, the longest episode or one of the :func:`conditions` is another one.
     """
     steps = longest(task, steps)
-    identity = json.dumps([identity, task.name, steps, conditions(task, backend, device)])
+    identity = json.dumps([identity, task.identity, steps, conditions(task, backend, device)])
     returns = _finished(partial_file, seeds, identity)
     # Divided as if nothing was finished, so that an evaluation that goes on has the same batches.
     size = max(1, -(-len(seeds) // max(1, executor.divide(len(seeds), num_envs))))
@@ -132,9 +132,9 @@ def report(
     """The content of ``--json``: what was scored and how, its returns and their :func:`statistics`.
 
     agent: the name of the policy; steps: the longest episode, as for :func:`evaluate`; origin: what is known of the
-    agent's run of the keys run (its name), preset, round and seed. In the result, run_seed is that seed; seeds are
-    those of the episodes; cut_short says whether episodes were shorter than the task's limit, so that the mean is no
-    score; made_with is the :func:`provenance`.
+    agent's run of the keys run (its name), preset, round and seed. In the result, run_seed is that seed; env: options
+    of the environment, if there are any; seeds are those of the episodes; cut_short says whether episodes were shorter
+    than the task's limit, so that the mean is no score; made_with is the :func:`provenance`.
     """
     origin = origin or {}
     content = {
@@ -150,6 +150,8 @@ def report(
         "steps": longest(task, steps),
         "cut_short": longest(task, steps) < task.max_steps,
     }
+    if task.options:
+        content["env"] = dict(task.options)
     content |= statistics(returns)
     content |= {"seeds": list(seeds), "returns": returns.tolist()}
     return content | {"made_with": provenance(device, task.worlds[backend].requires)}

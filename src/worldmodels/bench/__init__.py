@@ -1,6 +1,6 @@
 """Speed, as ratios to a baseline and to an upper bound that are measured in the same run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from worldmodels.core.errors import UserError
@@ -14,12 +14,14 @@ def run_bench(
     repeats: int,
     steps: int | None = None,
     save: Callable[[dict[str, Any]], None] | None = None,
+    env: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure ``what``, one of ``BENCHMARKS``, print a table, and return the figures as JSON-able values.
 
     Every measurement is repeated ``repeats`` times, in turns with the others; steps: of every environment in one
     measurement of acting, evolution or the world (None: as many as take some seconds); save: called with the figures
-    before the table is printed, because printing fails if nobody reads the output any more. Raises :class:`UserError`
+    before the table is printed, because printing fails if nobody reads the output any more; env: options of the
+    environment of a task gym:ID. Raises :class:`UserError`
     for an unknown name or task and for fewer than one repeat or step.
     """
     if what not in BENCHMARKS:
@@ -31,7 +33,7 @@ def run_bench(
     from worldmodels.bench import acting, dream, evolution, vision, world
     from worldmodels.tasks import get_task
 
-    task = get_task(task_name)
+    task = get_task(task_name, env)
     if what in ("acting", "evolution", "world"):
         bench = {"acting": acting.bench, "evolution": evolution.bench, "world": world.bench}[what]
         return bench(task, repeats, steps, save)

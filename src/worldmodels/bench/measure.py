@@ -96,7 +96,7 @@ def agent_for(task: Task) -> Agent:
     device = choose_device("auto")
     if task.name in shipped_names():
         return load_agent(task.name, device.type)
-    standard = preset("standard", task.name)
+    standard = preset("standard", task.name, task.options, task.facts)
     latent, sizes = standard.vision.latent_size, standard.memory
     heads = task.predicts_reward, task.predicts_end, task.control_size if task.masked else 0
     with torch.random.fork_rng(devices=[]):

@@ -28,6 +28,7 @@ _VERBS = {
     "export": ("exchange:export", "write episodes, latents or an agent in the formats of other programs"),
     "sample": ("exchange:sample", "let an agent play, and write what it saw, thought and did into .npz files"),
     "bench": ("measure:bench", "measure the speed of acting and training against a bound and a baseline"),
+    "new-task": ("new_task:new_task", "write a small package with a world of your own, to be changed and installed"),
     "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
 }
 """For each verb, the module of this package and the function that runs it, and what the verb does."""
@@ -52,7 +53,8 @@ def _help() -> str:
         "usage: worldmodels VERB [TASK] [OPTIONS]\n\n"
         "World Models: V sees, M dreams, C acts (Ha & Schmidhuber 2018).\n\n"
         f"verbs:\n{lines}\n\n"
-        "tasks:\n  car-racing, take-cover, bin-packing, or one of your own\n\n"
+        "tasks:\n  car-racing, take-cover, bin-packing, or one of your own;\n"
+        "  gym:ID, such as gym:CartPole-v1: any Gymnasium environment that shows a picture\n\n"
         "examples:\n"
         "  worldmodels watch car-racing\n"
         "  worldmodels train car-racing --preset quick --run runs/first\n"

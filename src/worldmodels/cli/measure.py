@@ -12,7 +12,7 @@ import tyro
 from worldmodels.cli.options import OptionalTaskName, agent_for, check_output, parse, value_of
 from worldmodels.cli.runs import stage
 from worldmodels.core.errors import UserError
-from worldmodels.core.settings import choice, number, text
+from worldmodels.core.settings import choice, number, table, text
 
 _LEAST_EPISODES = 5
 """Fewest episodes that can be split into the three parts of a probe."""
@@ -23,7 +23,9 @@ class EvaluateOptions:
     """Score an agent, or the random policy, on fresh episodes."""
 
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     policy: str = text("agent")
@@ -68,8 +70,8 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
 
     agent, device, origin = None, torch.device("cpu"), dict[str, Any]()
     if options.policy == "agent" or options.agent is not None:  # for the other policies, the agent says the task
-        agent = agent_for(options.task, options.agent, options.device)
-    task = agent.task if agent is not None else get_task(options.task or "car-racing")
+        agent = agent_for(options.task, options.agent, options.device, options.env)
+    task = agent.task if agent is not None else get_task(options.task or "car-racing", options.env)
     name = policy_identity = options.policy
     if agent is not None and options.policy == "agent":
         name, policy_identity = options.agent or f"shipped {task.name}", agent.digest()
@@ -105,7 +107,9 @@ class BenchOptions:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = text("acting")
     """What to measure: acting, evolution, vision, dream or world."""
     task: str = text("car-racing")
-    """The world: car-racing, take-cover, bin-packing or one of your own."""
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     repeats: int = number(5, low=1)
     """Repeats of every measurement."""
     steps: int | None = number(None, low=1)
@@ -122,7 +126,7 @@ def bench(verb: str, arguments: Sequence[str], description: str) -> int:
     from worldmodels.core.files import write_json
 
     save = partial(write_json, options.json) if options.json is not None else None
-    run_bench(options.what, options.task, options.repeats, options.steps, save)
+    run_bench(options.what, options.task, options.repeats, options.steps, save, options.env)
     return 0
 
 
@@ -160,9 +164,9 @@ def probe(verb: str, arguments: Sequence[str], description: str) -> int:
     from worldmodels.analysis import probe as probing
     from worldmodels.core.device import choose_device
     from worldmodels.execution.executor import make_executor
+    from worldmodels.run.presets import task_of
     from worldmodels.run.reader import RunReader
     from worldmodels.run.run import read_config
-    from worldmodels.tasks import get_task
 
     visions = {}
     for name in options.visions:
@@ -171,7 +175,7 @@ def probe(verb: str, arguments: Sequence[str], description: str) -> int:
             visions[name] = agent.task, agent.vision
         else:
             run = RunReader(name)
-            visions[name] = get_task(run.config.task), run.vision(options.device)
+            visions[name] = task_of(run.config), run.vision(options.device)
     sizes = options.seed, options.episodes, options.frames, options.steps
     with contextlib.closing(make_executor(device=choose_device(options.device).type)) as executor:
         result = probing.probe(visions, *sizes, executor)

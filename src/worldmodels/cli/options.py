@@ -8,12 +8,13 @@ import io
 import itertools
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from worldmodels.cli.env_options import without_env
 from worldmodels.core.errors import UsageError, UserError
 from worldmodels.core.settings import check, rule_of
 
@@ -41,6 +42,9 @@ def parse(
     ``--help`` shows, while ``--help-all`` shows all (None: both show all). Raises :class:`UsageError` for arguments
     that cannot be parsed and :class:`UserError` for invalid values.
     """
+    arguments, env = without_env(arguments)
+    if env and "env" not in get_type_hints(kind):
+        raise UsageError(f"worldmodels {verb} has no --env.{next(iter(env))}; see worldmodels {verb} --help")
     everything = _HELP_ALL in arguments
     arguments = ["--help" if text == _HELP_ALL else text for text in arguments]
     _describe(kind)
@@ -60,6 +64,8 @@ def parse(
         if not stop.code:  # --help
             raise
         raise UsageError(f"{_sentence(printed.getvalue())}; see worldmodels {verb} --help") from None
+    if env:
+        options = dataclasses.replace(options, env=env)  # type: ignore[type-var]
     check(options)
     return options
 
@@ -72,6 +78,10 @@ def _describe(kind: type[Any]) -> None:
         rule, inner = rule_of(item), hints[item.name]
         if dataclasses.is_dataclass(inner):
             _describe(inner)  # type: ignore[arg-type]
+        elif get_origin(inner) is dict and get_args(inner)[1] is Any:
+            # No option of its own: without_env reads those of the environment.
+            item_owner = next(base for base in kind.__mro__ if item.name in inspect.get_annotations(base))
+            item_owner.__annotations__[item.name] = Annotated[inner, tyro.conf.Suppress, tyro.conf.Fixed]
         elif get_origin(inner) is dict:
             _describe(get_args(inner)[1])
         elif not any(isinstance(note, _Described) for note in get_args(annotated[item.name])):
@@ -163,14 +173,24 @@ def check_output(path: Path | None) -> None:
         raise UserError(f"could not write {path}: it is a folder; choose another file")
 
 
-def agent_for(task: str | None, name: str | None, device: str = "cpu") -> "Agent":
-    """The agent called ``name`` (None: the shipped agent of the task); an agent for another task is a UserError."""
-    from worldmodels.agent import load_agent
-    from worldmodels.tasks import get_task
+def agent_for(task: str | None, name: str | None, device: str = "cpu", env: Mapping[str, Any] | None = None) -> "Agent":
+    """The agent called ``name`` (None: the shipped agent of the task).
 
-    if task is not None:
-        get_task(task)
+    env: options of the environment that were given. An agent for another task, or for other options, is a UserError.
+    """
+    from worldmodels.agent import load_agent
+    from worldmodels.tasks import get_task, same_task
+    from worldmodels.tasks.gym_names import is_gym, shown_option
+
+    if task is not None and not is_gym(task):
+        get_task(task, env)
     agent = load_agent(name or task or "car-racing", device)
-    if task is not None and agent.task.name != task:
+    if task is not None and not same_task(task, agent.task.name):
         raise UserError(f"{name} is an agent for {agent.task.name}, not for {task}; use the task {agent.task.name}")
+    if env and dict(env) != dict(agent.task.options):
+        own = " ".join(f"--env.{key} {shown_option(value)}" for key, value in agent.task.options.items())
+        raise UserError(
+            f"{name} acts in {agent.task.name} with {own or 'no options of its environment'}, which the agent brings "
+            "along; leave --env out"
+        )
     return agent

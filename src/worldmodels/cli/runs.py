@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from worldmodels.cli.env_options import without_env
 from worldmodels.cli.options import TaskName, parse, value_of
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import choice, number, text
@@ -53,7 +54,7 @@ class RunOptions(Config):
     """A run and its settings. Settings that are not given are those of the run if it exists, else of the preset."""
 
     task: TaskName = text("car-racing")
-    """The world: car-racing, take-cover, bin-packing or one of your own."""
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own."""
     preset: str = text("standard")
     """quick, standard or paper; for car-racing also dream, which evolves C in dreams alone."""
     run: Path | None = text(None)
@@ -97,13 +98,19 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     """Parse the options of a verb of runs, with defaults from the run or else the preset that the arguments name."""
     from worldmodels.run.presets import preset
     from worldmodels.run.run import check_settings, read_config
-    from worldmodels.tasks import task_names
+    from worldmodels.tasks import is_task, same_task
+    from worldmodels.tasks.gym_names import is_gym
+
+    arguments, env = without_env(arguments)
 
     for short, name in SHORT.items():
         if (verb, short) != ("evaluate", "policy"):  # --policy of evaluate is the policy to score
             arguments = [re.sub(rf"^--{short}(?==|$)", f"--{name}", text) for text in arguments]
     description += f"\n\n{_ABOUT[verb]}"
-    description += "\n\n--policy is short for --collect.policy, --phases for --evolution.sequence."
+    description += (
+        "\n\n--policy is short for --collect.policy, --phases for --evolution.sequence. --env.KEY VALUE is an "
+    )
+    description += "option of gymnasium.make for the task gym:ID."
     given = {name: value_of(f"--{name}", arguments) for name in ("preset", "run", "from")}
     source = given["from"] if verb == "train" else None
     # The run that the settings come from.
@@ -113,17 +120,24 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
         raise UserError(f"{source} is not a run: it has no run.json; expected the folder of a run after --from")
     # A task's name that follows an option is the value of that option: a policy or a folder.
     words = zip(["", *arguments], arguments, strict=False)
-    tasks = [text for before, text in words if text in task_names() and not before.startswith("--")]
+    tasks = [text for before, text in words if is_task(text) and not before.startswith("--")]
     named = tasks[0] if tasks else old.task if old else "car-racing"
-    if old is not None and given["preset"] is None and old.task == named:
+    same = old is not None and same_task(named, old.task)
+    if old is not None and same and given["preset"] is None and (not env or env == old.env):
         config = old
     else:
-        config = preset(given["preset"] or "standard", named)
+        chosen = env or (old.env if old is not None and same else {})
+        config = preset(given["preset"] or "standard", named, chosen, old.world if old is not None and same else None)
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
     kinds: dict[str, type[RunOptions]] = {"train": TrainOptions, "ablate": AblateOptions}
     kind = kinds.get(verb, RunOptions)
     options = parse(kind, verb, arguments, kind(**values), description, _GROUPS[verb])
-    check_settings(options.config(), old or read_config(options.directory()))
+    if is_gym(options.task):
+        options = dataclasses.replace(options, task=config.task)  # as it is written in full
+    existing = old or read_config(options.directory())
+    if existing is not None and (existing.task, existing.env) == (options.task, options.env):
+        options = dataclasses.replace(options, world=existing.world)
+    check_settings(options.config(), existing)
     return options
 
 
@@ -132,13 +146,12 @@ def train(verb: str, arguments: Sequence[str], description: str) -> int:
     options = run_options(verb, arguments, description)
     assert isinstance(options, TrainOptions)
     from worldmodels.run.experiments import print_summary, train_run
-    from worldmodels.run.presets import resolved
+    from worldmodels.run.presets import resolved, task_of
     from worldmodels.run.takeover import beside
-    from worldmodels.tasks import get_task
 
     directory, source = options.directory(), options.from_run
     if source is not None and options.run is None:
-        directory = beside(source, resolved(options.config(), get_task(options.task)))
+        directory = beside(source, resolved(options.config(), task_of(options.config())))
     print_summary(train_run(options.config(), directory, options.device, options.executor, source), directory)
     return 0
 

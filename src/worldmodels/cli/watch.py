@@ -4,14 +4,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from worldmodels.analysis.config import DreamReportConfig
 from worldmodels.cli.options import OptionalTaskName, agent_for, parse
 from worldmodels.core.errors import UserError
-from worldmodels.core.settings import number, part, text
+from worldmodels.core.settings import number, part, table, text
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class WatchOptions:
     """Watch the agent play: in a window, or without a screen in a short film."""
 
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = number(1, low=0)
@@ -36,11 +38,11 @@ def watch(verb: str, arguments: Sequence[str], description: str) -> int:
     if has_display():
         from worldmodels.play.window import watch as watch_window
 
-        watch_window(agent_for(options.task, options.agent), options.seed, options.steps)
+        watch_window(agent_for(options.task, options.agent, env=options.env), options.seed, options.steps)
         return 0
     from worldmodels.render.short_film import short_film
 
-    agent = agent_for(options.task, options.agent)
+    agent = agent_for(options.task, options.agent, env=options.env)
     path, seconds = short_film(agent, options.seed, options.steps)
     print(f"{path}: {seconds:.0f} seconds of {agent.task.title}")
     print("There is no screen here: copy the film to a machine with one, and open it in a video player or a browser.")
@@ -52,7 +54,9 @@ class RecordOptions:
     """A video of one episode: the world, V's reconstruction of it, and M's prediction."""
 
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     out: Path = text(Path("drive.mp4"))
     """The file: .mp4, .gif, or .png for a contact sheet."""
     agent: str | None = text(None)
@@ -70,7 +74,7 @@ class RecordOptions:
 def record(verb: str, arguments: Sequence[str], description: str) -> int:
     """Record a video."""
     options = parse(RecordOptions, verb, arguments, description=description)
-    agent = agent_for(options.task, options.agent)
+    agent = agent_for(options.task, options.agent, env=options.env)
     from worldmodels.render.video import record as record_video
 
     result = record_video(agent, options.out, options.seed, options.backend, options.steps, options.every)
@@ -88,7 +92,9 @@ class PlayOptions:
     """
 
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     seed: int = number(1, low=0)
     """Seed of the first episode."""
     save: Path | None = text(None)
@@ -102,11 +108,13 @@ def play(verb: str, arguments: Sequence[str], description: str) -> int:
     options = parse(PlayOptions, verb, arguments)
     from worldmodels.play.window import play as play_window
     from worldmodels.tasks import get_task
+    from worldmodels.tasks.gym_names import is_gym
 
-    task = options.task
-    if task is None and options.agent is not None:
-        task = agent_for(None, options.agent).task.name
-    play_window(get_task(task or "car-racing"), options.seed, options.save, options.agent)
+    if options.agent is not None and (options.task is None or is_gym(options.task)):
+        task = agent_for(options.task, options.agent, env=options.env).task
+    else:
+        task = get_task(options.task or "car-racing", options.env)
+    play_window(task, options.seed, options.save, options.agent)
     return 0
 
 
@@ -117,7 +125,9 @@ class DreamOptions:
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = text("play")
     """What to do: report, play or record."""
     task: OptionalTaskName = text(None)
-    """The world: car-racing, take-cover, bin-packing or one of your own (default: that of the agent)."""
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = number(1, low=0)
@@ -140,12 +150,12 @@ def dream(verb: str, arguments: Sequence[str], description: str) -> int:
     if options.what == "play":
         from worldmodels.play.window import play_dream
 
-        task = agent_for(options.task, options.agent).task
+        task = agent_for(options.task, options.agent, env=options.env).task
         play_dream(task, options.seed, options.agent, options.temperature)
     elif options.what == "record":
         from worldmodels.render.dream_video import record_dream
 
-        agent = agent_for(options.task, options.agent)
+        agent = agent_for(options.task, options.agent, env=options.env)
         out = options.out or Path("dream.mp4")
         result = record_dream(agent, out, options.seed, options.temperature, options.steps, options.every)
         real = "" if result["real_score"] is None else f", {result['real_score']:.1f} in the real world"
@@ -162,9 +172,9 @@ def _report(options: DreamOptions) -> None:
     from worldmodels.execution.executor import make_executor
     from worldmodels.run.presets import preset, resolved
 
-    agent = agent_for(options.task, options.agent)
+    agent = agent_for(options.task, options.agent, env=options.env)
     folder = options.out or Path("dream-report")
-    usual = resolved(preset("standard", agent.task.name), agent.task)
+    usual = resolved(preset("standard", agent.task.name, agent.task.options, agent.task.facts), agent.task)
     with contextlib.closing(make_executor()) as executor:
         settings = usual.evolution, usual.dream
         name = options.agent or f"shipped {agent.task.name}"

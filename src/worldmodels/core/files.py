@@ -46,6 +46,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def file_name(text: str) -> str:
+    """A name as a part of the names of files: "gym:ALE/Pong-v5" gives "gym-ALE-Pong-v5"."""
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", text).strip("-.") or "unnamed"
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically: after a crash, the file holds either the old or the new content.
 

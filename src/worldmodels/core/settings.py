@@ -77,7 +77,7 @@ def choice(default: str | tuple[str, ...], *choices: str, nonempty: bool = False
     return dataclasses.field(default=default, metadata={_RULE: Rule(choices=choices, nonempty=nonempty)})
 
 
-def text(default: str | tuple[str, ...] | Path | None) -> Any:
+def text(default: bool | str | tuple[str, ...] | Path | None) -> Any:
     """A field for a string, a path, a boolean or a tuple of strings, of which only the type is checked."""
     return dataclasses.field(default=default, metadata={_RULE: Rule()})
 
@@ -85,6 +85,11 @@ def text(default: str | tuple[str, ...] | Path | None) -> Any:
 def part(kind: Callable[[], Any]) -> Any:
     """A field that holds further settings; ``kind()`` gives its default."""
     return dataclasses.field(default_factory=kind, metadata={_RULE: Rule()})
+
+
+def table() -> Any:
+    """A field for a table of JSON values by name, of which only the type is checked; it is no option by itself."""
+    return dataclasses.field(default_factory=dict, metadata={_RULE: Rule()})
 
 
 def rule_of(item: "dataclasses.Field[Any]") -> Rule | None:
@@ -125,6 +130,8 @@ def _check_value(value: Any, kind: Any, rule: Rule, path: str) -> None:
     elif get_origin(kind) is dict:
         if not isinstance(value, dict):
             raise UserError(f"{name} must be a table, got {value!r}")
+        if get_args(kind)[1] is Any:
+            return
         for key, entry in value.items():
             if not re.fullmatch(_NAME, str(key)):  # the name becomes part of an option and of a folder's name
                 raise UserError(f"names in {name} must consist of letters, digits and -, got {key!r}")
@@ -205,6 +212,8 @@ def _built(kind: type[T], content: Any, default: "T | None", where: str) -> T:
 def _value(kind: Any, value: Any, before: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _built(kind, value, before, f"{path}.")  # type: ignore[arg-type]
+    if get_origin(kind) is dict and get_args(kind)[1] is Any:
+        return value
     if get_origin(kind) is dict and isinstance(value, Mapping):
         inner, earlier = get_args(kind)[1], dict(before or {})
         entries = {key: _value(inner, entry, earlier.get(key), f"{path}.{key}") for key, entry in value.items()}

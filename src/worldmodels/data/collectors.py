@@ -109,5 +109,5 @@ def check_policy(task: Task, policy: str) -> None:
             f"unknown policy {policy!r} for {task.name}; choose {names}, a shipped agent or an agent's path"
         )
     agent = load_agent(policy)
-    if agent.task.name != task.name:
-        raise UserError(f"expected an agent for {task.name} as policy, {policy} is one for {agent.task.name}")
+    if agent.task.identity != task.identity:
+        raise UserError(f"expected an agent for {task.identity} as policy, {policy} is one for {agent.task.identity}")

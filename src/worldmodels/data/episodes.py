@@ -36,7 +36,8 @@ _FILE_FRAMES = 32 * FRAME_CHUNK
 class Episode:
     """One playthrough of T actions.
 
-    frames: (T+1, 64, 64, 3) uint8; actions: (T, A) float32, as M sees them; rewards: (T,) float32;
+    frames: (T+1, 64, 64, 3) uint8, of a long episode that was just recorded compressed in memory, so that its slices
+    are arrays (``growing.PackedFrames``); actions: (T, A) float32, as M sees them; rewards: (T,) float32;
     terminated: whether the world ended it (False: a time limit did); seed: of the environment; renderer: the backend.
     """
 
@@ -164,9 +165,10 @@ def _pieces(episodes: Sequence[Episode]) -> Iterator[tuple[int, np.ndarray]]:
     buffer: list[np.ndarray] = []
     held = start = 0
     for episode in episodes:
-        rest = episode.frames
-        while len(rest):
-            part, rest = rest[: _FILE_FRAMES - held], rest[_FILE_FRAMES - held :]
+        done = 0
+        while done < len(episode.frames):
+            part = episode.frames[done : done + _FILE_FRAMES - held]
+            done += len(part)
             buffer.append(part)
             held += len(part)
             if held == _FILE_FRAMES:

@@ -147,7 +147,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         actions, space = np.asarray(actions), self.action_space
-        kinds = "iu" if isinstance(self.single_action_space, spaces.Discrete) else "fiu"
+        kinds = "fiu" if isinstance(self.single_action_space, spaces.Box) else "iu"
         if actions.shape != space.shape or actions.dtype.kind not in kinds:
             wanted = "whole numbers" if kinds == "iu" else "numbers"
             raise UserError(
@@ -181,6 +181,10 @@ def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any]:
     """The lowest and the highest action."""
     if isinstance(space, spaces.Discrete):
         return int(space.start), int(space.start + space.n - 1)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
     assert isinstance(space, spaces.Box)
     return space.low, space.high
 

@@ -32,6 +32,8 @@ _EPISODES = 64
 """Maximum number of recorded episodes from which the components are computed."""
 _EVERY = 4
 """One step in this many is used, because consecutive steps are nearly the same."""
+_MOST_INPUTS = 65_536
+"""Of long episodes fewer steps are used, so that there are about as many inputs at most."""
 _WHITENING = 0.5
 """How far components are scaled to equal variance: 0 leaves them as they are, 1 makes all variances equal."""
 
@@ -138,12 +140,13 @@ def recorded_inputs(agent: Agent, latents: Latents) -> np.ndarray:
     chosen = chosen[torch.argsort(latents.lengths[chosen], descending=True, stable=True)]
     lengths = latents.lengths[chosen]
     h, c = agent.memory.initial_state(len(chosen))
+    every = _every(int(lengths.sum()))
     inputs = []
     for step in range(int(lengths[0])):
         rows = chosen[: int((lengths > step).sum())]
         z = latents.mu[frames_before[rows] + step].float().to(agent.device)
         h, c = h[: len(rows)], c[: len(rows)]
-        if step % _EVERY == 0:
+        if step % every == 0:
             inputs.append(agent.inputs(z, h, c).cpu())
         action = latents.actions[actions_before[rows] + step].to(agent.device)
         h, c = agent.memory.step(z, action, (h, c))
@@ -162,21 +165,27 @@ def visited_inputs(executor: Executor, agent: Agent, backend: str, seeds: Sequen
 def _visit(
     agent: Agent, backend: str, seeds: Sequence[int], steps: int, environments: Environments
 ) -> list[np.ndarray]:
-    env, recorder = environments.of(agent.task, len(seeds), backend), _InputRecorder(agent.policy(len(seeds)))
+    env = environments.of(agent.task, len(seeds), backend)
+    recorder = _InputRecorder(agent.policy(len(seeds)), _every(steps * len(seeds)))
     rollout(agent.task, env, recorder, seeds, steps)
     return recorder.inputs
 
 
-class _InputRecorder:
-    """A policy that records the inputs of its C at one step in :data:`_EVERY`."""
+def _every(steps: int) -> int:
+    """One step in how many is used of so many steps."""
+    return max(_EVERY, -(-steps // _MOST_INPUTS))
 
-    def __init__(self, policy: AgentPolicy) -> None:
-        self._policy, self._steps = policy, 0
+
+class _InputRecorder:
+    """A policy that records the inputs of its C at one step in ``every``."""
+
+    def __init__(self, policy: AgentPolicy, every: int = _EVERY) -> None:
+        self._policy, self._every, self._steps = policy, every, 0
         self.inputs: list[np.ndarray] = []
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         action = self._policy.act(observations, rows)
-        if self._steps % _EVERY == 0:
+        if self._steps % self._every == 0:
             self.inputs.append(self._policy.inputs.cpu().numpy())
         self._steps += 1
         return action

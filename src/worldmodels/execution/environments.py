@@ -68,7 +68,8 @@ def check_packages(task: Task, world: ProcessWorld) -> None:
     missing = [package for package in world.requires if importlib.util.find_spec(package) is None]
     if missing:
         names = " and ".join(missing)
-        raise UserError(f'{task.name} needs {names}, not installed here; pip install "worldmodels[{world.extra}]"')
+        how = f'pip install "worldmodels[{world.extra}]"' if world.extra else "install the package that contains it"
+        raise UserError(f"{task.name} needs {names}, not installed here; {how}")
 
 
 class Environments:

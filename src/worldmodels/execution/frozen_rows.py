@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import row_seeds
+from worldmodels.tasks.base import ActionSpace
 
 RESET_MASK = "reset_mask"
 """The option of ``reset`` with which Gymnasium's vector environments reset only some rows, (N,) bool."""
@@ -26,9 +27,7 @@ class FrozenRowsEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
 
-    def _set_up(
-        self, observation: spaces.Box, action: spaces.Box | spaces.Discrete, arrays: Mapping[str, np.ndarray]
-    ) -> None:
+    def _set_up(self, observation: spaces.Box, action: ActionSpace, arrays: Mapping[str, np.ndarray]) -> None:
         """arrays: observations, actions, rewards, terminated and truncated of all rows, in this order of steps."""
         self.num_envs = len(arrays["rewards"])
         self.single_observation_space, self.single_action_space = observation, action

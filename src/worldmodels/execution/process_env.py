@@ -29,6 +29,7 @@ from worldmodels.execution.process_worker import (
     one_line,
 )
 from worldmodels.execution.recover import WorkerDied, retrying
+from worldmodels.tasks.base import ActionSpace
 
 __all__ = ["ProcessVectorEnv", "WorkerDied", "retrying"]
 
@@ -51,7 +52,7 @@ class ProcessVectorEnv(FrozenRowsEnv):
         env_id: str,
         num_envs: int,
         observation: spaces.Box,
-        action: spaces.Box | spaces.Discrete,
+        action: ActionSpace,
         processes: int | None = None,
         timeout: float = 60.0,
         make_options: Mapping[str, Any] | None = None,

@@ -17,11 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+if TYPE_CHECKING:
+    from worldmodels.tasks.base import ActionSpace
 
 _GARBAGE = 50_000
 """Threshold of Python's garbage collector in a worker, in new objects. Rendering makes thousands of objects per step,
@@ -45,7 +48,7 @@ Layout = dict[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of every shared array."""
 
 
-def layout_of(observation: spaces.Box, action: spaces.Box | spaces.Discrete, count: int, workers: int) -> Layout:
+def layout_of(observation: spaces.Box, action: "ActionSpace", count: int, workers: int) -> Layout:
     """The arrays that a vector environment with ``count`` rows shares with its workers."""
     return {
         "observations": ((count, *observation.shape), np.dtype(observation.dtype).str),

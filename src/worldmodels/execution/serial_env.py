@@ -14,6 +14,7 @@ from worldmodels.execution.frozen_rows import FrozenRowsEnv
 from worldmodels.execution.process_env import check_id
 from worldmodels.execution.process_worker import Activity, Copies, layout_of, one_line
 from worldmodels.execution.recover import WorkerDied
+from worldmodels.tasks.base import ActionSpace
 
 
 class SerialVectorEnv(FrozenRowsEnv):
@@ -27,7 +28,7 @@ class SerialVectorEnv(FrozenRowsEnv):
         env_id: str,
         num_envs: int,
         observation: spaces.Box,
-        action: spaces.Box | spaces.Discrete,
+        action: ActionSpace,
         make_options: Mapping[str, Any] | None = None,
         activity: Activity | None = None,
     ) -> None:

@@ -4,6 +4,7 @@ A viewer has no window of its own: ``window.py`` shows it on a screen, and a web
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +64,7 @@ class Viewer(ABC):
     def press(self, key: str) -> None:
         """A key goes down. A key that is held down is not pressed again until it is released."""
         key = _LETTERS.get(key, key)
-        if key in ARROWS:
+        if key in ARROWS or key in self.playing.more_keys:
             self.held.add(key)
             self._take_over()
         else:
@@ -194,9 +195,9 @@ def agent_for(task: Task, agent: "Agent | str | None") -> "Agent":
     from worldmodels.agent import Agent, load_agent
 
     loaded = agent if isinstance(agent, Agent) else load_agent(agent or task.name)
-    if loaded.task.name != task.name:
+    if loaded.task.identity != task.identity:
         name = "this" if agent is loaded else agent
-        raise UserError(f"{name} is an agent for {loaded.task.name}, not for {task.name}")
+        raise UserError(f"{name} is an agent for {loaded.task.identity}, not for {task.identity}")
     return loaded
 
 
@@ -204,7 +205,15 @@ def steering_help(playing: Playing) -> str:
     """Names of the keys that do something in a world, for example "arrow keys or WASD"."""
     nothing = playing.key_action(frozenset())
     used = [key for key in ARROWS if not np.array_equal(playing.key_action(frozenset({key})), nothing)]
+    more = _shown(playing.more_keys)
     if len(used) in (0, len(ARROWS)):
-        return "arrow keys or WASD"
+        return f"arrow keys or WASD{f', {more}' if more else ''}"
     letters = {arrow: letter for letter, arrow in _LETTERS.items()}
-    return f"{', '.join(used)} or {', '.join(letters[key] for key in used)}"
+    return f"{', '.join(used)} or {', '.join(letters[key] for key in used)}{f', {more}' if more else ''}"
+
+
+def _shown(keys: Sequence[str]) -> str:
+    """Letters and digits for people: "f, 0 to 5"."""
+    digits = [key for key in keys if key.isdigit()]
+    numbers = [f"{digits[0]} to {digits[-1]}"] if len(digits) > 1 else digits
+    return ", ".join([*(key for key in keys if not key.isdigit()), *numbers])

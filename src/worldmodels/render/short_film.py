@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worldmodels.core.files import file_name
 from worldmodels.render.video import record
 from worldmodels.tasks.base import playing_of
 
@@ -24,7 +25,7 @@ def short_film(agent: "Agent", seed: int, steps: int | None = None) -> tuple[Pat
     """
     rate = playing_of(agent.task).frames_per_second
     folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else Path(tempfile.gettempdir())
-    out = folder / f"watch-{agent.task.name}.mp4"
+    out = folder / f"watch-{file_name(agent.task.name)}.mp4"
     every = -(-rate // _PICTURES_PER_SECOND)
     result = record(agent, out, seed, max_steps=steps or _SECONDS * rate, every=every)
     return out, result["steps"] / rate

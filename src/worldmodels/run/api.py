@@ -15,17 +15,20 @@ from worldmodels.run.names import STAGES
 from worldmodels.run.reader import RunReader
 from worldmodels.run.run import check_settings, default_directory, read_config
 from worldmodels.run.takeover import beside
-from worldmodels.tasks import get_task
 
 
 def preset(name: str = "standard", task: str = "car-racing", **settings: Any) -> Config:
     """The settings of the preset called ``name`` of a task, with other values for some of them.
 
     settings: values by the names of the command line, so that ``preset("quick", seed=2, **{"memory.steps": 100})`` has
-    the settings of ``worldmodels train --preset quick --seed 2 --memory.steps 100``. Raises :class:`UserError` for a
-    preset, task or setting that does not exist, and for a value of the wrong type or out of bounds.
+    the settings of ``worldmodels train --preset quick --seed 2 --memory.steps 100``. task: also "gym:ID" for any
+    Gymnasium environment that shows a picture, for which settings "env.KEY" are options of ``gymnasium.make``. Raises
+    :class:`UserError` for a preset, task or setting that does not exist, and for a value of the wrong type or out of
+    bounds.
     """
-    return presets.preset(name, task).with_settings(**settings)
+    options = {key.removeprefix("env."): value for key, value in settings.items() if key.startswith("env.")}
+    others = {key: value for key, value in settings.items() if not key.startswith("env.")}
+    return presets.preset(name, task, options).with_settings(**others)
 
 
 def train(
@@ -55,7 +58,7 @@ def train(
     if run is not None:
         directory = Path(run)
     elif source is not None:
-        directory = beside(source, presets.resolved(config, get_task(config.task)))
+        directory = beside(source, presets.resolved(config, presets.task_of(config)))
     else:
         directory = default_directory(config)
     check_settings(config, read_config(directory) or (read_config(source) if source is not None else None))

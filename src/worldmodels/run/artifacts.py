@@ -20,9 +20,10 @@ from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.run.config import Config, later_round
 from worldmodels.run.names import FOLDERS
+from worldmodels.run.presets import task_of
 from worldmodels.run.stage import Stage
 from worldmodels.run.variants import hidden_of, inputs_of
-from worldmodels.tasks import Task, get_task
+from worldmodels.tasks import Task
 from worldmodels.vision.base import Vision, make_vision
 
 FILES = {
@@ -69,7 +70,7 @@ class Artifacts:
     @property
     def task(self) -> Task:
         """The run's task."""
-        return get_task(self.config.task)
+        return task_of(self.config)
 
     @property
     def run_name(self) -> str:

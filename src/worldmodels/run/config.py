@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from worldmodels.controller.config import ControllerConfig
-from worldmodels.core.settings import from_json, number, part, text
+from worldmodels.core.settings import from_json, number, part, table, text
 from worldmodels.data.config import CollectConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.evolution.config import EvolutionConfig
@@ -34,6 +34,10 @@ class Config:
 
     task: str = text("car-racing")
     """Name of the task, the world to learn."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the tasks gym:ID, as JSON; on the command line --env.KEY VALUE."""
+    world: dict[str, Any] = table()
+    """What was found out about the environment of a task gym:ID; no setting of its own."""
     preset: str = text("standard")
     """Name of the preset from which the other values come."""
     seed: int = number(1, low=0)

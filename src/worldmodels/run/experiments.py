@@ -20,10 +20,9 @@ from worldmodels.run.artifacts import Artifacts
 from worldmodels.run.config import Config
 from worldmodels.run.names import STAGES, stages_of
 from worldmodels.run.pipeline import Pipeline
-from worldmodels.run.presets import resolved
+from worldmodels.run.presets import resolved, task_of
 from worldmodels.run.run import Run
 from worldmodels.run.takeover import Source
-from worldmodels.tasks import get_task
 from worldmodels.vision.base import check_vision
 
 
@@ -35,7 +34,7 @@ def opened(
 
     create: whether a run that does not exist is created; otherwise it is a :class:`UserError`.
     """
-    task = get_task(config.task)
+    task = task_of(config)
     config = resolved(config, task)
     # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
     phases_of(config.evolution)
@@ -89,7 +88,7 @@ def train_run(
 
 def _check_backends(config: Config) -> None:
     """Build an environment on every backend, so that a missing package is reported now and not by a later stage."""
-    task = get_task(config.task)
+    task = task_of(config)
     for backend in sorted({config.collect.backend, config.evolution.backend, task.reference_backend}):
         make_envs(task, 1, backend).close()
 

@@ -39,8 +39,9 @@ from worldmodels.run.artifacts import FILES, ShardPlan
 from worldmodels.run.config import Config
 from worldmodels.run.experiments import opened
 from worldmodels.run.pipeline import Pipeline, collected
+from worldmodels.run.presets import task_of
 from worldmodels.run.run import read_config
-from worldmodels.tasks import Task, get_task
+from worldmodels.tasks import Task
 
 _SHARD_FRAMES = 16_384
 """Frames of a shard, about: few enough for the memory of every worker, many enough for files of a good size."""
@@ -94,7 +95,7 @@ def import_episodes(
     continues an import that was interrupted. Raises :class:`UserError` for recordings that cannot be read, and for
     those that lack what the evolution of C needs.
     """
-    task = get_task(config.task)
+    task = task_of(config)
     recordings = scan(source, settings)
     config = _of_imported(config, task, source, recordings, settings)
     device = torch.device("cpu")

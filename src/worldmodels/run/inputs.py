@@ -31,7 +31,9 @@ def inputs_of_stage(artifacts: Artifacts, name: str, device: torch.device) -> In
     Raises :class:`UserError` if a stage that it reads is not finished.
     """
     values, free = _evaluate(artifacts, device) if name == "evaluate" else _KINDS[name](artifacts)
-    return Inputs({"seed": artifacts.seed, **values}, free)
+    # What all but the networks depend on; empty for tasks that their name describes.
+    world = artifacts.config.world if name not in ("vision", "encode") else {}
+    return Inputs({"seed": artifacts.seed, **values, **({"world": world} if world else {})}, free)
 
 
 Found = tuple[dict[str, Any], tuple[str, ...]]

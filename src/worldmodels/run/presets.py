@@ -17,7 +17,8 @@ from typing import Any
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.run.config import Config
-from worldmodels.tasks import TASKS, Task
+from worldmodels.tasks import TASKS, Task, get_task
+from worldmodels.tasks.gym_names import is_gym
 
 _FILE = "presets.toml"
 
@@ -27,24 +28,44 @@ def preset_names(task: str) -> list[str]:
     return list(_tables(task))
 
 
-def preset(name: str, task: str = "car-racing") -> Config:
-    """The preset called ``name`` of a task; an unknown or invalid preset is a :class:`UserError`."""
-    content = _completed(_tables(task), name, "preset", "extends")
+def preset(
+    name: str,
+    task: str = "car-racing",
+    env: Mapping[str, Any] | None = None,
+    world: Mapping[str, Any] | None = None,
+) -> Config:
+    """The preset called ``name`` of a task; an unknown or invalid preset is a :class:`UserError`.
+
+    env: options of the environment of a task gym:ID; world: what is known about it, if that has been found out before.
+    """
+    if is_gym(task):
+        made = get_task(task, env, world)
+        tables, about = dict(made.presets or {}), {"env": dict(made.options), "world": dict(made.facts)}
+        task = made.name
+    else:
+        tables, about = _tables(task), {"env": dict(env or {})}
+    content = _completed(tables, name, "preset", "extends") | about
     evolution = content.get("evolution")
     if isinstance(evolution, dict) and isinstance(phases := evolution.get("phases"), dict):
         evolution["phases"] = {phase: _completed(phases, phase, "phase", "like") for phase in phases}
     return from_json(Config, content | {"task": task, "preset": name})
 
 
+def task_of(config: Config) -> Task:
+    """The task of a run with these settings; of a task gym:ID, as its environment was found when the run was made."""
+    return get_task(config.task, config.env, config.world)
+
+
 def resolved(config: Config, task: Task) -> Config:
     """The settings with the task's defaults filled in: backends, the inputs of C, and the start steps of dreams.
 
-    They are converted to JSON and back, as in a run's file, so that every process sees the same settings. Raises
-    :class:`UserError` for invalid settings.
+    Of a task gym:ID, what was found out about its environment is filled in, too. They are converted to JSON and back,
+    as in a run's file, so that every process sees the same settings. Raises :class:`UserError` for invalid settings.
     """
     fastest = task.backends[0]
     config = replace(
         config,
+        world=dict(task.facts),
         collect=replace(config.collect, backend=config.collect.backend or fastest),
         evolution=replace(config.evolution, backend=config.evolution.backend or fastest),
         controller=replace(config.controller, inputs=config.controller.inputs or task.inputs),
@@ -54,6 +75,8 @@ def resolved(config: Config, task: Task) -> Config:
 
 
 def _tables(task: str) -> dict[str, Any]:
+    if is_gym(task):
+        return dict(get_task(task).presets or {})
     path = _path(task)
     try:
         return tomllib.loads(path.read_text())

@@ -20,7 +20,7 @@ from typing import Any
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
-from worldmodels.core.files import read_json, sweep, write_json
+from worldmodels.core.files import file_name, read_json, sweep, write_json
 from worldmodels.core.provenance import differences
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.data.collectors import check_policy
@@ -28,10 +28,10 @@ from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.run.artifacts import Artifacts, own_folders
 from worldmodels.run.config import Config
 from worldmodels.run.names import LAYOUT
-from worldmodels.run.presets import resolved
+from worldmodels.run.presets import resolved, task_of
 from worldmodels.run.stage import flat
-from worldmodels.tasks import get_task
 from worldmodels.tasks.base import check_backend
+from worldmodels.tasks.gym_names import shown_option
 
 _NOTHING = "nothing"
 _MOST_NAMED = 4
@@ -112,7 +112,7 @@ def _content(directory: Path) -> dict[str, Any]:
 
 def default_directory(config: Config) -> Path:
     """The folder of a run for which none was chosen: runs/TASK-PRESET-seedS."""
-    return Path("runs") / f"{config.task}-{config.preset}-seed{config.seed}"
+    return Path("runs") / f"{file_name(config.task)}-{config.preset}-seed{config.seed}"
 
 
 def check_settings(config: Config, existing: Config | None) -> None:
@@ -120,7 +120,7 @@ def check_settings(config: Config, existing: Config | None) -> None:
 
     existing: the settings of the run that is continued, whose policy need not be available any more.
     """
-    task = get_task(config.task)
+    task = task_of(config)
     settings = resolved(config, task)
     for backend in (settings.collect.backend, settings.evolution.backend):
         check_backend(task, backend)
@@ -132,6 +132,14 @@ def _same(directory: Path, old: Config, new: Config) -> None:
     if old.task != new.task:
         raise UserError(f"{directory} is a run of task {old.task}, not {new.task}; use another --run")
     go_on = f"to continue it: worldmodels train --run {shlex.quote(str(directory))}"
+    if old.env != new.env:
+        was, now = (
+            " ".join(f"--env.{key} {shown_option(value)}" for key, value in one.env.items()) for one in (old, new)
+        )
+        raise UserError(
+            f"{directory} is a run of {old.task} with {was or 'no options of its environment'}, not with "
+            f"{now or 'none'}; use another --run"
+        )
     if old.preset != new.preset:
         raise UserError(
             f"{directory} was made with --preset {old.preset}, not {new.preset}; {go_on}; for the other preset, use "

@@ -14,7 +14,7 @@ from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.evolution.phases import phases_in, phases_of
 from worldmodels.run.config import Config
 from worldmodels.run.names import VARIANTS
-from worldmodels.tasks import get_task
+from worldmodels.run.presets import task_of
 
 _INPUTS: dict[str, tuple[str, ...]] = {
     "v-only": ("z",),
@@ -54,7 +54,7 @@ def _why_not(config: Config, variant: str) -> str:
     """Why an ablation does not apply to a run with these settings; empty if it does."""
     worlds, own = _worlds(config.evolution), (set(config.controller.inputs), config.controller.hidden)
     if variant == "mask-only":
-        return "" if get_task(config.task).masked else f"{config.task} has no action masks"
+        return "" if task_of(config).masked else f"{config.task} has no action masks"
     if variant == "untrained-m":
         return "" if own[0] & {"h", "c"} else "the run's own C does not see M's state"
     if variant == "dream-only":

@@ -4,9 +4,11 @@
 (:class:`TellsState`) are optional.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -59,6 +61,9 @@ class ArrayWorld:
     make: Callable[[int], VectorEnv]
     requires: tuple[str, ...] = ()
 
+
+ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+"""The action spaces that tasks may have."""
 
 World = EnvPoolWorld | ProcessWorld | ArrayWorld
 
@@ -140,6 +145,8 @@ class Playing(ABC):
     """Lowest and highest value of each of the A action numbers, for drawing them."""
     visible_rows: tuple[float, float] = (0.0, 1.0)
     """First and last row of the rendered picture that frames keep, as fractions of its height."""
+    more_keys: tuple[str, ...] = ()
+    """Letters and digits that count as held keys, too."""
     episode_word: str = "episode"
     """What an episode is called in messages to people, for example "track" or "game"."""
 
@@ -159,7 +166,7 @@ class Playing(ABC):
 
     @abstractmethod
     def key_action(self, held: frozenset[str]) -> np.ndarray:
-        """The environment action for the arrow keys that are held ("left", "right", "up", "down")."""
+        """The environment action for the keys that are held: "left", "right", "up", "down" and :attr:`more_keys`."""
 
     def stick_action(self, steer: float, forward: float, back: float) -> np.ndarray:
         """The environment action for a gamepad: the left stick from -1 (left) to 1, and two triggers from 0 to 1.
@@ -212,7 +219,7 @@ class Task(ReadOnly, ABC):
     """C, how many outputs the controller has."""
     max_steps: int
     """Longest episode, in environment steps."""
-    action_space: spaces.Box | spaces.Discrete
+    action_space: ActionSpace
     """The action space of one environment."""
     inputs: tuple[str, ...] = ("z", "h")
     """Which of z, h and c the controller sees."""
@@ -237,6 +244,8 @@ class Task(ReadOnly, ABC):
     """The backend on which scores are measured."""
     masked: bool = False
     """Whether :meth:`action_mask` can forbid controls; M then learns to predict the mask from z."""
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What was found out about the world when the task was made, as JSON; runs and agents save it to rebuild it."""
     rules: tuple[str, ...] = ()
     """Names of the hand-written policies of :meth:`rule`, which serve as baselines."""
 
@@ -244,6 +253,21 @@ class Task(ReadOnly, ABC):
     @abstractmethod
     def worlds(self) -> Mapping[str, World]:
         """The backends that can build this world, by name, the fastest first."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options with which the environment is made, as JSON, apart from those that every task of the name has."""
+        return {}
+
+    @property
+    def identity(self) -> str:
+        """The name and the options: tasks with the same identity are the same world."""
+        return f"{self.name} {json.dumps(dict(self.options), sort_keys=True)}" if self.options else self.name
+
+    @property
+    def presets(self) -> Mapping[str, Any] | None:
+        """The tables of a ``presets.toml``, for tasks whose presets follow from the world; None: they have a file."""
+        return None
 
     @property
     def backends(self) -> tuple[str, ...]:

@@ -39,6 +39,11 @@ class RainbowCollector:
                 f"expected a discrete action space for the policy rainbow, {task.name} has {task.action_space}; "
                 "choose another policy"
             )
+        if task.action_space.start != 0:
+            raise UserError(
+                f"expected actions from 0 on for the policy rainbow, those of {task.name} begin with "
+                f"{task.action_space.start}; choose another policy"
+            )
 
     def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
         """The episodes of shard ``index``; earlier shards must be stored."""

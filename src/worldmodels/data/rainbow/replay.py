@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from tianshou.data import Batch, PrioritizedReplayBuffer, ReplayBuffer
 
 from worldmodels.data.collect import Recorder
@@ -82,7 +83,8 @@ def _last(shard: Shard, count: int, task: Task) -> Transitions:
     times = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     # The environments were stepped together: the first steps of all come before the second steps of all.
     played = np.lexsort((rows, times))[-count:]
-    codes = task.memory_action(np.arange(task.action_space.n))  # type: ignore[union-attr]
+    assert isinstance(task.action_space, spaces.Discrete)
+    codes = task.memory_action(np.arange(task.action_space.n))
     distances = [np.abs(shard.actions[played] - code).sum(axis=1) for code in codes]
     ended = (shard.terminated[rows] > 0) & (times == lengths[rows] - 1)
     # Every episode has one frame more than transitions.
