@@ -32,8 +32,20 @@ def memory_numbers(task: Task, actions: np.ndarray) -> np.ndarray:
         )
     if flat.shape[1] != int(np.prod(space.shape)):
         raise ValueError(f"expected actions of shape {(steps, *space.shape)}, got {actions.shape}")
-    low, high = space.low.reshape(-1), space.high.reshape(-1)
-    return task.memory_action(_within(flat, low, high).astype(np.float32).reshape(steps, *space.shape))
+    if not isinstance(space, spaces.Box) and (flat != flat.round()).any():
+        raise ValueError("expected actions as whole numbers, got fractions")
+    inside = _within(flat, *_bounds(space)).astype(np.float32 if isinstance(space, spaces.Box) else np.int64)
+    return task.memory_action(inside.reshape(steps, *space.shape))
+
+
+def _bounds(space: spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest value of every number of an action."""
+    if isinstance(space, spaces.Box):
+        return space.low.reshape(-1), space.high.reshape(-1)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start.reshape(-1), (space.start + space.nvec - 1).reshape(-1)
+    count = int(np.prod(space.shape))
+    return np.zeros(count), np.ones(count)
 
 
 def _numbered(task: Task, actions: np.ndarray, space: spaces.Discrete) -> np.ndarray:
@@ -56,4 +68,4 @@ def _within(values: np.ndarray, low: np.ndarray | float, high: np.ndarray | floa
         raise ValueError(
             f"expected actions from {np.min(low):g} to {np.max(high):g}, got {values.min():g} to {values.max():g}"
         )
-    return np.clip(values, low, high)
+    return np.asarray(np.clip(values, low, high))

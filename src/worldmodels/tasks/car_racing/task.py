@@ -33,7 +33,7 @@ class CarRacing(Task):
     control_size = 3
     max_steps = 1000
     # The camera zooms in for a second; before that the road is too thin for M to tell where it leads.
-    start_steps = (60, 75, 90, 105)
+    start_steps: tuple[int, ...] = (60, 75, 90, 105)
     action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     reference_backend = "gymnasium"
 
