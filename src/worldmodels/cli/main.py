@@ -21,6 +21,9 @@ _VERBS = {
     "play": ("watch:play", "play a world yourself, in a window"),
     "dream": ("watch:dream", "play in the dreams of M, record them or report on their fidelity"),
     "probe": ("measure:probe", "measure how well V's latents predict the world's state linearly"),
+    "sync": ("storage:sync", "copy a run, episodes or an agent from or to a bucket, verified"),
+    "push": ("storage:push", "publish an agent on the Hugging Face hub, with a model card"),
+    "pull": ("storage:pull", "download an agent from the Hugging Face hub"),
     "bench": ("measure:bench", "measure the speed of acting and training against a bound and a baseline"),
     "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
 }
