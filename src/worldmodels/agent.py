@@ -20,6 +20,8 @@ from worldmodels.core.device import choose_device, torch_threads
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, save_tensors
 from worldmodels.core.read_only import ReadOnly
+from worldmodels.core.storage.agents import agent_at
+from worldmodels.core.storage.place import is_url, plain_path
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
 from worldmodels.tasks import Task, get_task, task_names
@@ -250,9 +252,9 @@ class AgentPolicy:
 
 
 def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
-    """Load a shipped agent by its name ("car-racing"), or the agent in a file, a directory or a run.
+    """Load a shipped agent by its name ("car-racing"), or the agent in a file, a directory or a run, here or at a URL.
 
-    Raises :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
+    URLs: of a bucket (s3://, gs://, az://), a web server (https://) or a hub (hf://OWNER/NAME@REVISION). Raises :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
     """
     chosen = choose_device(device)
     path = _agent_path(name_or_path)
@@ -378,7 +380,9 @@ def _shipped_path(name: str) -> Path:
 
 
 def _agent_path(name_or_path: str | Path) -> Path:
-    path, name = Path(name_or_path), str(name_or_path)
+    if is_url(name_or_path):
+        return agent_at(str(name_or_path), AGENT_FILE)
+    path, name = plain_path(name_or_path), str(name_or_path)
     if name in shipped_names() and not path.exists():
         return _shipped_path(name)
     if name in task_names() and not path.exists():

@@ -111,6 +111,7 @@ def _dispatch(arguments: list[str]) -> int:
         close = difflib.get_close_matches(verb, _VERBS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see worldmodels --help"
         return _fail(f"unknown verb {verb!r}; {hint}", 2)
+    from worldmodels.cli.places import local_folders
     from worldmodels.core import interrupt
 
     limit = _address_limit()
@@ -122,8 +123,8 @@ def _dispatch(arguments: list[str]) -> int:
     module, _, name = place.partition(":")
     function = getattr(importlib.import_module(f"worldmodels.cli.{module}"), name)
     try:
-        with interrupt.graceful():
-            return int(function(verb, rest, f"{description[0].upper()}{description[1:]}."))
+        with interrupt.graceful(), local_folders(verb, rest) as local:
+            return int(function(verb, local, f"{description[0].upper()}{description[1:]}."))
     except interrupt.Interrupted as stop:
         return _fail(f"stopped; {_what_is_left(verb, rest)}", stop.exit_code)
 

@@ -100,7 +100,13 @@ def _into_bucket(source: str | Path, target: Place, verify: bool) -> Copied:
 
 
 def put_files(
-    origin: Place | Path, target: Place, wanted: Entries, names: list[str], good: dict[str, Entry], lease: Lease
+    origin: Place | Path,
+    target: Place,
+    wanted: Entries,
+    names: list[str],
+    good: dict[str, Entry],
+    lease: Lease,
+    interruptible: bool = True,
 ) -> None:
     """Copy the files called ``names`` into a bucket, and note from time to time which are there, beside ``good``."""
     noted, arrived = time.monotonic(), dict[str, Entry]()
@@ -126,7 +132,7 @@ def put_files(
             noted = time.monotonic()
 
     try:
-        copy_all(names, wanted, f"copy to {target.name}", put, note)
+        copy_all(names, wanted, f"copy to {target.name}", put, note, interruptible)
     except BaseException:
         with contextlib.suppress(UserError):
             target.write(_UNFINISHED, manifest_bytes(good | arrived))

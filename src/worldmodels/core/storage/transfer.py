@@ -16,10 +16,18 @@ Copy = Callable[[str], object]
 """Copies the file of this name."""
 
 
-def copy_all(names: Sequence[str], sizes: Entries, what: str, copy: Copy, after: Callable[[str], None]) -> None:
+def copy_all(
+    names: Sequence[str],
+    sizes: Entries,
+    what: str,
+    copy: Copy,
+    after: Callable[[str], None],
+    interruptible: bool = True,
+) -> None:
     """Call ``copy`` for every name, several at a time, and ``after`` in this thread for each that has been copied.
 
-    sizes: of the files, for the progress, which is called ``what`` and counted in MiB.
+    sizes: of the files, for the progress, which is called ``what`` and counted in MiB; interruptible: whether a signal
+    stops it.
     """
     total = sum(sizes[name].size for name in names)
     waiting, running = list(reversed(names)), dict[Future[object], str]()
@@ -27,7 +35,8 @@ def copy_all(names: Sequence[str], sizes: Entries, what: str, copy: Copy, after:
     with Progress(-(-total // _MIB), what, "MiB") as bar, ThreadPoolExecutor(_THREADS) as threads:
         try:
             while waiting or running:
-                interrupt.check()
+                if interruptible:
+                    interrupt.check()
                 while waiting and len(running) < _THREADS:
                     name = waiting.pop()
                     running[threads.submit(copy, name)] = name
