@@ -18,9 +18,10 @@ from worldmodels.controller.inputs import PolicyInputs
 from worldmodels.controller.linear import LinearControllers, parameter_count
 from worldmodels.core.device import choose_device, torch_threads
 from worldmodels.core.errors import UserError
-from worldmodels.core.files import load_tensors, save_tensors
+from worldmodels.core.files import load_tensors, read_json, save_tensors
 from worldmodels.core.read_only import ReadOnly
 from worldmodels.core.storage.agents import agent_at
+from worldmodels.core.storage.hub import ORIGIN_FILE
 from worldmodels.core.storage.place import is_url, plain_path
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
@@ -287,6 +288,9 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
                 _check_finite(name, values)
         agent = Agent(task, vision, memory, tensors["controller"], meta["inputs"], meta["info"], starts, states)
         _check_outputs(agent)
+        if (path.parent / ORIGIN_FILE).is_file():  # beside an agent that was downloaded from a hub
+            origin = read_json(path.parent / ORIGIN_FILE)
+            agent.info = agent.info | {"origin": f"hf://{origin['hub']}@{origin['revision']}"}
         return agent
     except KeyError as error:
         raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None

@@ -6,12 +6,10 @@ from pathlib import Path
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import disk_errors
 from worldmodels.core.storage.blobs import CacheSettings
+from worldmodels.core.storage.hub import LARGEST_AGENT, downloaded
 from worldmodels.core.storage.manifest import manifest_of, matches
 from worldmodels.core.storage.place import Place
 from worldmodels.core.storage.transfer import fetch
-
-LARGEST_AGENT = 1 << 30
-"""Bytes of the largest agent that is downloaded; a usual one has about ten million."""
 
 
 def agent_at(url: str, file_name: str) -> Path:
@@ -21,8 +19,6 @@ def agent_at(url: str, file_name: str) -> Path:
     cannot be reached.
     """
     if url.startswith("hf:"):
-        from worldmodels.core.storage.hub import downloaded
-
         return downloaded(url, file_name)
     folder, _, last = url.rstrip("/").rpartition("/")
     is_file = last.endswith(".safetensors")

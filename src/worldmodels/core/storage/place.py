@@ -91,7 +91,7 @@ class Place:
         except (UserError, KeyboardInterrupt):
             raise
         except FileNotFoundError as error:
-            if "bucket" in str(error).lower() or "container" in str(error).lower():
+            if str(error).lower().startswith(("the specified bucket", "the specified container")):
                 bucket = self._root.partition("/")[0]
                 raise UserError(
                     f"there is no bucket {bucket} for {where}; correct the URL, or create the bucket"
