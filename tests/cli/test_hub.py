@@ -62,7 +62,9 @@ class Handler(BaseHTTPRequestHandler):
             elif revision not in ("main", COMMIT):
                 self._json({"error": "Invalid rev"}, 404, X_Error_Code="RevisionNotFound")
             else:
-                self._json({"id": repo, "sha": COMMIT, "siblings": [self._about(repo, name) for name in hub.repos[repo]]})
+                self._json(
+                    {"id": repo, "sha": COMMIT, "siblings": [self._about(repo, name) for name in hub.repos[repo]]}
+                )
             return
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
         content = hub.repos[repo][name]
@@ -87,7 +89,10 @@ class Handler(BaseHTTPRequestHandler):
             hub.repos.setdefault(name, {})
             self._json({"url": f"http://127.0.0.1/{name}", "name": name})
         elif parts[4] == "preupload":
-            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in json.loads(body)["files"]]
+            files = [
+                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for one in json.loads(body)["files"]
+            ]
             self._json({"files": files})
         else:
             for line in body.splitlines():
@@ -138,7 +143,7 @@ def test_a_published_agent_comes_back_pinned_with_its_scores(hub: Hub, tmp_path:
     front = yaml.safe_load(page.split("---")[1])
     assert front["license"] == "mit" and "car-racing" in front["tags"] and front["library_name"] == "worldmodels"
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == "905.0 +/- 7.1"
-    assert "841.5 to 968.5" in page and "gymnasium" in page and "load_agent(\"hf://me/agent\")" in page
+    assert "841.5 to 968.5" in page and "gymnasium" in page and 'load_agent("hf://me/agent")' in page
     hub.asked.clear()
     outcome = call(capsys, "pull", "me/agent", "--out", "mine")
     assert outcome.code == 0, outcome.err

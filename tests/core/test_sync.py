@@ -241,7 +241,9 @@ def test_a_bucket_that_goes_away_is_said_in_a_line_and_what_arrived_stays(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Place, "upload", failing)
-        refused(call(capsys, "sync", folder, "s3://bucket/run"), "cannot reach s3://bucket/run", "the same command goes on")
+        refused(
+            call(capsys, "sync", folder, "s3://bucket/run"), "cannot reach s3://bucket/run", "the same command goes on"
+        )
     server.back()
     assert manifest_of(Place("s3://bucket/run")) is None
     assert sync(folder, "s3://bucket/run").files == 44 and len(manifest_of(Place("s3://bucket/run")) or {}) == 44
@@ -267,7 +269,9 @@ def test_without_credentials_or_a_server_a_line_says_so(folder: Path, capsys: Ca
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("WORLDMODELS_STORAGE_OPTIONS", '{"endpoint_url": "http://127.0.0.1:9", "skip_instance_cache": 1}')
+    monkeypatch.setenv(
+        "WORLDMODELS_STORAGE_OPTIONS", '{"endpoint_url": "http://127.0.0.1:9", "skip_instance_cache": 1}'
+    )
     place._filesystem.cache_clear()
     refused(call(capsys, "sync", folder, "s3://bucket/run"), "no credentials were found", "AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("WORLDMODELS_STORAGE_OPTIONS", "[1]")

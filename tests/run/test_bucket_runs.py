@@ -110,9 +110,7 @@ def test_a_run_that_another_process_works_on_is_refused(stored: Path, capsys: Ca
         assert status.state == "running"
 
 
-def test_finished_runs_are_listed_read_and_scored_from_a_bucket(
-    stored: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_finished_runs_are_listed_read_and_scored_from_a_bucket(stored: Path, tmp_path: Path, capsys: Capture) -> None:
     (status,) = runs("s3://bucket/runs")
     assert (status.name, status.state, status.stages_finished) == ("run", "finished", 6)
     assert [one.name for one in runs("s3://bucket")] == ["runs/run"] and [one.name for one in runs(URL)] == ["."]
@@ -133,7 +131,9 @@ def test_an_agent_that_was_copied_by_other_means_can_be_used(
 
     server.files.put_file(str(finished / "agent" / "agent.safetensors"), "bucket/mine/agent.safetensors")
     digest = load_agent(finished).digest()
-    assert load_agent("s3://bucket/mine").digest() == load_agent("s3://bucket/mine/agent.safetensors").digest() == digest
+    assert (
+        load_agent("s3://bucket/mine").digest() == load_agent("s3://bucket/mine/agent.safetensors").digest() == digest
+    )
     with pytest.raises(UserError, match="holds no agent"):
         load_agent("s3://bucket/nothing")
 
@@ -219,7 +219,9 @@ def test_the_cache_settings_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("WORLDMODELS_CACHE", str(tmp_path))
     for value in ("many", "-1", "nan"):
         monkeypatch.setenv("WORLDMODELS_CACHE_GIB", value)
-        refused(call(capsys, "train", "--run", "memory://a/b"), "positive number of GiB in WORLDMODELS_CACHE_GIB", value)
+        refused(
+            call(capsys, "train", "--run", "memory://a/b"), "positive number of GiB in WORLDMODELS_CACHE_GIB", value
+        )
 
 
 def test_the_manifest_of_a_run_that_is_worked_on_names_what_is_there(stored: Path) -> None:

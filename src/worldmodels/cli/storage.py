@@ -33,7 +33,9 @@ def sync(verb: str, arguments: Sequence[str], description: str) -> int:
 
     result = copy(options.source, options.target, options.verify)
     size = f"{result.bytes / 1e6:,.1f} MB"
-    print(f"{options.target}: {result.files:,} files, of which {result.copied:,} ({size}) were copied; all are verified")
+    print(
+        f"{options.target}: {result.files:,} files, of which {result.copied:,} ({size}) were copied; all are verified"
+    )
     return 0
 
 

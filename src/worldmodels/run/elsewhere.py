@@ -35,7 +35,9 @@ def runs_at(url: str, depth: int) -> list[RemoteRun]:
         for run in _runs_below(place, depth)
     ]
     if not found:
-        raise UserError(f"{place.url} holds no runs that worldmodels has written; expected a folder of runs in a bucket")
+        raise UserError(
+            f"{place.url} holds no runs that worldmodels has written; expected a folder of runs in a bucket"
+        )
     return [run for run in found if (run.folder / "run.json").exists()]
 
 

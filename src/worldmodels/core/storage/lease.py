@@ -84,7 +84,9 @@ class Lease:
             with contextlib.suppress(UserError):
                 other = holder(self._place)
                 if other.get("id") not in (None, self._id):
-                    self._lost = f"{self._place.url} was taken over by process {other.get('pid')} on {other.get('host')}"
+                    self._lost = (
+                        f"{self._place.url} was taken over by process {other.get('pid')} on {other.get('host')}"
+                    )
                     return
                 self._place.write(LEASE, self._content())
 

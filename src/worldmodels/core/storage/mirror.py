@@ -110,7 +110,10 @@ class Mirror:
         self._lease.check()
         start = below or self.folder
         prefix = "" if below is None else f"{below.relative_to(self.folder).as_posix()}/"
-        found = {f"{prefix}{name}": self._entry(f"{prefix}{name}") for name in files_below(start)}
+        names = [f"{prefix}{name}" for name in files_below(start)]
+        if below is not None:  # what says which run this is must be there, too
+            names += [path.name for path in self.folder.glob("run.json")]
+        found = {name: self._entry(name) for name in names}
         changed = [name for name in in_order(found) if self.entries.get(name) != found[name]]
         gone = [name for name in self.entries if name.startswith(prefix) and name not in found]
         gone = [name for name in gone if not self._is_elsewhere(name)]

@@ -206,7 +206,9 @@ class Place:
 
     def _check_writable(self) -> None:
         if not self.writable:
-            raise UserError(f"nothing can be written to {self.url}: a web server is only read; use a bucket or a folder")
+            raise UserError(
+                f"nothing can be written to {self.url}: a web server is only read; use a bucket or a folder"
+            )
 
 
 class Missing(UserError):
