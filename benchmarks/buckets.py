@@ -122,9 +122,8 @@ def main() -> None:
         train = "" if training != training else f"{training:.2f} training steps per second, "
         print(f"{name}: {train}{reading:.1f} batches read per second")
     disk, cached = medians["disk"], medians["bucket, in the cache"]
-    print(
-        f"from the second epoch on: {cached[0] / disk[0]:.0%} of the disk's training, {cached[1] / disk[1]:.0%} of its reading"
-    )
+    shares = f"{cached[0] / disk[0]:.0%} of the disk's training, {cached[1] / disk[1]:.0%} of its reading"
+    print(f"from the second epoch on: {shares}")
 
 
 if __name__ == "__main__":

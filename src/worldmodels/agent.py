@@ -255,7 +255,8 @@ class AgentPolicy:
 def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
     """Load a shipped agent by its name ("car-racing"), or the agent in a file, a directory or a run, here or at a URL.
 
-    URLs: of a bucket (s3://, gs://, az://), a web server (https://) or a hub (hf://OWNER/NAME@REVISION). Raises :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
+    URLs: of a bucket (s3://, gs://, az://), a web server (https://) or a hub (hf://OWNER/NAME@REVISION). Raises
+    :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
     """
     chosen = choose_device(device)
     path = _agent_path(name_or_path)

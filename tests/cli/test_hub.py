@@ -1,4 +1,4 @@
-"""Agents on a hub, which is a small server on this machine: published with their scores, and fetched pinned and safe."""
+"""Agents on a hub, which is a small server on this machine: published with their scores, fetched pinned and safe."""
 
 import base64
 import hashlib

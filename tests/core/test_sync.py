@@ -191,7 +191,7 @@ def test_the_lease_of_a_process_that_has_ended_is_taken_over(folder: Path, tmp_p
     place.write(LEASE, json.dumps(elsewhere).encode())
     assert sync(folder, place.url).copied == 0
     place.write(LEASE, json.dumps(about | {"host": "another"}).encode())
-    with pytest.raises(UserError, match="in use by process .* on another"):
+    with pytest.raises(UserError, match=r"in use by process .* on another"):
         sync(folder, place.url)
 
 

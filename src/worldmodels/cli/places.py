@@ -22,7 +22,8 @@ def local_folders(verb: str, arguments: Sequence[str]) -> Iterator[list[str]]:
     with contextlib.ExitStack() as stack:
         before = ""
         for index, text in enumerate(arguments):
-            flag, equals, value = text.partition("=") if text.startswith("--") else (before, "", text)
+            named = before if before.startswith("--") and "=" not in before else ""
+            flag, equals, value = text.partition("=") if text.startswith("--") else (named, "", text)
             if "://" in value:
                 folder = _local(stack, verb, flag, value)
                 given[index] = f"{flag}={folder}" if equals else str(folder)
@@ -32,6 +33,7 @@ def local_folders(verb: str, arguments: Sequence[str]) -> Iterator[list[str]]:
 
 def _local(stack: contextlib.ExitStack, verb: str, flag: str, url: str) -> Path | str:
     """The folder for the URL that is given for a flag, or as an argument of its own."""
+    from worldmodels.core.errors import UserError
     from worldmodels.core.events import say
     from worldmodels.core.storage.mirror import Mirror
     from worldmodels.core.storage.place import is_url, plain_path
@@ -46,4 +48,6 @@ def _local(stack: contextlib.ExitStack, verb: str, flag: str, url: str) -> Path 
         return mirror.folder
     if flag == "--from" or verb == "probe":
         return Mirror.reading(url).folder
-    return url
+    if verb == "runs" and not flag:
+        return url
+    raise UserError(f"{flag or verb} takes no URL; expected a local path, got {url}")

@@ -1,8 +1,8 @@
 """A run in a bucket, worked on in a local folder: finished parts are written through, frames are read when needed.
 
 The local folder holds all files except those with frames, which take almost all the space: as soon as they are in the
-bucket they are in the cache (``blobs.py``) only. What differs between folder and bucket when a run is opened was left by
-a process that was killed, or done on another machine; the record of what was equal last tells which.
+bucket they are in the cache (``blobs.py``) only. What differs between folder and bucket when a run is opened was left
+by a process that was killed, or done on another machine; the record of what was equal last tells which.
 """
 
 import contextlib
@@ -116,7 +116,8 @@ class Mirror:
         found = {name: self._entry(name) for name in names}
         changed = [name for name in in_order(found) if self.entries.get(name) != found[name]]
         gone = [name for name in self.entries if name.startswith(prefix) and name not in found]
-        gone = [name for name in gone if not self._is_elsewhere(name)]
+        # All files of a shard that was written just now are here.
+        gone = [name for name in gone if start.suffix == ".zarr" or not self._is_elsewhere(name)]
         if changed or gone:
             entries = {name: entry for name, entry in (self.entries | found).items() if name not in gone}
             put_files(self.folder, self.place, found, changed, self.entries, self._lease, interruptible)

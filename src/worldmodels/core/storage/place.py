@@ -111,14 +111,14 @@ class Place:
                     raise UserError(f"{self.url}/{name} is too large: more than {limit:,} bytes; it is not read")
             return b"".join(pieces)
 
-    def _pieces(self, name: str, most: int) -> Iterator[bytes]:
-        """At least the first ``most`` bytes of a file, a piece at a time."""
+    def _pieces(self, name: str, most: int, size: int | None = None) -> Iterator[bytes]:
+        """At least the first ``most`` bytes of a file, a piece at a time; ``size``: of the file, if it is known."""
         if self._scheme in _WEB:  # a server may ignore ranges and lengths
             with self._fs.open(self._path(name), "rb", block_size=0) as file:
                 while piece := file.read(1 << 20):
                     yield piece
             return
-        size = min(most, int(self._fs.info(self._path(name))["size"]))
+        size = min(most, int(self._fs.info(self._path(name))["size"])) if size is None else size
         for start in range(0, size, _PIECE):
             yield self._fs.cat_file(self._path(name), start=start, end=min(start + _PIECE, size))
 
@@ -132,7 +132,7 @@ class Place:
             with disk_errors(target):
                 file = open(target, "wb")  # noqa: SIM115
             with file:
-                pieces = self._pieces(name, size) if size else iter(())
+                pieces = self._pieces(name, size, size) if size else iter(())
                 for piece in pieces:
                     done += len(piece)
                     if done > size:
