@@ -1,6 +1,8 @@
 """What the tests of buckets share: an S3 server in a process of its own, which can go away and come back."""
 
+import atexit
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -98,22 +100,30 @@ class Server:
         self._process.wait()
 
 
+@functools.cache
+def _server() -> Server:
+    """The server of all tests of this process, because starting one takes seconds."""
+    server = Server()
+    atexit.register(server.close)
+    return server
+
+
 @contextlib.contextmanager
 def s3(patch: pytest.MonkeyPatch, cache: Path) -> Iterator[Server]:
-    """A server with a bucket called ``bucket``, which the package finds by the environment, and a cache of its own."""
+    """A server with an empty bucket called ``bucket``, which the package finds by the environment, and a new cache."""
     from worldmodels.core.storage import place
 
     for name, value in VARIABLES.items():
         patch.setenv(name, value)
-    server = Server()
+    server = _server()
     patch.setenv("WORLDMODELS_STORAGE_OPTIONS", f'{{"endpoint_url": "{server.url}"}}')
     patch.setenv("WORLDMODELS_CACHE", str(cache))
     place._filesystem.cache_clear()
+    server.files.mkdir("bucket")
     try:
-        server.files.mkdir("bucket")
         yield server
     finally:
-        server.close()
+        server.files.rm("bucket", recursive=True)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> None:

@@ -96,7 +96,7 @@ def test_when_the_bucket_goes_away_a_line_says_so_and_the_same_command_goes_on(
     finally:
         faults._strike = original
         heal()
-    server.back()
+        server.back()
     outcome = call(capsys, "collect", "car-racing", "--run", URL)
     assert outcome.code == 0, outcome.err
     sync(URL, tmp_path / "copy")
