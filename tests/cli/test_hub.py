@@ -87,7 +87,9 @@ class Handler(BaseHTTPRequestHandler):
             about = json.loads(body)
             name = f"{about.get('organization') or 'me'}/{about['name']}"
             hub.repos.setdefault(name, {})
-            self._json({"url": f"http://127.0.0.1/{name}", "name": name})
+            self._json({"url": f"http://{self.headers['Host']}/{name}", "name": name})
+        elif self.path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
         elif parts[4] == "preupload":
             files = [
                 {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
@@ -100,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
                 if one["key"] == "file":
                     content = base64.b64decode(one["value"]["content"])
                     hub.repos["/".join(parts[2:4])][one["value"]["path"]] = content
-            self._json({"commitUrl": f"http://127.0.0.1/me/agent/commit/{COMMIT}", "commitOid": COMMIT})
+            self._json({"commitUrl": f"http://{self.headers['Host']}/me/agent/commit/{COMMIT}", "commitOid": COMMIT})
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ _RENEW_SECONDS = 20.0
 _STALE_SECONDS = 120.0
 _SETTLE_SECONDS = 1.0
 _LARGEST = 4096
+_own: set[str] = set()
+"""Leases that this process holds. It may have left others, when a bucket was away."""
 
 
 class Lease:
@@ -42,6 +44,7 @@ class Lease:
         """Take the lease; :class:`UserError` if another process has it."""
         lease = cls(place)
         lease._take()
+        _own.add(lease._id)
         thread = threading.Thread(target=lease._renew_often, daemon=True)
         thread.start()
         try:
@@ -49,6 +52,7 @@ class Lease:
         finally:
             lease._stop.set()
             thread.join()
+            _own.discard(lease._id)
             # A lease that cannot be removed, because the bucket is away, is recognised as that of an ended process.
             with contextlib.suppress(UserError):
                 if holder(place).get("id") == lease._id:
@@ -106,7 +110,9 @@ def is_held(about: dict[str, Any]) -> bool:
     """Whether the process that :func:`holder` names still works, as far as can be known."""
     if not about or time.time() - about["renewed"] > _STALE_SECONDS:
         return False
-    return about["host"] != socket.gethostname() or about["start"] == _started(about["pid"])
+    if about["host"] != socket.gethostname():
+        return True
+    return about["id"] in _own if about["pid"] == os.getpid() else about["start"] == _started(about["pid"])
 
 
 def _started(pid: int) -> str:
