@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "car_racing_same.py"
+SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def run(*arguments: str) -> str:
-    command = [sys.executable, str(SCRIPT), *arguments]
+def run(*arguments: str, script: str = "car_racing_same.py") -> str:
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600, env=environment).stdout
 
@@ -37,3 +37,8 @@ def test_its_scores_are_compared_track_by_track(tmp_path: Path) -> None:
 
 def test_its_steps_are_timed_beside_those_of_gymnasium() -> None:
     assert re.search(r"[0-9.]+ times as fast, step against step", run("speed", "--seeds", "1", "--steps", "5"))
+
+
+def test_training_from_a_bucket_is_timed_beside_that_from_the_disk() -> None:
+    found = run("--frames", "4000", "--steps", "1", "--repeats", "1", script="buckets.py")
+    assert re.search(r"from the second epoch on: [0-9]+% of the disk's training, [0-9]+% of its reading", found)
