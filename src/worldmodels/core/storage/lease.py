@@ -112,7 +112,9 @@ def is_held(about: dict[str, Any]) -> bool:
         return False
     if about["host"] != socket.gethostname():
         return True
-    return about["id"] in _own if about["pid"] == os.getpid() else about["start"] == _started(about["pid"])
+    if about["pid"] == os.getpid():
+        return about["id"] in _own
+    return bool(about["start"] == _started(about["pid"]))
 
 
 def _started(pid: int) -> str:
