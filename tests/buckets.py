@@ -126,7 +126,7 @@ def s3(patch: pytest.MonkeyPatch, cache: Path) -> Iterator[Server]:
         server.files.rm("bucket", recursive=True)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 900.0) -> None:
     """Return when a condition holds."""
     until = time.monotonic() + seconds
     while not condition():
