@@ -166,3 +166,11 @@ def test_vision_models_can_be_trained_for_a_time_and_their_agents_scored(tmp_pat
     names = {one: (tmp_path / "agents" / f"quick-{one}" / "round-1" / "episodes" / "done.json") for one in models[1:]}
     first, second = (json.loads(path.read_text())["digest"] for path in names.values())
     assert first == second, "they learn from the same episodes"
+
+
+# --- buckets ------------------------------------------------------------------------------------------------
+
+
+def test_training_from_a_bucket_is_timed_beside_that_from_the_disk() -> None:
+    found = run("--frames", "4000", "--steps", "1", "--repeats", "1", script="buckets.py")
+    assert re.search(r"from the second epoch on: [0-9]+% of the disk's training, [0-9]+% of its reading", found)

@@ -19,8 +19,11 @@ from worldmodels.controller.inputs import PolicyInputs
 from worldmodels.controller.layout import Layout
 from worldmodels.core.device import choose_device, torch_threads
 from worldmodels.core.errors import UserError
-from worldmodels.core.files import load_tensors, save_tensors
+from worldmodels.core.files import load_tensors, read_json, save_tensors
 from worldmodels.core.read_only import ReadOnly
+from worldmodels.core.storage.agents import agent_at
+from worldmodels.core.storage.hub import ORIGIN_FILE
+from worldmodels.core.storage.place import is_url, plain_path
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
 from worldmodels.tasks import Task, get_task, is_task
@@ -286,9 +289,10 @@ class AgentPolicy:
 
 
 def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
-    """Load a shipped agent by its name ("car-racing"), or the agent in a file, a directory or a run.
+    """Load a shipped agent by its name ("car-racing"), or the agent in a file, a directory or a run, here or at a URL.
 
-    Raises :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
+    URLs: of a bucket (s3://, gs://, az://), a web server (https://) or a hub (hf://OWNER/NAME@REVISION). Raises
+    :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
     """
     chosen = choose_device(device)
     path = _agent_path(name_or_path)
@@ -323,6 +327,9 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         origin = meta["inputs"], meta["info"], starts, states
         agent = Agent(task, vision, memory, tensors["controller"], *origin, *kind)
         _check_outputs(agent)
+        if (path.parent / ORIGIN_FILE).is_file():  # beside an agent that was downloaded from a hub
+            origin = read_json(path.parent / ORIGIN_FILE)
+            agent.info = agent.info | {"origin": f"hf://{origin['hub']}@{origin['revision']}"}
         return agent
     except KeyError as error:
         raise UserError(f"{path} is not an agent: it lacks {error}; expected an {AGENT_FILE}") from None
@@ -416,7 +423,9 @@ def _shipped_path(name: str) -> Path:
 
 
 def _agent_path(name_or_path: str | Path) -> Path:
-    path, name = Path(name_or_path), str(name_or_path)
+    if is_url(name_or_path):
+        return agent_at(str(name_or_path), AGENT_FILE)
+    path, name = plain_path(name_or_path), str(name_or_path)
     if name in shipped_names() and not path.exists():
         return _shipped_path(name)
     if is_task(name) and not path.exists():

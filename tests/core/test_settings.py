@@ -13,9 +13,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from worldmodels.analysis.config import DreamReportConfig
-from worldmodels.cli import exchange, measure, runs, watch
+from worldmodels.cli import exchange, measure, runs, storage, watch
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import check, choice, from_json, number, option_name, part, rule_of, text, to_json
+from worldmodels.core.storage.blobs import CacheSettings
 from worldmodels.run.config import Config
 
 
@@ -34,8 +35,10 @@ def declared_in(module: Any) -> list[type[Any]]:
     return [one for one in kinds if dataclasses.is_dataclass(one)]
 
 
-OPTIONS = [kind for module in (runs, measure, watch, exchange) for kind in declared_in(module)]
-KINDS = sorted(set().union(*map(parts_of, [Config, DreamReportConfig, *OPTIONS])), key=lambda one: one.__name__)
+OPTIONS = [kind for module in (runs, measure, watch, exchange, storage) for kind in declared_in(module)]
+KINDS = sorted(
+    set().union(*map(parts_of, [Config, DreamReportConfig, CacheSettings, *OPTIONS])), key=lambda one: one.__name__
+)
 
 
 def documented(kind: type[Any]) -> dict[str, str]:

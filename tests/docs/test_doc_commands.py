@@ -8,7 +8,7 @@ import pytest
 
 from pages import PAGES, commands, mentioned, name_of
 from worldmodels.cli import main as cli
-from worldmodels.cli import options
+from worldmodels.cli import options, places
 from worldmodels.cli.runs import RunOptions
 from worldmodels.core.errors import UserError
 from worldmodels.data.collectors import check_policy
@@ -50,6 +50,7 @@ def parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         cli._dispatch(words[1:])
 
     monkeypatch.setattr(options, "check", checked)
+    monkeypatch.setattr(places, "_local", lambda stack, verb, flag, url: Path(url))  # no bucket is asked
     monkeypatch.chdir(tmp_path)
     return parse
 

@@ -27,6 +27,9 @@ _VERBS = {
     ),
     "export": ("exchange:export", "write episodes, latents or an agent in the formats of other programs"),
     "sample": ("exchange:sample", "let an agent play, and write what it saw, thought and did into .npz files"),
+    "sync": ("storage:sync", "copy a run, episodes or an agent from or to a bucket, verified"),
+    "push": ("storage:push", "publish an agent on the Hugging Face hub, with a model card"),
+    "pull": ("storage:pull", "download an agent from the Hugging Face hub"),
     "bench": ("measure:bench", "measure the speed of acting and training against a bound and a baseline"),
     "new-task": ("new_task:new_task", "write a small package with a world of your own, to be changed and installed"),
     "doctor": ("measure:doctor", "check what this machine has, what works and what to install"),
@@ -116,6 +119,7 @@ def _dispatch(arguments: list[str]) -> int:
         close = difflib.get_close_matches(verb, _VERBS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see worldmodels --help"
         return _fail(f"unknown verb {verb!r}; {hint}", 2)
+    from worldmodels.cli.places import local_folders
     from worldmodels.core import interrupt
 
     limit = _address_limit()
@@ -127,8 +131,8 @@ def _dispatch(arguments: list[str]) -> int:
     module, _, name = place.partition(":")
     function = getattr(importlib.import_module(f"worldmodels.cli.{module}"), name)
     try:
-        with interrupt.graceful():
-            return int(function(verb, rest, f"{description[0].upper()}{description[1:]}."))
+        with interrupt.graceful(), local_folders(verb, rest) as local:
+            return int(function(verb, local, f"{description[0].upper()}{description[1:]}."))
     except interrupt.Interrupted as stop:
         return _fail(f"stopped; {_what_is_left(verb, rest)}", stop.exit_code)
 

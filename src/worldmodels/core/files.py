@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save
 
 from worldmodels.core.errors import UserError
 
-_LARGEST_JSON = 64 << 20
+LARGEST_JSON = 64 << 20
+"""Bytes of the largest JSON file that is read."""
 _TEMPORARY_FILE = re.compile(r"\..+\.[0-9]+\.tmp")
 _TEMPORARY_FOLDER = re.compile(r"\..+\.tmp")
 _REPAIR = "delete it and run the same command again, or restore it from a copy"
@@ -37,7 +38,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise UserError(f"could not write {path}: {reason}; free space or fix permissions, then run again") from None
 
 
-def _sync(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -68,7 +69,7 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync(path.parent)
+            flush(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -104,12 +105,17 @@ def _digest(data: bytes) -> str:
 def write_json(path: Path, content: Any, checksum: bool = False) -> None:
     """Write strict JSON (no NaN or infinity) atomically; ``checksum`` adds a checksum to the content, a dictionary."""
     try:
-        if checksum:
-            content = {**content, "checksum": _digest(_canonical(content))}
-        text = json.dumps(content, indent=2, allow_nan=False)
+        data = json_bytes(content, checksum)
     except ValueError as error:
         raise UserError(f"{path} was not written: a value is not a finite number ({error})") from None
-    write_bytes(path, text.encode() + b"\n")
+    write_bytes(path, data)
+
+
+def json_bytes(content: Any, checksum: bool = False) -> bytes:
+    """What :func:`write_json` writes. Raises ValueError for NaN and infinity."""
+    if checksum:
+        content = {**content, "checksum": _digest(_canonical(content))}
+    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def _canonical(content: Any) -> bytes:
@@ -125,20 +131,29 @@ def read_json(path: Path, checksum: bool = False, repair: str = _REPAIR) -> Any:
     check_regular(path, "a JSON file")
     try:
         size = path.stat().st_size
-        if size > _LARGEST_JSON:
-            limit = f"more than the {_LARGEST_JSON >> 20} MiB of the largest JSON file of worldmodels"
+        if size > LARGEST_JSON:
+            limit = f"more than the {LARGEST_JSON >> 20} MiB of the largest JSON file of worldmodels"
             raise UserError(
                 f"{path} is damaged or of another program, it is too large: {size >> 20:,} MiB, {limit}; {repair}"
             )
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
+    except ValueError:  # a path that no system accepts
+        raise UserError(f"{path} is damaged: it is not valid JSON; {repair}") from None
+    return parsed_json(data, path, checksum, repair)
+
+
+def parsed_json(data: bytes, name: Path | str, checksum: bool = False, repair: str = _REPAIR) -> Any:
+    """The content of a JSON file from its bytes; ``name`` says in errors which file it is. See :func:`read_json`."""
+    try:
+        content = json.loads(data)
         if not checksum:
             return content
         expected = content.pop("checksum", None) if isinstance(content, dict) else None
         actual = _digest(_canonical(content))
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: it is not valid JSON; {repair}") from None
+        raise UserError(f"{name} is damaged: it is not valid JSON; {repair}") from None
     if expected != actual:
-        raise UserError(f"{path} is damaged or was edited: its checksum does not match; {repair}")
+        raise UserError(f"{name} is damaged or was edited: its checksum does not match; {repair}")
     return content
 
 
@@ -210,9 +225,9 @@ def new_directory(target: Path) -> Iterator[Path]:
         try:
             yield temporary
             for path in (temporary, *temporary.rglob("*")):
-                _sync(path)
+                flush(path)
             os.replace(temporary, target)
-            _sync(target.parent)
+            flush(target.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

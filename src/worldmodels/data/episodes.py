@@ -19,6 +19,8 @@ from zarr.codecs import ZstdCodec
 from worldmodels.core.chunks import FRAME_CHUNK
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import disk_errors, new_directory
+from worldmodels.core.storage.mirror import written
+from worldmodels.data.mirrored import store_of
 
 _DTYPES = {
     "frames": "uint8",
@@ -66,7 +68,7 @@ class Shard:
         self.path = path
         try:
             _check_files(path)
-            group: Any = zarr.open_group(path, mode="r", zarr_format=3)
+            group: Any = zarr.open_group(store_of(path), mode="r", zarr_format=3)
             arrays = {name: _checked(group[name], name, dtype) for name, dtype in _DTYPES.items()}
             self._frames = arrays["frames"]
             self.lengths = np.asarray(arrays["lengths"][:])
@@ -75,6 +77,8 @@ class Shard:
             self.terminated = np.asarray(arrays["terminated"][:])
             self.seeds = np.asarray(arrays["seeds"][:])
             self.renderer = str(group.attrs["renderer"])
+        except UserError:  # a bucket cannot be reached
+            raise
         except Exception as error:  # zarr, codecs and json each raise their own kinds
             raise _damaged(path, error) from None
         if problem := self._problem():
@@ -115,6 +119,8 @@ class Shard:
         """Frames ``start`` to ``stop`` of the shard, (n, 64, 64, 3) uint8."""
         try:
             return np.asarray(self._frames[start:stop])
+        except UserError:
+            raise
         except Exception as error:
             raise _damaged(self.path, error) from None
 
@@ -229,6 +235,7 @@ class EpisodeStore:
             }
             for name, values in small.items():
                 group.create_array(name, data=values, chunks=values.shape, compressors=codec)
+        written(self.shard_path(index))
 
     def paths(self) -> list[Path]:
         """Paths of the complete shards, in order."""

@@ -5,9 +5,10 @@ import csv
 import fcntl
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from worldmodels.run.names import FOLDERS, LAYOUT, stages_of
 _DEPTH = 3
 """How many folders below the given one a run may be."""
 _LARGEST = 16 << 20
+_URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*:/")
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,16 @@ class RunStatus:
 def runs(folder: Path | str = "runs") -> list[RunStatus]:
     """Every run in ``folder`` and up to three folders below it, in the order of their names.
 
-    Runs that are damaged, or of another version, are listed as such. Raises :class:`UserError` if there is no such
-    folder.
+    Runs that are damaged, or of another version, are listed as such. The folder may be the URL of one in a bucket.
+    Raises :class:`UserError` if there is no such folder.
 
     Example: ``[run.name for run in runs("runs") if run.state == "finished"]``
     """
+    if _URL.match(str(folder)):
+        from worldmodels.run.elsewhere import runs_at
+
+        remote = [(run, _status(run.folder, run.name)) for run in runs_at(str(folder), _DEPTH)]
+        return [replace(status, state="running") if run.in_use else status for run, status in remote]
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; expected one that holds runs, such as runs")

@@ -12,6 +12,8 @@ from worldmodels.core.device import choose_device
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import read_json
 from worldmodels.core.metrics import read_metrics
+from worldmodels.core.storage.mirror import Mirror
+from worldmodels.core.storage.place import is_url, plain_path
 from worldmodels.data.episodes import Episode, EpisodeStore, Shard
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -40,11 +42,13 @@ class StageStatus:
 class RunReader:
     """Reads a run, finished or not, which another process may be running. Takes no lock and writes nothing.
 
+    The run may be at a URL (s3://, gs://, az://, https://); its files, except frames, are then copied to the cache.
+
     Raises :class:`UserError` if there is no run, and if the result of a stage is asked for that is not finished.
     """
 
     def __init__(self, directory: Path | str) -> None:
-        self.directory = Path(directory)
+        self.directory = Mirror.reading(str(directory)).folder if is_url(directory) else plain_path(directory)
         config = read_config(self.directory)
         if config is None:
             raise UserError(f"{directory} is not a run: it has no run.json")

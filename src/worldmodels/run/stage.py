@@ -11,6 +11,7 @@ from typing import Any
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import disk_errors, read_json, write_json
 from worldmodels.core.provenance import differences
+from worldmodels.core.storage.mirror import files_of, open_file, written
 
 _HEARTBEAT_SECONDS = 5.0
 _PIECE = 1 << 20
@@ -107,6 +108,7 @@ class Stage:
         finally:
             watch.stop()
         self.tidy()
+        written(self.directory)
 
     def finish(
         self,
@@ -176,9 +178,9 @@ def digests(paths: Iterable[Path]) -> tuple[str, dict[str, str]]:
     total, parts = hashlib.sha256(), {}
     for path in paths:
         part = hashlib.sha256()
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        files = files_of(path) if path.is_dir() else [path]
         for file in files:
-            with open(file, "rb") as content:
+            with open_file(file) as content:
                 data = str(file.relative_to(path.parent)).encode()
                 while data:
                     total.update(data)

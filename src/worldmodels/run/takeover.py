@@ -18,6 +18,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
 from worldmodels.core.files import new_directory, write_json
 from worldmodels.core.settings import option_name
+from worldmodels.core.storage.mirror import files_of, open_file, written
 from worldmodels.run.artifacts import Artifacts
 from worldmodels.run.config import Config
 from worldmodels.run.inputs import Inputs, inputs_of_stage
@@ -85,6 +86,7 @@ class Source:
                 say(f"{label}: done again, because {self._reason(changed)}")
                 return False
             self._copy(here, target, name, done)
+            written(stage.directory)
         except _Unusable as problem:
             say(f"{label}: done again, because {problem}")
             return False
@@ -161,9 +163,9 @@ def _shown(value: Any) -> str:
 
 def _files(directory: Path) -> Iterator[Path]:
     """The files of a stage, without those that only unfinished work needs and without temporary ones."""
-    for path in sorted(directory.rglob("*")):
+    for path in files_of(directory):
         hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-        if path.is_file() and not hidden and path.name not in _LEFT_BEHIND:
+        if not hidden and path.name not in _LEFT_BEHIND:
             yield path
 
 
@@ -172,7 +174,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
         with contextlib.suppress(OSError):
             os.link(os.path.realpath(source), target)
             return
-    shutil.copyfile(source, target)
+    with open_file(source) as read, open(target, "wb") as copy:
+        shutil.copyfileobj(read, copy)
 
 
 def beside(source: Path, config: Config) -> Path:
