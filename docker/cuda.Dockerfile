@@ -3,7 +3,7 @@
 # CUDA libraries. Build it in the project's folder, and run any verb that needs no window:
 #
 #   docker build -f docker/cuda.Dockerfile -t worldmodels:cuda .
-#   docker run --rm --gpus all -v "$PWD/runs:/home/worldmodels/runs" worldmodels:cuda train take-cover
+#   docker run --rm --gpus all -v "$PWD/runs:/srv/worldmodels/runs" worldmodels:cuda train take-cover
 #
 # It differs from the Dockerfile for CPUs in where PyTorch comes from and in what the container may use of the driver.
 
@@ -11,8 +11,8 @@ ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python -m venv /opt/worldmodels
-ENV PATH=/opt/worldmodels/bin:$PATH
+RUN python -m venv /usr/local/worldmodels
+ENV PATH=/usr/local/worldmodels/bin:$PATH
 WORKDIR /src
 # The packages first: this layer, which takes minutes and gigabytes, is kept as long as their versions are.
 COPY constraints.txt pyproject.toml README.md LICENSE ./
@@ -28,19 +28,19 @@ FROM python:${PYTHON}-slim-bookworm
 LABEL org.opencontainers.image.title="worldmodels" \
       org.opencontainers.image.description="World Models: V sees, M dreams, C acts (Ha & Schmidhuber 2018)" \
       org.opencontainers.image.licenses="MIT"
-RUN useradd --create-home --uid 1000 worldmodels
-COPY --from=build /opt/worldmodels /opt/worldmodels
+RUN useradd --create-home --home-dir /srv/worldmodels --uid 1000 worldmodels
+COPY --from=build /usr/local/worldmodels /usr/local/worldmodels
 # No screen and no sound card. What is compiled at the first use is kept in the home folder.
-ENV PATH=/opt/worldmodels/bin:$PATH \
+ENV PATH=/usr/local/worldmodels/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     SDL_VIDEODRIVER=dummy \
     SDL_AUDIODRIVER=dummy \
     MPLBACKEND=agg \
-    NUMBA_CACHE_DIR=/home/worldmodels/.cache/numba \
+    NUMBA_CACHE_DIR=/srv/worldmodels/.cache/numba \
     PYTHONUNBUFFERED=1
 USER 1000
-WORKDIR /home/worldmodels
+WORKDIR /srv/worldmodels
 # A folder of the user's own, so that a volume in its place gets that owner, too.
 RUN mkdir -p runs .cache/numba && python -c "from worldmodels.tasks.car_racing.env import compile_drawing; compile_drawing()"
 ENTRYPOINT ["worldmodels"]

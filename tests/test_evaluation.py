@@ -267,7 +267,7 @@ def test_shorter_episodes_are_cut_at_their_limit() -> None:
 
 def test_the_verb_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, target = Scripted(), tmp_path / "scores.json"
-    monkeypatch.setattr("worldmodels.tasks.get_task", lambda name: task)
+    monkeypatch.setattr("worldmodels.tasks.get_task", lambda *_: task)
     monkeypatch.setattr("worldmodels.core.seeds.episode_seeds", lambda purpose, seed, count: SEEDS[:count])
     monkeypatch.setattr(task, "random_policy", first := Counted(until=2))
     command = ["scripted", *["--policy", "random", "--episodes", "10", "--num-envs", "4", "--json"], str(target)]

@@ -15,7 +15,7 @@ Patch = pytest.MonkeyPatch
 UNKNOWN = {
     "verb": (["tarin", "car-racing"], ["unknown verb 'tarin'", "did you mean 'train'?"]),
     "task": (["train", "car-racin"], ["unknown task 'car-racin'", "did you mean 'car-racing'?"]),
-    "another task": (["evaluate", "chess"], ["unknown task 'chess'", "car-racing, take-cover"]),
+    "another task": (["evaluate", "chess"], ["unknown task 'chess'", "car-racing, car-racing-published, take-cover"]),
     "task to record": (["record", "chess"], ["unknown task 'chess'"]),
     "preset": (["train", "car-racing", "--preset", "qiuck"], ["unknown preset 'qiuck'", "did you mean 'quick'?"]),
     "backend to collect on": (

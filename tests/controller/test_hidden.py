@@ -95,7 +95,7 @@ def agent_with(hidden: int = 5) -> Agent:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldmodels.agent.get_task", lambda name: Scripted())
+    monkeypatch.setattr("worldmodels.agent.get_task", lambda name, **_: Scripted())
 
 
 @pytest.mark.usefixtures("known")

@@ -77,7 +77,7 @@ def choice(default: str | tuple[str, ...], *choices: str, nonempty: bool = False
     return dataclasses.field(default=default, metadata={_RULE: Rule(choices=choices, nonempty=nonempty)})
 
 
-def text(default: bool | str | tuple[str, ...] | Path | None) -> Any:
+def text(default: str | bool | tuple[str, ...] | Path | None) -> Any:
     """A field for a string, a path, a boolean or a tuple of strings, of which only the type is checked."""
     return dataclasses.field(default=default, metadata={_RULE: Rule()})
 

@@ -84,16 +84,17 @@ def downloaded(text: str, file_name: str) -> Path:
 def _stream(api: Any, name: HubName, file_name: str, size: int, target: Path) -> str:
     """Download a file of exactly ``size`` bytes to ``target``, which appears when it is complete; its SHA-256."""
     import huggingface_hub
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     url = huggingface_hub.hf_hub_url(name.repo, file_name, revision=name.revision, endpoint=api.endpoint)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     digest, done = hashlib.sha256(), 0
-    options = {"headers": huggingface_hub.utils.build_hf_headers(), "follow_redirects": True, "timeout": _SECONDS}
+    options = {"headers": build_hf_headers(), "follow_redirects": True, "timeout": _SECONDS}
     try:
         with huggingface_hub.get_session().stream("GET", url, **options) as response, open(temporary, "wb") as file:
             if response.status_code != 200:
                 response.read()
-            huggingface_hub.utils.hf_raise_for_status(response)
+            hf_raise_for_status(response)
             for piece in response.iter_bytes(1 << 20):
                 done += len(piece)
                 if done > size:
@@ -138,9 +139,10 @@ def upload(text: str, files: Mapping[str, bytes | Path], message: str, private: 
 def _api() -> Any:
     try:
         import huggingface_hub
+        from huggingface_hub.utils import disable_progress_bars
     except ImportError:
         raise UserError('the hub needs the package huggingface_hub: pip install "worldmodels[hub]"') from None
-    huggingface_hub.utils.disable_progress_bars()
+    disable_progress_bars()
     return huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, library_name="worldmodels")
 
 
