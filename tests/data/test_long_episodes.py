@@ -1,6 +1,7 @@
 """Long episodes in little memory: frames that are compressed while they are recorded, and what a process takes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,9 +116,9 @@ print(json.dumps([before, peak()]))
 def test_memory_hardly_grows_with_the_length_of_episodes(tmp_path: Path) -> None:
     """Two episodes of 8,000 steps have 147 MB of frames more than two of 2,000, and would often be held twice."""
     length = 8000
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(tmp_path), str(length)], capture_output=True, text=True, timeout=1800
-    )
+    command = [sys.executable, "-c", MEASURE, str(tmp_path), str(length)]
+    worlds = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=worlds)
     assert done.returncode == 0, done.stderr
     before, after = json.loads(done.stdout.splitlines()[-1])
     assert after - before < 90, (before, after)
