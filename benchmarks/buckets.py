@@ -2,15 +2,16 @@
 
 python benchmarks/buckets.py [--frames 20000] [--steps 60] [--repeats 3] [--url s3://bucket/episodes]
 
-Without --url, a server on this machine is the bucket (moto). Three numbers per repeat: training steps per second from
-the disk, from the bucket in the first epoch, when nothing is in the cache, and from the bucket when the cache holds all
-frames, as from the second epoch on. And the same for reading alone, which is the bound that matters on a GPU.
+Without --url, a server on this machine is the bucket (moto). Measured are training steps per second, and batches per
+second of reading alone for an epoch, which is the bound that matters on a GPU: from the disk, and from the bucket when
+the cache holds all frames, as from the second epoch on; and reading all frames once when nothing is in the cache. The
+processor's seconds are compared, too, because other programs on the machine do not change them.
 """
 
 import argparse
+import logging
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from worldmodels.core.chunks import FRAME_CHUNK
 from worldmodels.core.fit import Objective
 from worldmodels.core.storage.mirror import Mirror
 from worldmodels.core.storage.sync import sync
@@ -43,25 +45,36 @@ def make_episodes(folder: Path, frames: int) -> None:
         store.write(index, episodes)
 
 
-def rates(shards: Sequence[Shard], steps: int) -> tuple[float, float]:
-    """Training steps and batches read per second, from the first step of an epoch on."""
+class Clock:
+    """Seconds by the clock on the wall and by that of the processor since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.perf_counter(), time.process_time()
+
+    def rates(self, count: float) -> np.ndarray:
+        """``count`` per second, by both."""
+        return count / np.array([time.perf_counter() - self._wall, time.process_time() - self._processor])
+
+
+def rates(shards: Sequence[Shard], steps: int) -> np.ndarray:
+    """Training steps per second, and batches read per second in an epoch, each by both clocks: (2, 2)."""
     config = VisionConfig()
     stream = FrameStream(shards, config.batch, config.window, seed=1)
-    began = time.perf_counter()
-    for _, frames in zip(range(steps), stream.batches(0), strict=False):
+    clock, count = Clock(), stream.batches_per_epoch
+    for _, frames in zip(range(count), stream.batches(0), strict=False):
         assert len(frames) == config.batch
-    reading = steps / (time.perf_counter() - began)
+    reading = clock.rates(count)
     vision = make_vision(config.model, config.latent_size)
     objectives: list[Objective] = vision.objectives(config, 1)
     optimizers = [torch.optim.Adam(objective.module.parameters(), lr=1e-4) for objective in objectives]
-    began = time.perf_counter()
+    clock = Clock()
     for step, frames in zip(range(steps), stream.batches(0), strict=False):
         images = training_images(frames, torch.device("cpu"))
         for objective, optimizer in zip(objectives, optimizers, strict=True):
             optimizer.zero_grad()
             objective.loss(images, step)[0].backward()
             optimizer.step()
-    return steps / (time.perf_counter() - began), reading
+    return np.stack([clock.rates(steps), reading])
 
 
 @contextmanager
@@ -73,6 +86,7 @@ def bucket(url: str | None) -> Iterator[str]:
     import fsspec
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     variables = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -101,29 +115,28 @@ def main() -> None:
         folder, os.environ["WORLDMODELS_CACHE"] = Path(name) / "disk", str(Path(name) / "cache")
         make_episodes(folder, options.frames)
         sync(folder, url)
-        found: dict[str, list[tuple[float, float]]] = {"disk": [], "bucket, first time": [], "bucket, in the cache": []}
-        for _ in range(options.repeats):
+        found: dict[str, list[np.ndarray]] = {"disk": [], "bucket": []}
+        first = []
+        rates(shards_of(folder), 2)  # warms up
+        for repeat in range(options.repeats):
             shutil.rmtree(Path(name) / "cache", ignore_errors=True)
-            found["disk"].append(rates(shards_of(folder), options.steps))
-            mirror = Mirror.reading(url)
-            for shard in (shards := shards_of(mirror.folder)):
-                assert not any((mirror.folder / "episodes" / shard.path.name / "frames").glob("c/**/*"))
-            began = time.perf_counter()
+            shards = shards_of(Mirror.reading(url).folder)
+            clock = Clock()
             for shard in shards:
-                for start in range(0, shard.num_frames, 64):
-                    shard.frames(start, min(start + 64, shard.num_frames))
-            batches = sum(shard.num_frames for shard in shards) / VisionConfig().batch
-            found["bucket, first time"].append((float("nan"), batches / (time.perf_counter() - began)))
-            found["bucket, in the cache"].append(rates(shards, options.steps))
-    medians = {
-        name: [statistics.median(values) for values in zip(*pairs, strict=True)] for name, pairs in found.items()
-    }
-    for name, (training, reading) in medians.items():
-        train = "" if training != training else f"{training:.2f} training steps per second, "
-        print(f"{name}: {train}{reading:.1f} batches read per second")
-    disk, cached = medians["disk"], medians["bucket, in the cache"]
-    shares = f"{cached[0] / disk[0]:.0%} of the disk's training, {cached[1] / disk[1]:.0%} of its reading"
-    print(f"from the second epoch on: {shares}")
+                for start in range(0, shard.num_frames, FRAME_CHUNK):
+                    shard.frames(start, min(start + FRAME_CHUNK, shard.num_frames))
+            first.append(clock.rates(sum(shard.num_frames for shard in shards) / VisionConfig().batch))
+            both = {"disk": shards_of(folder), "bucket": shards}
+            for which in sorted(both, reverse=repeat % 2 == 0):  # in turns
+                found[which].append(rates(both[which], options.steps))
+    medians = {which: np.median(values, axis=0) for which, values in found.items()}
+    for which, (training, reading) in medians.items():
+        print(f"{which}: {training[0]:.2f} training steps and {reading[0]:.1f} batches read per second")
+    print(f"bucket with nothing in the cache: {np.median(first, axis=0)[0]:.1f} batches read per second")
+    shares = medians["bucket"] / medians["disk"]
+    for index, clock_name in enumerate(("the clock", "the processor's time")):
+        text = f"{shares[0, index]:.0%} of the disk's training, {shares[1, index]:.0%} of its reading"
+        print(f"from the second epoch on: {text}, by {clock_name}")
 
 
 if __name__ == "__main__":

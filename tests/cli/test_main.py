@@ -136,12 +136,14 @@ def test_help_shows_the_values_of_the_preset_and_of_the_run_that_are_asked_about
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_every_option(verb: str, word: str, help_of: Help) -> None:
     text = help_of(verb, word)
-    options = re.findall(r"^[│ ] +(--[a-z][\w.-]*) ", text, re.MULTILINE)
+    options = re.findall(r"^[│ ] +(--[a-z][\w.-]*)(?:, --no-[\w.-]+)? ", text, re.MULTILINE)
     listed_elsewhere = verb == "doctor" or (verb in WHATS and word == "--help")
     assert options or listed_elsewhere
     for option in options:
         # its name, its type, and then words instead of a bare "(default: ...)"
-        assert re.search(rf"{re.escape(option)} (?:\[.*\]|\S+)[│\s]+[A-Za-z]", text), f"{option} of {verb} has no text"
+        assert re.search(rf"{re.escape(option)}(?:, --no-\S+)? +(?:\[.*\]|\S+)[│\s]+[A-Za-z]", text), (
+            f"{option} of {verb} has no text"
+        )
 
 
 READS = {"train": "a run", "collect": "round-N/episodes", "vision": "round-N/vision", "encode": "round-N/latents"}

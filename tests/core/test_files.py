@@ -69,7 +69,7 @@ def test_a_json_file_that_is_too_large_is_called_too_large_and_not_invalid(
 ) -> None:
     write_json(tmp_path / "some.json", {"text": "x" * (3 << 20)})
     assert len(read_json(tmp_path / "some.json")["text"]) == 3 << 20
-    monkeypatch.setattr(files, "_LARGEST_JSON", 2 << 20)
+    monkeypatch.setattr(files, "LARGEST_JSON", 2 << 20)
     with pytest.raises(UserError, match="is too large: 3 MiB, more than the 2 MiB of the largest JSON file"):
         read_json(tmp_path / "some.json")
 

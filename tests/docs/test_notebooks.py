@@ -20,7 +20,7 @@ _SETTINGS = f"SETTINGS = {dict(pair.split('=') for pair in _TINY.split())}\n"
 _NUMBERS = "SETTINGS = {key: float(value) if '.' in value else int(value) for key, value in SETTINGS.items()}\n"
 SMALLER = {
     "01-the-paper": _SETTINGS + _NUMBERS + "DREAM_STEPS = 16",
-    "02-look-into-v-and-m": "TRACKS, STEPS, HORIZON = 3, 40, 10",
+    "02-look-into-v-and-m": "TRACKS, STEPS, HORIZON, ZOOM = 3, 40, 10, 0",
 }
 """For each notebook, what its cell of parameters says in the test."""
 
