@@ -39,6 +39,7 @@ import gymnasium
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import display
 from PIL import Image
 
 import worldmodels
@@ -168,7 +169,7 @@ for name, agent in {"this run": run.agent(), "the shipped agent": worldmodels.lo
         observation, reward, *_ = dreams.step(agent.task.env_action(control.numpy()))
         total += float(reward[0])
     print(f"{name}: dreamt return of {DREAM_STEPS} steps {total:.0f}")
-    display(strip(np.stack(pictures[:8])))  # noqa: F821 - a name that notebooks have
+    display(strip(np.stack(pictures[:8])))
 
 # %% [markdown]
 # ## What next
