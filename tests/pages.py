@@ -48,5 +48,5 @@ def commands(page: Path) -> list[str]:
 
 def mentioned(page: Path) -> list[str]:
     """The whole commands that a page's prose mentions in `code`; not those with VERB, NAME or ... in them."""
-    found = re.findall(r"`(worldmodels\s+[a-z]+\s[^`]*)`", prose(page))
+    found = re.findall(r"`(worldmodels\s+[a-z][a-z-]*\s[^`]*)`", prose(page))
     return [" ".join(text.split()) for text in found if not re.search(r"\b(VERB|NAME|RULE)\b|\.\.\.", text)]

@@ -46,6 +46,8 @@ def test_a_world_is_trained_scored_recorded_and_resumed_without_any_code(
     assert read_json(Path("score.json"))["env"]["length"] == 30
     refused(call(capsys, "evaluate", DIARY, "--agent", run, "--env.length", "31"), "--env.length 30", "leave --env out")
     assert call(capsys, "record", DIARY, "--agent", run, "--out", "film.gif", "--steps", "12").code == 0
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)  # without a screen, it makes a film
     assert call(capsys, "watch", "--agent", run, "--steps", "3").code == 0
     assert Path("watch-gym-gym_worlds-toy-Diary-v0.mp4").is_file()
     assert call(capsys, "dream", "record", "--agent", run, "--out", "dream.gif", "--steps", "5").code == 0

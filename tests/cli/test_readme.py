@@ -30,6 +30,7 @@ LESS = {
     "probe": "--episodes 5 --frames 4 --steps 20",
     "bench": "--repeats 1 --steps 5",
     "doctor": "",
+    "new-task": "",
     "runs": "",
     "watch": "--steps 20",
     "play": "",
@@ -68,6 +69,8 @@ def less(words: list[str]) -> list[str]:
     verb, rest = words[0], words[1:]
     if (verb in LESS_OF_A_STAGE and verb != "evaluate") or verb in ("train", "ablate") or "--run" in rest:
         stages = LESS_OF_A_STAGE if verb in ("train", "ablate") else {verb: LESS_OF_A_STAGE[verb]}
+        if any(word.startswith("gym:") for word in rest):  # their episodes may be short
+            stages = stages | {"collect": "--collect.episodes 16"}
         added = shlex.split(" ".join(stages.values()))
         if "controller" in stages:
             for phase in run_options(verb, rest, "").evolution.sequence:
@@ -110,7 +113,7 @@ def test_every_verb_and_option_that_the_readme_mentions_exists(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = re.sub(r"```python.*?```", "", README.read_text(), flags=re.DOTALL)
-    mentioned = set(re.findall(r"(?:`|^)worldmodels ([a-z]+)", text, re.MULTILINE))
+    mentioned = set(re.findall(r"(?:`|^)worldmodels ([a-z][a-z-]*)", text, re.MULTILINE))
     assert mentioned and mentioned <= set(cli._VERBS)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")

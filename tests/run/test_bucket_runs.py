@@ -56,7 +56,7 @@ def test_a_run_in_a_bucket_is_trained_to_the_same_bits_and_keeps_its_frames_ther
 ) -> None:
     outcome = call(capsys, "collect", "car-racing", "--run", URL, *TINY)
     assert outcome.code == 0, outcome.err
-    folder = next((tmp_path / "cache" / "mirrors").glob("*/*/run"))
+    folder = next((tmp_path / "cache" / "mirrors").glob("*/local/run"))
     assert not frames_in(folder) and cached(tmp_path)
     shutil.rmtree(tmp_path / "cache")  # as on another machine
     for verb in ("vision", "encode"):

@@ -48,7 +48,7 @@ class Mirror:
     def __init__(self, place: Place) -> None:
         settings = CacheSettings.of_environment()
         key = hashlib.sha256(place.url.encode()).hexdigest()[:16]
-        self.place, self.folder = place, settings.folder / "mirrors" / key / "work" / place.name
+        self.place, self.folder = place, settings.folder / "mirrors" / key / "local" / place.name
         self.entries: dict[str, Entry] = {}
         self._blobs = Blobs(settings.folder / "blobs", int(settings.gib * _GIB))
         self._base_file = self.folder.parent.parent / MANIFEST
