@@ -30,11 +30,10 @@ LABEL org.opencontainers.image.title="worldmodels" \
       org.opencontainers.image.licenses="MIT"
 RUN useradd --create-home --home-dir /srv/worldmodels --uid 1000 worldmodels
 COPY --from=build /usr/local/worldmodels /usr/local/worldmodels
-# No screen and no sound card. What is compiled at the first use is kept in the home folder.
+# No sound card. What is compiled at the first use is kept in the home folder.
 ENV PATH=/usr/local/worldmodels/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    SDL_VIDEODRIVER=dummy \
     SDL_AUDIODRIVER=dummy \
     MPLBACKEND=agg \
     NUMBA_CACHE_DIR=/srv/worldmodels/.cache/numba \
