@@ -11,7 +11,7 @@ continues, and one with other settings needs another DIR.
 
 pixel error: squared error, summed over a frame (colours from 0 to 1), z at its mean. KL: nats of a frame.
 sharpness: variance of the Laplacian of the decoded frames, as a share of that of the real ones (1: as sharp).
-R2: how well a linear map of z predicts, on other episodes, where the car is on the road and where the road leads.
+R2: how well a linear map of z predicts, on other episodes, where a car on the road is and where the road leads.
 """
 
 import argparse
@@ -52,6 +52,9 @@ ZOOMED = 60
 """Steps after which the camera has zoomed in; earlier frames train V, but are not measured."""
 AHEAD = 3, 6, 9
 """Pieces of the road ahead, of about 3.5 units each, whose place is probed; about ten are visible."""
+ON_ROAD, ALONG = 8.0, 0.5
+"""Frames are probed up to this distance of the car from the middle of the road, whose half is 6.7 wide, and from this
+cosine of the angle between the two on: elsewhere, what lies ahead of the car is not the road ahead."""
 TRIAL_STEPS = 20
 """Steps of the trial from which --seconds computes the epochs."""
 BATCH = 64
@@ -174,8 +177,9 @@ def quality(vision: Vision, frames: np.ndarray, states: np.ndarray, episodes: np
             mu, _ = encode_frames(vision, batch)
             latents.append(mu.cpu().numpy())
             sharp += [laplacian(decode_frames(vision, mu)).sum(), laplacian(batch).sum()]
-    state = {"road": states[:, :3], "ahead": states[:, 3:]}
-    found = scores(np.concatenate(latents), state, split_by_group(episodes))
+    seen = (np.abs(states[:, 0]) < ON_ROAD) & (states[:, 2] > ALONG)
+    state = {"road": states[seen, :2], "ahead": states[seen, 3:]}
+    found = scores(np.concatenate(latents)[seen], state, split_by_group(episodes[seen]))
     probes = {f"R2 {name}": float(np.nanmean(found[f"{name}/R2"])) for name in state}
     figures = {"pixel error": totals["reconstruction"], "KL": totals["kl"], "sharpness": sharp[0] / sharp[1]}
     return figures | probes
@@ -276,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["conv-vae", "patch-vae", "vae-gan-small"])
     parser.add_argument("--episodes", type=int, default=40, help="to train on")
-    parser.add_argument("--measured-episodes", type=int, default=20, help="to measure on")
+    parser.add_argument("--measured-episodes", type=int, default=40, help="to measure on")
     parser.add_argument("--steps", type=int, default=500, help="longest episode")
     parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=0.0, help="of training, instead of --epochs")

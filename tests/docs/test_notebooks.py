@@ -21,6 +21,7 @@ _NUMBERS = "SETTINGS = {key: float(value) if '.' in value else int(value) for ke
 SMALLER = {
     "01-the-paper": _SETTINGS + _NUMBERS + "DREAM_STEPS = 16",
     "02-look-into-v-and-m": "TRACKS, STEPS, HORIZON, ZOOM = 3, 40, 10, 0",
+    "03-your-own-world": _SETTINGS + _NUMBERS + "DREAM_STEPS = 16",
 }
 """For each notebook, what its cell of parameters says in the test."""
 
