@@ -122,9 +122,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def shipped() -> bytes:
-    from worldmodels.agent import _shipped_path
+    from worldmodels.agent_files import shipped_path
 
-    return _shipped_path("car-racing").read_bytes()
+    return shipped_path("car-racing").read_bytes()
 
 
 def scores(**other: Any) -> dict[str, Any]:
