@@ -1,5 +1,6 @@
 """Copies of folders in buckets: complete or invisible, verified, continued, and one process at a time."""
 
+import hashlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from worldmodels.core.storage.lease import LEASE, Lease
 from worldmodels.core.storage.manifest import MANIFEST, Entry, manifest_bytes, manifest_of, parsed
 from worldmodels.core.storage.place import Place
 from worldmodels.core.storage.sync import sync
+from worldmodels.core.storage.transfer import fetch
 
 Patch = pytest.MonkeyPatch
 Capture = pytest.CaptureFixture[str]
@@ -79,6 +81,19 @@ def test_only_what_differs_is_copied_and_what_else_is_there_stays(folder: Path, 
     Place(url).remove(NAMES[2])  # by somebody else
     assert sync(folder, url).copied == 2 and sync(url, tmp_path / "back").copied == 1
     assert contents(tmp_path / "back") == wanted(folder) | {"mine": b"stays"}
+
+
+def test_a_file_that_others_may_be_reading_is_replaced_by_a_whole_one_or_not_at_all(tmp_path: Path) -> None:
+    place, target = Place(f"memory://{tmp_path.name}/run"), tmp_path / "file"
+    target.write_bytes(b"older")
+    place.write("file", b"newer")
+    before = os.stat(target).st_ino
+    with pytest.raises(UserError, match="its checksum is not that of its manifest"):
+        fetch(place, "file", Entry(5, "0" * 64), target)
+    with open(target, "rb") as reader:
+        fetch(place, "file", Entry(5, hashlib.sha256(b"newer").hexdigest()), target)
+        assert reader.read() == b"older" and target.read_bytes() == b"newer" and os.stat(target).st_ino != before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_copy_from_place_to_place_and_between_folders(folder: Path, tmp_path: Path) -> None:
