@@ -184,6 +184,15 @@ def claiming(shape: str, size: int | None = None, name: str = "obs") -> bytes:
     return file.getvalue()
 
 
+def compressed(kind: int) -> bytes:
+    """An archive in a compression of which a few kilobytes, to see a header, can unpack to gigabytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive())) as good, zipfile.ZipFile(file, "w", kind) as written:
+        for name in good.namelist():
+            written.writestr(name, good.read(name))
+    return file.getvalue()
+
+
 def leading_elsewhere() -> bytes:
     """An archive whose names are paths out of any folder."""
     file = io.BytesIO()
@@ -209,6 +218,8 @@ BAD: dict[str, Callable[[Path], bytes]] = {
     "negative sizes": lambda mark: claiming("(-6, -64, 64, 3)"),
     "endless actions": lambda mark: claiming("(999999999, 3)", 8 * 3 * 999999999, "action"),
     "names that lead elsewhere": lambda mark: leading_elsewhere(),
+    "bzip2": lambda mark: compressed(zipfile.ZIP_BZIP2),
+    "LZMA": lambda mark: compressed(zipfile.ZIP_LZMA),
     "no observations": lambda mark: archive(obs=None),
     "no actions": lambda mark: archive(action=None),
     "two kinds of actions": lambda mark: archive(actions=steered(range(5))),

@@ -13,6 +13,8 @@ import numpy as np
 _LARGEST = 256 << 20
 """Bytes of the largest array that is read at once."""
 _LARGEST_HEADER = 10_000
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Those that NumPy writes. Of the others, zipfile unpacks all at once, however few bytes are asked for."""
 _KINDS = "buif"
 """Kinds of numbers: bool, unsigned, integer and floating point. Others, such as objects, could need a pickle."""
 
@@ -43,6 +45,8 @@ class Archive:
         self._members = {info.filename.removesuffix(".npy"): info for info in members}
         if len(self._members) < len(members):
             raise ValueError("it holds two arrays with the same name")
+        if any(info.compress_type not in _COMPRESSIONS for info in members):
+            raise ValueError("it is compressed in another way than NumPy does; save it with np.savez_compressed")
 
     def __enter__(self) -> Self:
         return self
