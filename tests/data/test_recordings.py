@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -252,6 +253,19 @@ def test_what_is_no_episode_is_refused_in_one_line(name: str, tmp_path: Path) ->
         for recording in scan(tmp_path, AUTO):
             read_recording(recording, CarRacing(), AUTO, 0)
     assert "\n" not in str(refused.value) and not mark.exists()
+
+
+def test_a_header_that_claims_to_be_huge_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "one.npz", "w", zipfile.ZIP_DEFLATED) as written:
+        written.writestr("obs.npy", b"\x93NUMPY\x02\x00" + (30 << 20).to_bytes(4, "little") + bytes(30 << 20))
+        written.writestr("action.npy", b"")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="is not an episode"):
+            scan(tmp_path, AUTO)
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_flipped_bit_anywhere_in_the_numbers_is_noticed(tmp_path: Path) -> None:

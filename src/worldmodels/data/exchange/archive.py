@@ -63,10 +63,8 @@ class Archive:
 
     def header(self, name: str) -> Header:
         """The shape and dtype of an array of numbers, without reading it."""
-        with self._zip.open(self._members[name]) as file:
-            return self._header(name, file)
-
-    def _header(self, name: str, file: IO[bytes]) -> Header:
+        with self._zip.open(self._members[name]) as member:
+            file = io.BytesIO(member.read(_LARGEST_HEADER))  # a header may claim gigabytes for itself
         version = np.lib.format.read_magic(file)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
