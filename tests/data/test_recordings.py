@@ -92,6 +92,8 @@ def test_done_at_the_tasks_limit_is_the_limits_unless_truncations_are_told_apart
     arrays = {"obs": shown(range(6)), "action": steered(range(5)), "reward": np.zeros(5)}
     last = np.array([0, 0, 0, 0, 1], bool)
     assert not read(tmp_path, **arrays, done=last).terminated
+    assert read(tmp_path, **arrays, done=last, truncated=~last & False).terminated
+    assert not read(tmp_path, **arrays, done=last, truncated=last).terminated, "done says that one of both ended it"
     assert read(tmp_path, **arrays, terminations=last, truncations=~last & False).terminated
     assert not read(tmp_path, **arrays, terminations=last & False, truncations=last).terminated
 

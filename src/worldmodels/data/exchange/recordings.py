@@ -125,7 +125,7 @@ def read_recording(recording: Recording, task: Task, settings: RecordingConfig, 
     try:
         with Archive(recording.path) as archive:
             return _episode(archive, recording, task, settings, seed)
-    except interrupt.Interrupted:
+    except (interrupt.Interrupted, MemoryError):
         raise
     except Exception as error:
         raise _refused(recording.path, error) from None
@@ -163,7 +163,7 @@ def _episode(archive: Archive, recording: Recording, task: Task, settings: Recor
 
 
 def _terminated(archive: Archive, recording: Recording, task: Task, settings: RecordingConfig) -> bool:
-    """Whether the world ended the episode. A plain done at the task's limit is taken for the limit's."""
+    """Whether the world ended the episode. A plain done that is truncated, or at the task's limit, is the limit's."""
     names, shorter = recording.names, recording.actions < task.max_steps
     if "done" not in names:
         return settings.ends == "world" and shorter
@@ -175,8 +175,11 @@ def _terminated(archive: Archive, recording: Recording, task: Task, settings: Re
         raise ValueError(
             f"{names['done']} says that it ended after action {early[0]} of {len(done)}; expected one episode per file"
         )
-    says_which = "truncated" in names or names["done"].startswith("terminat")
-    return bool(done[-1]) and (says_which or shorter or task.max_steps < 1)
+    if names["done"].startswith("terminat"):
+        return bool(done[-1])
+    if "truncated" in names:  # a plain done may say that either of them ended it
+        return bool(done[-1]) and not archive.read(names["truncated"]).reshape(-1)[-1]
+    return bool(done[-1]) and (shorter or task.max_steps < 1)
 
 
 def lacking(recordings: Sequence[Recording], task: Task, settings: RecordingConfig) -> tuple[str, ...]:
