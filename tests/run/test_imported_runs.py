@@ -87,10 +87,17 @@ def test_an_import_that_was_stopped_continues_and_a_damaged_shard_is_read_again(
 
 
 def test_other_recordings_do_not_mix_with_those_of_a_run(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    import_episodes(settings(), run, record(tmp_path / "some", 2), AUTO, "local")
+    run, folder = tmp_path / "run", record(tmp_path / "some", 2)
+    import_episodes(settings(), run, folder, AUTO, "local")
     with pytest.raises(UserError, match=r"was made with .*imported-"):
         import_episodes(settings(), run, record(tmp_path / "others", 3), AUTO, "local")
+    with np.load(folder / "1.npz") as before:
+        arrays = {"obs": before["obs"], "action": before["action"][::-1]}
+    size = (folder / "1.npz").stat().st_size
+    np.savez(folder / "1.npz", **arrays)  # recorded again, with the same name and size
+    assert (folder / "1.npz").stat().st_size == size
+    with pytest.raises(UserError, match=r"was made with .*imported-"):
+        import_episodes(settings(), run, folder, AUTO, "local")
 
 
 def test_a_bad_file_is_found_before_anything_is_written(tmp_path: Path) -> None:

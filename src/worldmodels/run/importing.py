@@ -129,7 +129,7 @@ def _of_imported(
             f"the files in {source} do not hold {' and '.join(missing)}, without which M's dreams, in which these "
             f"settings evolve C, cannot be dreamt; {remedy}"
         )
-    files = [[item.path.name, item.path.stat().st_size] for item in recordings]
+    files = [[item.path.name, *item.checksums] for item in recordings]
     digest = hashlib.sha256(json.dumps([files, asdict(settings)]).encode()).hexdigest()[:12]
     frames = sum(recording.frames for recording in recordings) // len(recordings)
     collect = replace(

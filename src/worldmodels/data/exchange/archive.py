@@ -61,6 +61,11 @@ class Archive:
         """The names of the arrays."""
         return list(self._members)
 
+    @property
+    def checksums(self) -> tuple[int, ...]:
+        """The CRC-32 of every array, as the archive's directory has it."""
+        return tuple(info.CRC for info in self._members.values())
+
     def header(self, name: str) -> Header:
         """The shape and dtype of an array of numbers, without reading it."""
         with self._zip.open(self._members[name]) as member:

@@ -41,13 +41,17 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Recording:
-    """A file whose headers have been checked. names: of its arrays, by "obs", "action", "reward" and so on."""
+    """A file whose headers have been checked.
+
+    names: of its arrays, by "obs", "action", "reward" and so on; checksums: of all its arrays, to tell it from others.
+    """
 
     path: Path
     names: dict[str, str]
     observations: int
     actions: int
     align: str
+    checksums: tuple[int, ...]
 
     @property
     def frames(self) -> int:
@@ -96,6 +100,7 @@ def _look(path: Path, settings: RecordingConfig) -> Recording:
         if missing:
             raise ValueError(f"it has no {' and no '.join(missing)}; found {', '.join(archive.names) or 'nothing'}")
         headers = {what: archive.header(name) for what, name in names.items()}
+        checksums = archive.checksums
     Pictures.check(headers["obs"].shape[1:], headers["obs"].dtype)
     actions, observations = (headers[what].shape[0] if headers[what].shape else 0 for what in ("action", "obs"))
     if not 1 <= actions <= MOST_STEPS or observations not in (actions, actions + 1):
@@ -111,7 +116,7 @@ def _look(path: Path, settings: RecordingConfig) -> Recording:
     align = "whole" if observations == actions + 1 else settings.align
     if align == "auto":
         align = "after" if names.get("done") == "terminals" else "before"
-    return Recording(path, names, observations, actions, align)
+    return Recording(path, names, observations, actions, align, checksums)
 
 
 def read_recording(recording: Recording, task: Task, settings: RecordingConfig, seed: int) -> Episode:
