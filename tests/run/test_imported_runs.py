@@ -143,6 +143,9 @@ def test_a_published_v_becomes_the_vision_stage_of_a_run(tmp_path: Path, capsys:
     import_episodes(config, run, record(tmp_path / "files", 2), AUTO, "local")
     outcome = cases.call(capsys, "import", "weights", tmp_path / "weights", "--run", run)
     assert outcome.code == 0, outcome.err
+    assert cases.call(capsys, "import", "weights", tmp_path / "weights", "--run", run).code == 0, "the same once more"
+    published.random_files(tmp_path / "newer", seed=1)
+    cases.refused(cases.call(capsys, "import", "weights", tmp_path / "newer", "--run", run), "has another V already")
     assert cases.command("encode", "--run", run).code == 0
     mu, _ = published.encode(weights["vae"], RunReader(run).episode(0).frames[0] / 255)
     np.testing.assert_allclose(RunReader(run).latents().mu[0].float().numpy(), mu, atol=0.05)

@@ -15,7 +15,7 @@ import torch
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
-from worldmodels.core.files import save_tensors
+from worldmodels.core.files import save_tensors, tensors_digest
 from worldmodels.core.metrics import MetricsLog
 from worldmodels.core.progress import Progress
 from worldmodels.core.terminal import duration
@@ -171,7 +171,10 @@ def _work(pipeline: Pipeline, shards: _Shards, directory: Path, identity: str) -
 
 
 def import_vision(directory: Path, folder: Path, task: Task) -> dict[str, Any]:
-    """Make the published V in ``folder`` the finished vision stage of a run of ``task`` that has its episodes."""
+    """Make the published V in ``folder`` the finished vision stage of a run of ``task`` that has its episodes.
+
+    Raises :class:`UserError` for a run of another task or with other settings of V, and for one that has another V.
+    """
     config = read_config(directory)
     if config is None:
         raise UserError(
@@ -190,6 +193,10 @@ def import_vision(directory: Path, folder: Path, task: Task) -> dict[str, Any]:
         return {}
 
     with opened(config, directory, "local", device, create=False) as (run, workers):
-        result = Pipeline(run.artifacts(), device, workers).fill("vision", work)
+        artifacts = run.artifacts()
+        if artifacts.finished("vision"):
+            if tensors_digest(artifacts.vision(device).state_dict()) != tensors_digest(vision.state_dict()):
+                raise UserError(f"{directory} has another V already; import the episodes into a new run for this one")
+        result = Pipeline(artifacts, device, workers).fill("vision", work)
     say(f"vision: V of {folder}; next: worldmodels train {task.name} --run {directory}")
     return result
