@@ -180,12 +180,12 @@ def import_vision(directory: Path, folder: Path, task: Task) -> dict[str, Any]:
         raise UserError(
             f"{directory} is not a run: it has no run.json; collect or import episodes of {task.name} first"
         )
-    vision = published_vision(find_files(folder), task)
+    vision = published_vision(find_files(folder).vae, task)
     wanted = {"task": task.name, "vision.model": vision.name, "vision.latent_size": vision.latent_size}
-    there = {"task": config.task, "vision.model": config.vision.model, "vision.latent_size": config.vision.latent_size}
+    given = {"task": config.task, "vision.model": config.vision.model, "vision.latent_size": config.vision.latent_size}
     for name, value in wanted.items():
-        if there[name] != value:
-            raise UserError(f"expected a run with {name} {value} for this V, {directory} has {there[name]}")
+        if given[name] != value:
+            raise UserError(f"expected a run with {name} {value} for this V, {directory} has {given[name]}")
     device = torch.device("cpu")
 
     def work(stage: Path, identity: str) -> Mapping[str, float]:
@@ -194,9 +194,9 @@ def import_vision(directory: Path, folder: Path, task: Task) -> dict[str, Any]:
 
     with opened(config, directory, "local", device, create=False) as (run, workers):
         artifacts = run.artifacts()
-        if artifacts.finished("vision"):
-            if tensors_digest(artifacts.vision(device).state_dict()) != tensors_digest(vision.state_dict()):
-                raise UserError(f"{directory} has another V already; import the episodes into a new run for this one")
+        there = artifacts.vision(device) if artifacts.finished("vision") else vision
+        if tensors_digest(there.state_dict()) != tensors_digest(vision.state_dict()):
+            raise UserError(f"{directory} has another V already; import the episodes into a new run for this one")
         result = Pipeline(artifacts, device, workers).fill("vision", work)
     say(f"vision: V of {folder}; next: worldmodels train {task.name} --run {directory}")
     return result
