@@ -288,6 +288,8 @@ def test_without_credentials_or_a_server_a_line_says_so(folder: Path, capsys: Ca
     )
     place._filesystem.cache_clear()
     refused(call(capsys, "sync", folder, "s3://bucket/run"), "no credentials were found", "AWS_ACCESS_KEY_ID")
-    monkeypatch.setenv("WORLDMODELS_STORAGE_OPTIONS", "[1]")
-    refused(call(capsys, "sync", folder, "s3://bucket/run"), "expected JSON", "WORLDMODELS_STORAGE_OPTIONS")
+    monkeypatch.setenv("WORLDMODELS_STORAGE_OPTIONS", '{"key": "me", "secret": "hush"')
+    outcome = call(capsys, "sync", folder, "s3://bucket/run")
+    refused(outcome, "expected JSON", "WORLDMODELS_STORAGE_OPTIONS")
+    assert "hush" not in outcome.err
     place._filesystem.cache_clear()

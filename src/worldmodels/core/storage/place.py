@@ -226,7 +226,8 @@ def _filesystem(scheme: str, options: str) -> Any:
     except ValueError:
         given = None
     if not isinstance(given, dict):
-        raise UserError(f'expected JSON such as {{"endpoint_url": "http://host:9000"}} in {_OPTIONS}, got {options!r}')
+        # What it holds is not shown, because that may be a secret.
+        raise UserError(f'expected JSON such as {{"endpoint_url": "http://host:9000"}} in {_OPTIONS}, got something else')
     import fsspec
 
     package, install = _PACKAGES[scheme]
