@@ -210,14 +210,18 @@ def test_the_cache_keeps_what_was_used_last_within_its_bound(blobs: Blobs, tmp_p
     assert len(list((tmp_path / "blobs").glob("??/*"))) == 1
 
 
-def test_a_new_process_finds_the_cache_and_what_a_killed_one_left_goes(blobs: Blobs, tmp_path: Path) -> None:
+def test_a_new_process_finds_the_cache_and_what_a_killed_one_left_goes_later(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(blobs, 1), put(blobs, 2)
     (half,) = [path for path in (tmp_path / "blobs").glob("??/*") if path.read_bytes()[0] == 1]
     half.write_bytes(half.read_bytes()[:500])
     litter = half.with_name(".half.999999999.tmp")
     litter.write_bytes(b"half")
     again = Blobs(tmp_path / "blobs", 2500)
-    assert put(again, 1) and not put(again, 2) and not litter.exists()
+    assert put(again, 1) and not put(again, 2) and litter.exists()
+    monkeypatch.setattr("worldmodels.core.storage.blobs._LITTER_SECONDS", -1.0)
+    assert not put(Blobs(tmp_path / "blobs", 2500), 2) and not litter.exists()
 
 
 def test_the_cache_settings_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:

@@ -227,7 +227,9 @@ def _filesystem(scheme: str, options: str) -> Any:
         given = None
     if not isinstance(given, dict):
         # What it holds is not shown, because that may be a secret.
-        raise UserError(f'expected JSON such as {{"endpoint_url": "http://host:9000"}} in {_OPTIONS}, got something else')
+        raise UserError(
+            f'expected JSON such as {{"endpoint_url": "http://host:9000"}} in {_OPTIONS}, got something else'
+        )
     import fsspec
 
     package, install = _PACKAGES[scheme]
