@@ -29,6 +29,7 @@ class Hub:
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
         self.sizes: dict[str, int] = {}
+        self.damaged = False
         self.asked: list[str] = []
         self.cut = False
 
@@ -68,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
         content = hub.repos[repo][name]
+        if hub.damaged:
+            content = bytes([content[0] ^ 1]) + content[1:]
         self._send(content[: len(content) // 2] if hub.cut else content, length=len(content))
         if hub.cut:
             self.close_connection = True
@@ -206,6 +209,10 @@ def test_what_cannot_be_fetched_is_said_in_a_line(hub: Hub, shipped: bytes, tmp_
     assert not (tmp_path / "agent").exists() and not list((tmp_path / "cache").rglob("*.tmp"))
     assert not [path for path in hub.asked if "pickles/resolve" in path]
     hub.cut = False
+    hub.damaged = True
+    refused(call(capsys, "pull", "me/agent"), "damaged on the way")
+    assert not (tmp_path / "cache" / "hub" / "me--agent" / COMMIT / AGENT_FILE).exists()
+    hub.damaged = False
     (tmp_path / "agent").mkdir()
     refused(call(capsys, "pull", "me/agent"), "holds something else")
 
