@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cases import call, refused
+from dream_agents import dreamer
 from worldmodels.agent import AGENT_FILE, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.storage.hub import HubName
@@ -170,6 +171,9 @@ def test_a_score_that_was_cut_short_is_not_given_as_one(hub: Hub) -> None:
     assert "No score was given" in model_card(agent, "me/agent", None, "mit")
     odd = model_card(agent, "me/agent", None, "mit\n---\n# <b>")
     assert yaml.safe_load(odd.split("\n---\n")[0].removeprefix("---"))["license"] == "mit\n---\n# <b>"
+    assert "a linear controller (C)" in page
+    hidden = model_card(dreamer(hidden=5), "me/agent", None, "mit")
+    assert "linear controller" not in hidden and ", 5 hidden units" in hidden
 
 
 def test_what_cannot_be_published_is_said_in_a_line(
