@@ -157,6 +157,22 @@ def test_a_published_v_becomes_the_vision_stage_of_a_run(tmp_path: Path, capsys:
     )
 
 
+def test_recordings_of_a_gymnasium_environment_are_imported_and_the_run_alone_continues_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = tmp_path / "files", tmp_path / "run"
+    folder.mkdir()
+    np.savez(folder / "0.npz", obs=np.zeros((5, 20, 20, 3), np.uint8), action=np.array([0, 1, 1, 0]))
+    words = ["import", "episodes", folder, "--preset", "quick", "--run", run, "--executor", "local"]
+    outcome = cases.call(capsys, *words, "--task", "gym:gym_worlds:toy/Diary", "--env.space", "two")
+    assert outcome.code == 0, outcome.err
+    config = RunReader(run).config
+    assert (config.task, config.env) == ("gym:gym_worlds:toy/Diary-v0", {"space": "two"})
+    assert config.world["options"] == config.env and RunReader(run).episode(0).actions[:, 0].tolist() == [-1, 1, 1, -1]
+    again = cases.call(capsys, "import", "episodes", folder, "--run", run, "--executor", "local")
+    assert again.code == 0 and "collect: already done" in again.err, again.err
+
+
 def test_the_command_imports_and_says_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, run = record(tmp_path / "files", 2), tmp_path / "run"
     words = ["import", "episodes", folder, "--task", "car-racing", "--preset", "quick", "--run", run]

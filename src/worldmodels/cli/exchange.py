@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 
+from worldmodels.cli.env_options import without_env
 from worldmodels.cli.options import TaskName, agent_for, parse, value_of
+from worldmodels.cli.runs import in_full, starting_settings
 from worldmodels.core.errors import UsageError, UserError
 from worldmodels.core.settings import choice, number, text
 from worldmodels.data.exchange.config import RecordingConfig
-from worldmodels.run.config import SHORT, Config
+from worldmodels.run.config import Config
 
 Folder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 WHATS = {
@@ -155,17 +156,14 @@ def import_(verb: str, arguments: Sequence[str], description: str) -> int:
 
 
 def _import_episodes(arguments: Sequence[str]) -> int:
-    from worldmodels.run.presets import preset
-    from worldmodels.run.run import default_directory, read_config
+    from worldmodels.run.run import check_settings, default_directory, read_config
 
     verb = "import episodes"
-    for short, name in SHORT.items():
-        arguments = [re.sub(rf"^--{short}(?==|$)", f"--{name}", text) for text in arguments]
-    run, task = value_of("--run", arguments), value_of("--task", arguments) or "car-racing"
+    arguments, env = without_env(in_full(arguments))
+    run = value_of("--run", arguments)
     old = read_config(Path(run)) if run else None
-    config = preset(value_of("--preset", arguments) or (old.preset if old is not None else "standard"), task)
-    if old is not None and old.task == task and value_of("--preset", arguments) is None:
-        config = old
+    task = value_of("--task", arguments) or (old.task if old is not None else "car-racing")
+    config = starting_settings(old, task, value_of("--preset", arguments), env)
     default = ImportEpisodesOptions(**_from(config, Config))
     about = (
         "Reads a folder of .npz files. Writes round-1/episodes of the run, so that vision, encode, memory, controller "
@@ -174,7 +172,9 @@ def _import_episodes(arguments: Sequence[str]) -> int:
     options = parse(ImportEpisodesOptions, verb, arguments, default, about, ())
     from worldmodels.run.importing import import_episodes
 
-    settings = Config(**_from(options, Config))
+    # The task of a Gymnasium environment is called as it is written in full.
+    settings = dataclasses.replace(Config(**_from(options, Config)), task=config.task)
+    check_settings(settings, old)
     reading = RecordingConfig(**_from(options, RecordingConfig))
     folder = _needed(options.folder, "the folder with the recordings", verb)
     import_episodes(settings, options.run or default_directory(settings), folder, reading, options.executor)
