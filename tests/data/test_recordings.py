@@ -111,6 +111,13 @@ def test_ends_that_files_do_not_tell_are_taken_as_one_says(tmp_path: Path) -> No
     assert lacking(found, task, RecordingConfig(ends="limit")) == ()
 
 
+def test_actions_as_m_sees_them_must_be_numbers_that_it_can_see(tmp_path: Path) -> None:
+    levels = np.eye(BinPacking().action_size)[[29, 0, 4]]
+    assert read(tmp_path, BinPacking(), obs=shown(range(4)), action=levels).actions.tolist() == levels.tolist()
+    with pytest.raises(UserError, match="too large"):
+        read(tmp_path, BinPacking(), obs=shown(range(4)), action=1e300 * levels)
+
+
 def test_numbered_actions_become_what_m_sees(tmp_path: Path) -> None:
     episode = read(tmp_path, TakeCover(), obs=shown(range(4)), action=np.array([0, 1, 2]))
     assert episode.actions[:, 0].tolist() == [0, 1, -1]
