@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -188,6 +188,34 @@ def test_another_run_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     sync(folder, tmp_path / "copy")
     with pytest.raises(UserError, match=r"holds another run \(car-racing, seed 2\)"):
         sync(url, tmp_path / "copy")
+
+
+def test_a_file_that_goes_or_changes_while_it_is_copied_is_named(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = Place.upload
+
+    def meddled(change: Callable[[Path], object]) -> Callable[[Place, Path, str], None]:
+        def uploading(self: Place, source: Path, name: str) -> None:
+            if name == NAMES[1]:
+                change(source)
+            upload(self, source, name)
+
+        return uploading
+
+    for change, words in ((Path.unlink, "has gone"), (lambda path: path.write_bytes(b"newer"), "has changed")):
+        monkeypatch.setattr(Place, "upload", meddled(change))
+        with pytest.raises(UserError, match=rf"{folder}/.*frames/c/0 {words} while it was copied"):
+            sync(folder, url)
+        (folder / NAMES[1]).write_bytes(b"older")
+    assert manifest_of(Place(url)) is None
+
+
+def test_a_link_in_the_place_of_the_hidden_folder_leads_nowhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".copy.sync").symlink_to(tmp_path / "elsewhere")
+    sync(folder, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == wanted(folder) and not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_two_processes_do_not_copy_to_one_place(folder: Path, url: str, tmp_path: Path) -> None:

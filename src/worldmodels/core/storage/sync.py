@@ -114,7 +114,7 @@ def put_files(
     def put(name: str) -> None:
         if isinstance(origin, Path):
             target.upload(origin / name, name)
-            if entry_of(origin / name) != wanted[name]:
+            if not matches(origin / name, wanted[name]):
                 raise UserError(f"{origin / name} has changed while it was copied; run the same command again")
         else:
             with _temporary() as file:
@@ -179,6 +179,8 @@ def _into_folder(source: str | Path, target: Path) -> Copied:
         _check_same(_json_of(origin, "run.json"), _json_of(target, "run.json"), str(target))
     with _locked(staging.with_name(f".{target.name}.sync.lock")), _unused(target):
         with disk_errors(staging):
+            if staging.is_symlink():  # somebody else's, through whom nothing is written
+                staging.unlink()
             staging.mkdir(parents=True, exist_ok=True)
         # Read and compared, so that what a killed process or another program left is not taken for a copy.
         missing = [name for name in in_order(wanted) if not matches(target / name, wanted[name])]
