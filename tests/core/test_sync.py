@@ -73,6 +73,13 @@ def test_a_folder_comes_back_from_a_bucket_as_it_was(folder: Path, url: str, tmp
     assert sorted(path.name for path in tmp_path.iterdir() if "sync" in path.name) == []
 
 
+def test_links_are_not_copied_without_a_word(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    sync(folder, tmp_path / "copy")
+    assert f"{folder} holds links (1), which are not copied" in capsys.readouterr().err
+    sync(tmp_path / "copy", tmp_path / "again")
+    assert "links" not in capsys.readouterr().err
+
+
 def test_only_what_differs_is_copied_and_what_else_is_there_stays(folder: Path, url: str, tmp_path: Path) -> None:
     sync(folder, url)
     sync(url, tmp_path / "back")

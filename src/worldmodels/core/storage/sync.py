@@ -70,6 +70,9 @@ def _source_of(source: str | Path) -> tuple[Place | Path, dict[str, Entry]]:
         entries = {name: entry_of(folder / name) for name in files_below(folder)}
         if not entries:
             raise UserError(f"{folder} has no files to copy")
+        links = sum(path.is_symlink() for path in folder.rglob("*"))
+        if links:
+            say(f"{folder} holds links ({links}), which are not copied, nor is what they lead to")
         return folder, entries
     place = Place(source)
     known = manifest_of(place)
