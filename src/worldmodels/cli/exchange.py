@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import tyro
 
 from worldmodels.cli.env_options import without_env
-from worldmodels.cli.options import TaskName, agent_for, parse, value_of
+from worldmodels.cli.options import OptionalTaskName, agent_for, parse, value_of
 from worldmodels.cli.runs import in_full, starting_settings
 from worldmodels.core.errors import UsageError, UserError
-from worldmodels.core.settings import choice, number, text
+from worldmodels.core.settings import choice, number, table, text
 from worldmodels.data.exchange.config import RecordingConfig
 from worldmodels.run.config import Config
 
@@ -60,7 +60,7 @@ class ImportEpisodesOptions(RecordingConfig, Config):
     """The folder with the recordings: an .npz file per episode, with the arrays obs and action, and reward and done
     where they are known."""
     task: str = text("car-racing")
-    """The world in which they were recorded: car-racing, take-cover, bin-packing or one of your own."""
+    """The world in which they were recorded: car-racing, take-cover, bin-packing, gym:ID or one of your own."""
     preset: str = text("standard")
     """The preset from which the other settings of the run come."""
     run: Path | None = text(None)
@@ -120,8 +120,10 @@ class ExportOnnxOptions:
 class SampleOptions:
     """Episodes that an agent plays, as .npz files with what it saw, thought and did."""
 
-    task: TaskName = text("car-racing")
-    """The world: car-racing, take-cover, bin-packing or one of your own."""
+    task: OptionalTaskName = text(None)
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     episodes: int = number(10, low=1)
@@ -273,7 +275,7 @@ def sample(verb: str, arguments: Sequence[str], description: str) -> int:
     from worldmodels.data.exchange.sample import sample_episodes
     from worldmodels.execution.executor import make_executor
 
-    agent = agent_for(options.task, options.agent, options.device)
+    agent = agent_for(options.task, options.agent, options.device, options.env)
     device = choose_device(options.device).type
     with contextlib.closing(make_executor(options.executor, device)) as executor:
         played = sample_episodes(
