@@ -118,6 +118,7 @@ def test_a_run_that_another_process_works_on_is_refused(stored: Path, capsys: Ca
 def test_finished_runs_are_listed_read_and_scored_from_a_bucket(stored: Path, tmp_path: Path, capsys: Capture) -> None:
     (status,) = runs("s3://bucket/runs")
     assert (status.name, status.state, status.stages_finished) == ("run", "finished", 6)
+    assert status.changed == 0.0, "when it was copied here says nothing of when it was worked on"
     assert [one.name for one in runs("s3://bucket")] == ["runs/run"] and [one.name for one in runs(URL)] == ["."]
     assert call(capsys, "runs", "s3://bucket/runs").code == 0
     here, there = RunReader(stored), RunReader(URL)

@@ -83,8 +83,8 @@ class ImportWeightsOptions:
     out: Path | None = text(None)
     """The folder for the agent."""
     run: Path | None = text(None)
-    """A run of the task's published variant whose episodes are there: V becomes its vision stage, and M and C are
-    trained on."""
+    """A run of the task's published variant whose episodes are there: V becomes its vision stage, and the stages after
+    that train M and C for it."""
 
 
 @dataclass(frozen=True)
