@@ -130,6 +130,22 @@ def test_finished_runs_are_listed_read_and_scored_from_a_bucket(stored: Path, tm
     assert outcome.code == 0 and json.loads((tmp_path / "scores.json").read_text())["agent"] == URL, outcome.err
 
 
+def test_a_run_whose_files_cannot_be_read_is_left_out_of_the_list_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("WORLDMODELS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    place = Place(f"memory://{tmp_path.name}")
+    for name in ("one", "three", "two"):
+        sync(tmp_path / "run", f"{place.url}/{name}")
+    place.write("two/run.json", b"[]")
+    place.write(f"three/{MANIFEST}", b"{")
+    assert [run.name for run in runs(place.url)] == ["one"]
+    said = capsys.readouterr().err
+    assert "/two is left out: " in said and "/three is left out: " in said
+
+
 def test_an_agent_that_was_copied_by_other_means_can_be_used(
     server: Server, finished: Path, tmp_path: Path, capsys: Capture
 ) -> None:
