@@ -245,6 +245,20 @@ def test_the_lease_of_a_process_that_has_ended_is_taken_over(folder: Path, tmp_p
         sync(folder, place.url)
 
 
+def test_a_process_that_was_asleep_looks_whether_it_still_has_the_lease_before_it_writes(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    place = Place(f"memory://{tmp_path.name}/run")
+    with Lease.taken(place) as lease:
+        about = json.loads(place.read(LEASE, 4096))
+        place.write(LEASE, json.dumps(about | {"id": "another", "host": "elsewhere"}).encode())
+        lease.check()
+        monkeypatch.setattr("worldmodels.core.storage.lease._STALE_SECONDS", -1.0)  # all that time has passed
+        with pytest.raises(UserError, match=r"was taken over by process \d+ on elsewhere"):
+            lease.check()
+    assert json.loads(place.read(LEASE, 4096))["host"] == "elsewhere", "it stays with the other one"
+
+
 COPY = "import sys; from worldmodels.cli.main import main; sys.exit(main(['sync', *sys.argv[1:]]))"
 
 
