@@ -164,7 +164,7 @@ def test_recordings_of_a_gymnasium_environment_are_imported_and_the_run_alone_co
     folder.mkdir()
     np.savez(folder / "0.npz", obs=np.zeros((5, 20, 20, 3), np.uint8), action=np.array([0, 1, 1, 0]))
     words = ["import", "episodes", folder, "--preset", "quick", "--run", run, "--executor", "local"]
-    outcome = cases.call(capsys, *words, "--task", "gym:gym_worlds:toy/Diary", "--env.space", "two")
+    outcome = cases.call(capsys, *words, "--task", "gym:gym_worlds:toy/Diary-v0", "--env.space", "two")
     assert outcome.code == 0, outcome.err
     config = RunReader(run).config
     assert (config.task, config.env) == ("gym:gym_worlds:toy/Diary-v0", {"space": "two"})
