@@ -267,19 +267,26 @@ def started(*arguments: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def ended(process: "subprocess.Popen[str]") -> bool:
+    """False, or a failure with what the process said, so that nobody waits for one that has ended."""
+    if process.poll() is not None:
+        pytest.fail(f"it ended: {process.communicate()}")
+    return False
+
+
 def test_a_killed_copy_is_invisible_and_the_same_command_completes_it(
     server: Server, folder: Path, tmp_path: Path
 ) -> None:
     for number in range(300):
         (folder / f"{number:03d}").write_bytes(os.urandom(20_000))
     process = started(folder, "s3://bucket/run")
-    wait_for(lambda: len(server.files.find("bucket/run")) > 20)
+    wait_for(lambda: len(server.files.find("bucket/run")) > 20 or ended(process))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert manifest_of(Place("s3://bucket/run")) is None
     assert sync(folder, "s3://bucket/run").files == 304
     process = started("s3://bucket/run", tmp_path / "back")
-    wait_for(lambda: len(list(tmp_path.glob(".back.sync/**/*"))) > 20)
+    wait_for(lambda: len(list(tmp_path.glob(".back.sync/**/*"))) > 20 or ended(process))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "back").exists()
