@@ -28,8 +28,9 @@ ROOT = Path(__file__).parents[1]
 _PHASE = """
 --evolution.phases.NAME.generations 3 --evolution.phases.NAME.population 4 --evolution.phases.NAME.episodes 1
 --evolution.phases.NAME.max-steps 8 --evolution.phases.NAME.validate-every 2
---evolution.phases.NAME.validation-episodes 1
+--evolution.phases.NAME.validation-episodes 4
 """
+"""A validation has as many rows as a generation, so that both are played by the same processes."""
 _TINY = """
 --collect.episodes 4 --collect.reference-episodes 1 --collect.num-envs 2
 --vision.latent-size 8 --vision.epochs 0.5 --vision.batch 16 --vision.window 2
@@ -80,11 +81,13 @@ def _server() -> ForkServerContext:
 class Launched:
     """A command line in a process and process group of its own, with faults (see faults.py)."""
 
-    def __init__(self, *arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_limit: int = 0) -> None:
+    def __init__(
+        self, *arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_limit: int = 0, cores: int = 1
+    ) -> None:
         context = _server()
         self._err = Path(tempfile.mkstemp(prefix="stderr-")[1])
         words = [str(one) for one in arguments]
-        self._process = context.Process(target=main, args=(words, str(self._err), list(faults), file_limit))
+        self._process = context.Process(target=main, args=(words, str(self._err), list(faults), file_limit, cores))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -107,9 +110,11 @@ class Launched:
         return Outcome(self._process.exitcode, err)
 
 
-def command(*arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_limit: int = 0) -> Outcome:
+def command(
+    *arguments: str | Path, faults: Sequence[dict[str, Any]] = (), file_limit: int = 0, cores: int = 1
+) -> Outcome:
     """Run a command line in a process of its own, with faults (see faults.py)."""
-    return Launched(*arguments, faults=faults, file_limit=file_limit).finish()
+    return Launched(*arguments, faults=faults, file_limit=file_limit, cores=cores).finish()
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Outcome:

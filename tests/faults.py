@@ -33,6 +33,14 @@ def shorten_the_world() -> None:
     CarRacing.max_steps = MAX_STEPS
 
 
+def use_cores(count: int) -> None:
+    """Let this process play and compute as on so many cores; there are as many processes of tests as cores already."""
+    from worldmodels.execution import process_env, workers
+
+    for module in (process_env, workers):
+        module.usable_cores = lambda: count  # type: ignore[attr-defined]
+
+
 def checkpoint_every_step() -> None:
     """Give V and M a checkpoint after every step."""
     from worldmodels.core.fit import Schedule
@@ -93,7 +101,9 @@ def _strike(do: str) -> None:
             os.kill(os.getpid(), number)
 
 
-def main(arguments: Sequence[str], stderr: str, faults: Sequence[Mapping[str, Any]], file_limit: int) -> None:
+def main(
+    arguments: Sequence[str], stderr: str, faults: Sequence[Mapping[str, Any]], file_limit: int, cores: int = 1
+) -> None:
     """Be the command line: its own process group, stderr to a file, no file larger than ``file_limit`` bytes."""
     os.setsid()
     for path, descriptors in ((os.devnull, (0, 1)), (stderr, (2,))):
@@ -104,7 +114,9 @@ def main(arguments: Sequence[str], stderr: str, faults: Sequence[Mapping[str, An
     if file_limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     shorten_the_world()
-    checkpoint_every_step()
+    use_cores(cores)
+    if faults:  # else nobody looks at them, and each takes tenths of a second
+        checkpoint_every_step()
     for fault in faults:
         install(**fault)
     sys.exit(command_line(list(arguments)))

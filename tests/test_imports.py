@@ -13,7 +13,7 @@ PACKAGE = ROOT / "src" / "worldmodels"
 FLOORS = [
     {"core"},
     {"vision", "memory", "controller", "tasks"},
-    {"execution"},
+    {"execution", "agent_files"},
     {"rollouts"},
     {"agent"},
     {"__init__"},

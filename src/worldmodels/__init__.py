@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from worldmodels.agent import Agent as Agent
-    from worldmodels.agent import ShippedAgent as ShippedAgent
-    from worldmodels.agent import agents as agents
     from worldmodels.agent import load_agent as load_agent
+    from worldmodels.agent_files import ShippedAgent as ShippedAgent
+    from worldmodels.agent_files import agents as agents
     from worldmodels.run.api import evaluate as evaluate
     from worldmodels.run.api import open_run as open_run
     from worldmodels.run.api import preset as preset
@@ -56,8 +56,8 @@ _MODULES = {
     "Config": "worldmodels.run.config",
     "RunReader": "worldmodels.run.reader",
     "RunStatus": "worldmodels.run.listing",
-    "ShippedAgent": "worldmodels.agent",
-    "agents": "worldmodels.agent",
+    "ShippedAgent": "worldmodels.agent_files",
+    "agents": "worldmodels.agent_files",
     "evaluate": "worldmodels.run.api",
     "load_agent": "worldmodels.agent",
     "open_run": "worldmodels.run.api",

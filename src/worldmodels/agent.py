@@ -4,16 +4,15 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
+from worldmodels.agent_files import AGENT_FILE as AGENT_FILE
+from worldmodels.agent_files import agent_path
 from worldmodels.controller.hidden import Controllers, make_controllers
 from worldmodels.controller.inputs import PolicyInputs
 from worldmodels.controller.layout import Layout
@@ -21,17 +20,14 @@ from worldmodels.core.device import choose_device, torch_threads
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, read_json, save_tensors
 from worldmodels.core.read_only import ReadOnly
-from worldmodels.core.storage.agents import agent_at
 from worldmodels.core.storage.hub import ORIGIN_FILE
-from worldmodels.core.storage.place import is_url, plain_path
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
-from worldmodels.tasks import Task, get_task, is_task
+from worldmodels.tasks import Task, get_task
 from worldmodels.tasks.base import Observations
 from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frames, make_vision
 from worldmodels.vision.samples import ActingSamples
 
-AGENT_FILE = "agent.safetensors"
 _FORMAT = 2
 _FRAME = (64, 64, 3)
 _FEW_ROWS = 4
@@ -295,7 +291,7 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
     :class:`UserError` if there is none, if the file is damaged, or if it is not an agent of this package.
     """
     chosen = choose_device(device)
-    path = _agent_path(name_or_path)
+    path = agent_path(name_or_path)
     tensors, meta = load_tensors(path)
     try:
         if meta["format"] != _FORMAT:
@@ -380,66 +376,6 @@ def _check_outputs(agent: Agent) -> None:
     for name, values in outputs.items():
         if not all(value is None or bool(value.isfinite().all()) for value in values):
             raise ValueError(f"the outputs of {name} are not finite, because its weights are too large; train it again")
-
-
-@dataclass(frozen=True)
-class ShippedAgent:
-    """A trained agent that comes with the package; ``load_agent(name)`` loads it.
-
-    name: the task's name for its main agent, or longer ("car-racing-dream"); inputs: what C sees, any of z, h and c;
-    latent_size, hidden_size: numbers in z and in h; info: notes on its origin, such as the preset and the seed.
-    """
-
-    name: str
-    task: str
-    inputs: tuple[str, ...]
-    latent_size: int
-    hidden_size: int
-    info: dict[str, Any]
-
-
-def agents() -> tuple[ShippedAgent, ...]:
-    """The trained agents that come with the package, in the order of their names; no weights are loaded.
-
-    Example: ``[agent.name for agent in agents() if agent.task == "car-racing"]``
-    """
-    found = []
-    for name in shipped_names():
-        with safe_open(_shipped_path(name), framework="numpy") as file:
-            meta = json.loads(file.metadata()["meta"])
-        sizes = meta["vision"]["latent_size"], meta["memory"]["hidden_size"]
-        found.append(ShippedAgent(name, meta["task"], tuple(meta["inputs"]), *sizes, meta["info"]))
-    return tuple(found)
-
-
-def shipped_names() -> list[str]:
-    """Names of the shipped agents: the task's name for its main agent, or longer ("car-racing", "car-racing-dream")."""
-    folder = Path(str(resources.files("worldmodels") / "agents"))
-    return sorted(path.parent.name for path in folder.glob(f"*/{AGENT_FILE}"))
-
-
-def _shipped_path(name: str) -> Path:
-    return Path(str(resources.files("worldmodels") / "agents" / name / AGENT_FILE))
-
-
-def _agent_path(name_or_path: str | Path) -> Path:
-    if is_url(name_or_path):
-        return agent_at(str(name_or_path), AGENT_FILE)
-    path, name = plain_path(name_or_path), str(name_or_path)
-    if name in shipped_names() and not path.exists():
-        return _shipped_path(name)
-    if is_task(name) and not path.exists():
-        raise UserError(f"no agent for {name} ships with this version; train one: worldmodels train {name}")
-    if path.is_dir():
-        candidates = [path / AGENT_FILE, path / "agent" / AGENT_FILE]
-        for candidate in candidates:
-            if candidate.is_file():
-                return candidate
-        raise UserError(f"{path} holds no agent ({AGENT_FILE}); expected a finished run or a saved agent")
-    if not path.exists():
-        known = ", ".join(shipped_names()) or "none"
-        raise UserError(f"no agent called {name_or_path!r} and no such file; shipped agents: {known}")
-    return path
 
 
 def untrained_agent(

@@ -17,7 +17,7 @@ def test_what_an_agent_recorded_can_be_the_episodes_of_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     played, run = tmp_path / "played", tmp_path / "run"
-    words = ["sample", "bin-packing", "--episodes", "2", "--steps", "4", "--out", played, "--executor", "local"]
+    words = ["sample", "--agent", "bin-packing", "--episodes", "2", "--steps", "4", "--out", played]
     outcome = cases.call(capsys, *words)
     assert outcome.code == 0, outcome.err
     outcome = cases.call(

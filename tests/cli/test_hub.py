@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cases import call, refused
+from dream_agents import dreamer
 from worldmodels.agent import AGENT_FILE, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.storage.hub import HubName
@@ -29,6 +30,7 @@ class Hub:
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
         self.sizes: dict[str, int] = {}
+        self.damaged = False
         self.asked: list[str] = []
         self.cut = False
 
@@ -68,6 +70,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         repo, name = "/".join(parts[:2]), "/".join(parts[4:])
         content = hub.repos[repo][name]
+        if hub.damaged:
+            content = bytes([content[0] ^ 1]) + content[1:]
         self._send(content[: len(content) // 2] if hub.cut else content, length=len(content))
         if hub.cut:
             self.close_connection = True
@@ -122,9 +126,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def shipped() -> bytes:
-    from worldmodels.agent import _shipped_path
+    from worldmodels.agent_files import shipped_path
 
-    return _shipped_path("car-racing").read_bytes()
+    return shipped_path("car-racing").read_bytes()
 
 
 def scores(**other: Any) -> dict[str, Any]:
@@ -167,6 +171,9 @@ def test_a_score_that_was_cut_short_is_not_given_as_one(hub: Hub) -> None:
     assert "No score was given" in model_card(agent, "me/agent", None, "mit")
     odd = model_card(agent, "me/agent", None, "mit\n---\n# <b>")
     assert yaml.safe_load(odd.split("\n---\n")[0].removeprefix("---"))["license"] == "mit\n---\n# <b>"
+    assert "a linear controller (C)" in page
+    hidden = model_card(dreamer(hidden=5), "me/agent", None, "mit")
+    assert "linear controller" not in hidden and ", 5 hidden units" in hidden
 
 
 def test_what_cannot_be_published_is_said_in_a_line(
@@ -206,6 +213,10 @@ def test_what_cannot_be_fetched_is_said_in_a_line(hub: Hub, shipped: bytes, tmp_
     assert not (tmp_path / "agent").exists() and not list((tmp_path / "cache").rglob("*.tmp"))
     assert not [path for path in hub.asked if "pickles/resolve" in path]
     hub.cut = False
+    hub.damaged = True
+    refused(call(capsys, "pull", "me/agent"), "damaged on the way")
+    assert not (tmp_path / "cache" / "hub" / "me--agent" / COMMIT / AGENT_FILE).exists()
+    hub.damaged = False
     (tmp_path / "agent").mkdir()
     refused(call(capsys, "pull", "me/agent"), "holds something else")
 

@@ -47,6 +47,13 @@ def test_a_link_in_the_place_of_a_temporary_folder_is_not_followed(tmp_path: Pat
     assert os.listdir(tmp_path / "victim") == ["precious"] and os.listdir(tmp_path / "folder") == ["file"]
 
 
+def test_a_folder_without_a_name_is_no_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"expected the name of a new folder, got '\.'"), new_directory(Path(".")):
+        pytest.fail("there is nothing to fill")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to a device", "folder"])
 def test_what_is_no_regular_file_is_refused_and_never_opened(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "artefact"

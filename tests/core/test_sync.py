@@ -1,11 +1,12 @@
 """Copies of folders in buckets: complete or invisible, verified, continued, and one process at a time."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from worldmodels.core.storage.lease import LEASE, Lease
 from worldmodels.core.storage.manifest import MANIFEST, Entry, manifest_bytes, manifest_of, parsed
 from worldmodels.core.storage.place import Place
 from worldmodels.core.storage.sync import sync
+from worldmodels.core.storage.transfer import fetch
 
 Patch = pytest.MonkeyPatch
 Capture = pytest.CaptureFixture[str]
@@ -71,6 +73,13 @@ def test_a_folder_comes_back_from_a_bucket_as_it_was(folder: Path, url: str, tmp
     assert sorted(path.name for path in tmp_path.iterdir() if "sync" in path.name) == []
 
 
+def test_links_are_not_copied_without_a_word(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    sync(folder, tmp_path / "copy")
+    assert f"{folder} holds links (1), which are not copied" in capsys.readouterr().err
+    sync(tmp_path / "copy", tmp_path / "again")
+    assert "links" not in capsys.readouterr().err
+
+
 def test_only_what_differs_is_copied_and_what_else_is_there_stays(folder: Path, url: str, tmp_path: Path) -> None:
     sync(folder, url)
     sync(url, tmp_path / "back")
@@ -79,6 +88,19 @@ def test_only_what_differs_is_copied_and_what_else_is_there_stays(folder: Path, 
     Place(url).remove(NAMES[2])  # by somebody else
     assert sync(folder, url).copied == 2 and sync(url, tmp_path / "back").copied == 1
     assert contents(tmp_path / "back") == wanted(folder) | {"mine": b"stays"}
+
+
+def test_a_file_that_others_may_be_reading_is_replaced_by_a_whole_one_or_not_at_all(tmp_path: Path) -> None:
+    place, target = Place(f"memory://{tmp_path.name}/run"), tmp_path / "file"
+    target.write_bytes(b"older")
+    place.write("file", b"newer")
+    before = os.stat(target).st_ino
+    with pytest.raises(UserError, match="its checksum is not that of its manifest"):
+        fetch(place, "file", Entry(5, "0" * 64), target)
+    with open(target, "rb") as reader:
+        fetch(place, "file", Entry(5, hashlib.sha256(b"newer").hexdigest()), target)
+        assert reader.read() == b"older" and target.read_bytes() == b"newer" and os.stat(target).st_ino != before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_copy_from_place_to_place_and_between_folders(folder: Path, tmp_path: Path) -> None:
@@ -175,6 +197,34 @@ def test_another_run_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
         sync(url, tmp_path / "copy")
 
 
+def test_a_file_that_goes_or_changes_while_it_is_copied_is_named(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = Place.upload
+
+    def meddled(change: Callable[[Path], object]) -> Callable[[Place, Path, str], None]:
+        def uploading(self: Place, source: Path, name: str) -> None:
+            if name == NAMES[1]:
+                change(source)
+            upload(self, source, name)
+
+        return uploading
+
+    for change, words in ((Path.unlink, "has gone"), (lambda path: path.write_bytes(b"newer"), "has changed")):
+        monkeypatch.setattr(Place, "upload", meddled(change))
+        with pytest.raises(UserError, match=rf"{folder}/.*frames/c/0 {words} while it was copied"):
+            sync(folder, url)
+        (folder / NAMES[1]).write_bytes(b"older")
+    assert manifest_of(Place(url)) is None
+
+
+def test_a_link_in_the_place_of_the_hidden_folder_leads_nowhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".copy.sync").symlink_to(tmp_path / "elsewhere")
+    sync(folder, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == wanted(folder) and not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_two_processes_do_not_copy_to_one_place(folder: Path, url: str, tmp_path: Path) -> None:
     with Lease.taken(Place(url)), pytest.raises(UserError, match=rf"in use by process {os.getpid()} on"):
         sync(folder, url)
@@ -195,6 +245,20 @@ def test_the_lease_of_a_process_that_has_ended_is_taken_over(folder: Path, tmp_p
         sync(folder, place.url)
 
 
+def test_a_process_that_was_asleep_looks_whether_it_still_has_the_lease_before_it_writes(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    place = Place(f"memory://{tmp_path.name}/run")
+    with Lease.taken(place) as lease:
+        about = json.loads(place.read(LEASE, 4096))
+        place.write(LEASE, json.dumps(about | {"id": "another", "host": "elsewhere"}).encode())
+        lease.check()
+        monkeypatch.setattr("worldmodels.core.storage.lease._STALE_SECONDS", -1.0)  # all that time has passed
+        with pytest.raises(UserError, match=r"was taken over by process \d+ on elsewhere"):
+            lease.check()
+    assert json.loads(place.read(LEASE, 4096))["host"] == "elsewhere", "it stays with the other one"
+
+
 COPY = "import sys; from worldmodels.cli.main import main; sys.exit(main(['sync', *sys.argv[1:]]))"
 
 
@@ -203,19 +267,26 @@ def started(*arguments: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def ended(process: "subprocess.Popen[str]") -> bool:
+    """False, or a failure with what the process said, so that nobody waits for one that has ended."""
+    if process.poll() is not None:
+        pytest.fail(f"it ended: {process.communicate()}")
+    return False
+
+
 def test_a_killed_copy_is_invisible_and_the_same_command_completes_it(
     server: Server, folder: Path, tmp_path: Path
 ) -> None:
     for number in range(300):
         (folder / f"{number:03d}").write_bytes(os.urandom(20_000))
     process = started(folder, "s3://bucket/run")
-    wait_for(lambda: len(server.files.find("bucket/run")) > 20)
+    wait_for(lambda: len(server.files.find("bucket/run")) > 20 or ended(process))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert manifest_of(Place("s3://bucket/run")) is None
     assert sync(folder, "s3://bucket/run").files == 304
     process = started("s3://bucket/run", tmp_path / "back")
-    wait_for(lambda: len(list(tmp_path.glob(".back.sync/**/*"))) > 20)
+    wait_for(lambda: len(list(tmp_path.glob(".back.sync/**/*"))) > 20 or ended(process))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "back").exists()
@@ -273,6 +344,8 @@ def test_without_credentials_or_a_server_a_line_says_so(folder: Path, capsys: Ca
     )
     place._filesystem.cache_clear()
     refused(call(capsys, "sync", folder, "s3://bucket/run"), "no credentials were found", "AWS_ACCESS_KEY_ID")
-    monkeypatch.setenv("WORLDMODELS_STORAGE_OPTIONS", "[1]")
-    refused(call(capsys, "sync", folder, "s3://bucket/run"), "expected JSON", "WORLDMODELS_STORAGE_OPTIONS")
+    monkeypatch.setenv("WORLDMODELS_STORAGE_OPTIONS", '{"key": "me", "secret": "hush"')
+    outcome = call(capsys, "sync", folder, "s3://bucket/run")
+    refused(outcome, "expected JSON", "WORLDMODELS_STORAGE_OPTIONS")
+    assert "hush" not in outcome.err
     place._filesystem.cache_clear()

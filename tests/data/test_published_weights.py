@@ -15,7 +15,8 @@ import published
 from worldmodels.agent import load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import Stream
-from worldmodels.data.exchange.published_weights import published_agent, published_task
+from worldmodels.data.exchange.published_files import find_files
+from worldmodels.data.exchange.published_weights import published_agent, published_task, published_vision
 from worldmodels.dream.dreams import Dreams
 from worldmodels.memory.packed import PackedMemory
 from worldmodels.vision import base as vision_base
@@ -172,6 +173,7 @@ def test_the_files_may_lie_as_in_the_authors_repository_and_a_zoo_of_controllers
     (tmp_path / "log" / "other.best.json").write_text("[[1]]")
     with pytest.raises(UserError, match=r"name one with --controller"):
         published_agent(tmp_path, published_task(CAR))
+    assert published_vision(find_files(tmp_path).vae, published_task(CAR)).latent_size == 32, "V needs none of them"
     with pytest.raises(UserError, match=r"no rnn\.json"):
         published_agent(_only(folders, tmp_path / "v", "vae"), published_task(CAR))
 

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,8 @@ def test_done_at_the_tasks_limit_is_the_limits_unless_truncations_are_told_apart
     arrays = {"obs": shown(range(6)), "action": steered(range(5)), "reward": np.zeros(5)}
     last = np.array([0, 0, 0, 0, 1], bool)
     assert not read(tmp_path, **arrays, done=last).terminated
+    assert read(tmp_path, **arrays, done=last, truncated=~last & False).terminated
+    assert not read(tmp_path, **arrays, done=last, truncated=last).terminated, "done says that one of both ended it"
     assert read(tmp_path, **arrays, terminations=last, truncations=~last & False).terminated
     assert not read(tmp_path, **arrays, terminations=last & False, truncations=last).terminated
 
@@ -106,6 +109,13 @@ def test_ends_that_files_do_not_tell_are_taken_as_one_says(tmp_path: Path) -> No
     found = scan(tmp_path, AUTO)
     assert lacking(found, task, AUTO) == ("ends",)
     assert lacking(found, task, RecordingConfig(ends="limit")) == ()
+
+
+def test_actions_as_m_sees_them_must_be_numbers_that_it_can_see(tmp_path: Path) -> None:
+    levels = np.eye(BinPacking().action_size)[[29, 0, 4]]
+    assert read(tmp_path, BinPacking(), obs=shown(range(4)), action=levels).actions.tolist() == levels.tolist()
+    with pytest.raises(UserError, match="too large"):
+        read(tmp_path, BinPacking(), obs=shown(range(4)), action=1e300 * levels)
 
 
 def test_numbered_actions_become_what_m_sees(tmp_path: Path) -> None:
@@ -184,6 +194,15 @@ def claiming(shape: str, size: int | None = None, name: str = "obs") -> bytes:
     return file.getvalue()
 
 
+def compressed(kind: int) -> bytes:
+    """An archive in a compression of which a few kilobytes, to see a header, can unpack to gigabytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive())) as good, zipfile.ZipFile(file, "w", kind) as written:
+        for name in good.namelist():
+            written.writestr(name, good.read(name))
+    return file.getvalue()
+
+
 def leading_elsewhere() -> bytes:
     """An archive whose names are paths out of any folder."""
     file = io.BytesIO()
@@ -209,6 +228,8 @@ BAD: dict[str, Callable[[Path], bytes]] = {
     "negative sizes": lambda mark: claiming("(-6, -64, 64, 3)"),
     "endless actions": lambda mark: claiming("(999999999, 3)", 8 * 3 * 999999999, "action"),
     "names that lead elsewhere": lambda mark: leading_elsewhere(),
+    "bzip2": lambda mark: compressed(zipfile.ZIP_BZIP2),
+    "LZMA": lambda mark: compressed(zipfile.ZIP_LZMA),
     "no observations": lambda mark: archive(obs=None),
     "no actions": lambda mark: archive(action=None),
     "two kinds of actions": lambda mark: archive(actions=steered(range(5))),
@@ -241,6 +262,19 @@ def test_what_is_no_episode_is_refused_in_one_line(name: str, tmp_path: Path) ->
         for recording in scan(tmp_path, AUTO):
             read_recording(recording, CarRacing(), AUTO, 0)
     assert "\n" not in str(refused.value) and not mark.exists()
+
+
+def test_a_header_that_claims_to_be_huge_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "one.npz", "w", zipfile.ZIP_DEFLATED) as written:
+        written.writestr("obs.npy", b"\x93NUMPY\x02\x00" + (30 << 20).to_bytes(4, "little") + bytes(30 << 20))
+        written.writestr("action.npy", b"")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="is not an episode"):
+            scan(tmp_path, AUTO)
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_flipped_bit_anywhere_in_the_numbers_is_noticed(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_a_run_that_another_process_works_on_is_refused(stored: Path, capsys: Ca
 def test_finished_runs_are_listed_read_and_scored_from_a_bucket(stored: Path, tmp_path: Path, capsys: Capture) -> None:
     (status,) = runs("s3://bucket/runs")
     assert (status.name, status.state, status.stages_finished) == ("run", "finished", 6)
+    assert status.changed == 0.0, "when it was copied here says nothing of when it was worked on"
     assert [one.name for one in runs("s3://bucket")] == ["runs/run"] and [one.name for one in runs(URL)] == ["."]
     assert call(capsys, "runs", "s3://bucket/runs").code == 0
     here, there = RunReader(stored), RunReader(URL)
@@ -127,6 +128,22 @@ def test_finished_runs_are_listed_read_and_scored_from_a_bucket(stored: Path, tm
     options = ["--episodes", "1", "--steps", "4", "--backend", "envpool", "--json", tmp_path / "scores.json"]
     outcome = call(capsys, "evaluate", "--agent", URL, *options)
     assert outcome.code == 0 and json.loads((tmp_path / "scores.json").read_text())["agent"] == URL, outcome.err
+
+
+def test_a_run_whose_files_cannot_be_read_is_left_out_of_the_list_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("WORLDMODELS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    place = Place(f"memory://{tmp_path.name}")
+    for name in ("one", "three", "two"):
+        sync(tmp_path / "run", f"{place.url}/{name}")
+    place.write("two/run.json", b"[]")
+    place.write(f"three/{MANIFEST}", b"{")
+    assert [run.name for run in runs(place.url)] == ["one"]
+    said = capsys.readouterr().err
+    assert "/two is left out: " in said and "/three is left out: " in said
 
 
 def test_an_agent_that_was_copied_by_other_means_can_be_used(
@@ -210,14 +227,18 @@ def test_the_cache_keeps_what_was_used_last_within_its_bound(blobs: Blobs, tmp_p
     assert len(list((tmp_path / "blobs").glob("??/*"))) == 1
 
 
-def test_a_new_process_finds_the_cache_and_what_a_killed_one_left_goes(blobs: Blobs, tmp_path: Path) -> None:
+def test_a_new_process_finds_the_cache_and_what_a_killed_one_left_goes_later(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(blobs, 1), put(blobs, 2)
     (half,) = [path for path in (tmp_path / "blobs").glob("??/*") if path.read_bytes()[0] == 1]
     half.write_bytes(half.read_bytes()[:500])
     litter = half.with_name(".half.999999999.tmp")
     litter.write_bytes(b"half")
     again = Blobs(tmp_path / "blobs", 2500)
-    assert put(again, 1) and not put(again, 2) and not litter.exists()
+    assert put(again, 1) and not put(again, 2) and litter.exists()
+    monkeypatch.setattr("worldmodels.core.storage.blobs._LITTER_SECONDS", -1.0)
+    assert not put(Blobs(tmp_path / "blobs", 2500), 2) and not litter.exists()
 
 
 def test_the_cache_settings_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:

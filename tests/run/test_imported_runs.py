@@ -87,10 +87,17 @@ def test_an_import_that_was_stopped_continues_and_a_damaged_shard_is_read_again(
 
 
 def test_other_recordings_do_not_mix_with_those_of_a_run(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    import_episodes(settings(), run, record(tmp_path / "some", 2), AUTO, "local")
+    run, folder = tmp_path / "run", record(tmp_path / "some", 2)
+    import_episodes(settings(), run, folder, AUTO, "local")
     with pytest.raises(UserError, match=r"was made with .*imported-"):
         import_episodes(settings(), run, record(tmp_path / "others", 3), AUTO, "local")
+    with np.load(folder / "1.npz") as before:
+        arrays = {"obs": before["obs"], "action": before["action"][::-1]}
+    size = (folder / "1.npz").stat().st_size
+    np.savez(folder / "1.npz", **arrays)  # recorded again, with the same name and size
+    assert (folder / "1.npz").stat().st_size == size
+    with pytest.raises(UserError, match=r"was made with .*imported-"):
+        import_episodes(settings(), run, folder, AUTO, "local")
 
 
 def test_a_bad_file_is_found_before_anything_is_written(tmp_path: Path) -> None:
@@ -136,6 +143,9 @@ def test_a_published_v_becomes_the_vision_stage_of_a_run(tmp_path: Path, capsys:
     import_episodes(config, run, record(tmp_path / "files", 2), AUTO, "local")
     outcome = cases.call(capsys, "import", "weights", tmp_path / "weights", "--run", run)
     assert outcome.code == 0, outcome.err
+    assert cases.call(capsys, "import", "weights", tmp_path / "weights", "--run", run).code == 0, "the same once more"
+    published.random_files(tmp_path / "newer", seed=1)
+    cases.refused(cases.call(capsys, "import", "weights", tmp_path / "newer", "--run", run), "has another V already")
     assert cases.command("encode", "--run", run).code == 0
     mu, _ = published.encode(weights["vae"], RunReader(run).episode(0).frames[0] / 255)
     np.testing.assert_allclose(RunReader(run).latents().mu[0].float().numpy(), mu, atol=0.05)
@@ -145,6 +155,22 @@ def test_a_published_v_becomes_the_vision_stage_of_a_run(tmp_path: Path, capsys:
         cases.call(capsys, "import", "weights", tmp_path / "weights", "--run", other),
         "expected a run with task car-racing-published",
     )
+
+
+def test_recordings_of_a_gymnasium_environment_are_imported_and_the_run_alone_continues_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = tmp_path / "files", tmp_path / "run"
+    folder.mkdir()
+    np.savez(folder / "0.npz", obs=np.zeros((5, 20, 20, 3), np.uint8), action=np.array([0, 1, 1, 0]))
+    words = ["import", "episodes", folder, "--preset", "quick", "--run", run, "--executor", "local"]
+    outcome = cases.call(capsys, *words, "--task", "gym:gym_worlds:toy/Diary-v0", "--env.space", "two")
+    assert outcome.code == 0, outcome.err
+    config = RunReader(run).config
+    assert (config.task, config.env) == ("gym:gym_worlds:toy/Diary-v0", {"space": "two"})
+    assert config.world["options"] == config.env and RunReader(run).episode(0).actions[:, 0].tolist() == [-1, 1, 1, -1]
+    again = cases.call(capsys, "import", "episodes", folder, "--run", run, "--executor", "local")
+    assert again.code == 0 and "collect: already done" in again.err, again.err
 
 
 def test_the_command_imports_and_says_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,9 +128,9 @@ def test_a_stage_killed_and_stopped_again_and_again_ends_with_the_same_bytes(
 ) -> None:
     run = copy_of(finished, tmp_path / "run", until=stage)
     folder = run / "round-1" / STAGES[stage]
-    before = snapshot(run)
+    before, cores = snapshot(run), 2 if stage == "evaluate" else 1  # on several, with workers
     for point in POINTS[stage]:
-        outcome = command(stage, "car-racing", "--run", run, faults=[point.fault])
+        outcome = command(stage, "car-racing", "--run", run, faults=[point.fault], cores=cores)
         assert outcome.code == point.code, (point, outcome.err)
         assert point.left(folder), (point, sorted(path.name for path in folder.iterdir()))
         if point.code > 0 and "+" not in point.fault["do"]:

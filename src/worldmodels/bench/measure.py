@@ -9,7 +9,8 @@ from typing import Any
 import gymnasium
 import torch
 
-from worldmodels.agent import Agent, load_agent, shipped_names, untrained_agent
+from worldmodels.agent import Agent, load_agent, untrained_agent
+from worldmodels.agent_files import shipped_names
 from worldmodels.core import interrupt
 from worldmodels.core.device import choose_device, fast_bfloat16
 from worldmodels.core.errors import UserError

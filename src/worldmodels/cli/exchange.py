@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from worldmodels.cli.options import TaskName, agent_for, parse, value_of
+from worldmodels.cli.env_options import without_env
+from worldmodels.cli.options import OptionalTaskName, agent_for, parse, value_of
+from worldmodels.cli.runs import in_full, starting_settings
 from worldmodels.core.errors import UsageError, UserError
-from worldmodels.core.settings import choice, number, text
+from worldmodels.core.settings import choice, number, table, text
 from worldmodels.data.exchange.config import RecordingConfig
-from worldmodels.run.config import SHORT, Config
+from worldmodels.run.config import Config
 
 Folder = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
 WHATS = {
@@ -59,7 +60,7 @@ class ImportEpisodesOptions(RecordingConfig, Config):
     """The folder with the recordings: an .npz file per episode, with the arrays obs and action, and reward and done
     where they are known."""
     task: str = text("car-racing")
-    """The world in which they were recorded: car-racing, take-cover, bin-packing or one of your own."""
+    """The world in which they were recorded: car-racing, take-cover, bin-packing, gym:ID or one of your own."""
     preset: str = text("standard")
     """The preset from which the other settings of the run come."""
     run: Path | None = text(None)
@@ -82,8 +83,8 @@ class ImportWeightsOptions:
     out: Path | None = text(None)
     """The folder for the agent."""
     run: Path | None = text(None)
-    """A run of the task's published variant whose episodes are there: V becomes its vision stage, and M and C are
-    trained on."""
+    """A run of the task's published variant whose episodes are there: V becomes its vision stage, and the stages after
+    that train M and C for it."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,10 @@ class ExportOnnxOptions:
 class SampleOptions:
     """Episodes that an agent plays, as .npz files with what it saw, thought and did."""
 
-    task: TaskName = text("car-racing")
-    """The world: car-racing, take-cover, bin-packing or one of your own."""
+    task: OptionalTaskName = text(None)
+    """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
+    env: dict[str, Any] = table()
+    """Options of gymnasium.make for the task gym:ID."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     episodes: int = number(10, low=1)
@@ -155,17 +158,14 @@ def import_(verb: str, arguments: Sequence[str], description: str) -> int:
 
 
 def _import_episodes(arguments: Sequence[str]) -> int:
-    from worldmodels.run.presets import preset
-    from worldmodels.run.run import default_directory, read_config
+    from worldmodels.run.run import check_settings, default_directory, read_config
 
     verb = "import episodes"
-    for short, name in SHORT.items():
-        arguments = [re.sub(rf"^--{short}(?==|$)", f"--{name}", text) for text in arguments]
-    run, task = value_of("--run", arguments), value_of("--task", arguments) or "car-racing"
+    arguments, env = without_env(in_full(arguments))
+    run = value_of("--run", arguments)
     old = read_config(Path(run)) if run else None
-    config = preset(value_of("--preset", arguments) or (old.preset if old is not None else "standard"), task)
-    if old is not None and old.task == task and value_of("--preset", arguments) is None:
-        config = old
+    task = value_of("--task", arguments) or (old.task if old is not None else "car-racing")
+    config = starting_settings(old, task, value_of("--preset", arguments), env)
     default = ImportEpisodesOptions(**_from(config, Config))
     about = (
         "Reads a folder of .npz files. Writes round-1/episodes of the run, so that vision, encode, memory, controller "
@@ -174,7 +174,9 @@ def _import_episodes(arguments: Sequence[str]) -> int:
     options = parse(ImportEpisodesOptions, verb, arguments, default, about, ())
     from worldmodels.run.importing import import_episodes
 
-    settings = Config(**_from(options, Config))
+    # The task of a Gymnasium environment is called as it is written in full.
+    settings = dataclasses.replace(Config(**_from(options, Config)), task=config.task)
+    check_settings(settings, old)
     reading = RecordingConfig(**_from(options, RecordingConfig))
     folder = _needed(options.folder, "the folder with the recordings", verb)
     import_episodes(settings, options.run or default_directory(settings), folder, reading, options.executor)
@@ -273,7 +275,7 @@ def sample(verb: str, arguments: Sequence[str], description: str) -> int:
     from worldmodels.data.exchange.sample import sample_episodes
     from worldmodels.execution.executor import make_executor
 
-    agent = agent_for(options.task, options.agent, options.device)
+    agent = agent_for(options.task, options.agent, options.device, options.env)
     device = choose_device(options.device).type
     with contextlib.closing(make_executor(options.executor, device)) as executor:
         played = sample_episodes(

@@ -2,10 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -96,16 +96,13 @@ class AblateOptions(RunOptions):
 
 def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOptions:
     """Parse the options of a verb of runs, with defaults from the run or else the preset that the arguments name."""
-    from worldmodels.run.presets import preset
     from worldmodels.run.run import check_settings, read_config
-    from worldmodels.tasks import is_task, same_task
+    from worldmodels.tasks import is_task
     from worldmodels.tasks.gym_names import is_gym
 
     arguments, env = without_env(arguments)
-
-    for short, name in SHORT.items():
-        if (verb, short) != ("evaluate", "policy"):  # --policy of evaluate is the policy to score
-            arguments = [re.sub(rf"^--{short}(?==|$)", f"--{name}", text) for text in arguments]
+    # --policy of evaluate is the policy to score.
+    arguments = in_full(arguments, [short for short in SHORT if (verb, short) != ("evaluate", "policy")])
     description += f"\n\n{_ABOUT[verb]}"
     description += (
         "\n\n--policy is short for --collect.policy, --phases for --evolution.sequence. --env.KEY VALUE is an "
@@ -122,12 +119,7 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
     words = zip(["", *arguments], arguments, strict=False)
     tasks = [text for before, text in words if is_task(text) and not before.startswith("--")]
     named = tasks[0] if tasks else old.task if old else "car-racing"
-    same = old is not None and same_task(named, old.task)
-    if old is not None and same and given["preset"] is None and (not env or env == old.env):
-        config = old
-    else:
-        chosen = env or (old.env if old is not None and same else {})
-        config = preset(given["preset"] or "standard", named, chosen, old.world if old is not None and same else None)
+    config = starting_settings(old, named, given["preset"], env)
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
     kinds: dict[str, type[RunOptions]] = {"train": TrainOptions, "ablate": AblateOptions}
     kind = kinds.get(verb, RunOptions)
@@ -139,6 +131,28 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
         options = dataclasses.replace(options, world=existing.world)
     check_settings(options.config(), existing)
     return options
+
+
+def in_full(arguments: Sequence[str], shorts: Iterable[str] = tuple(SHORT)) -> list[str]:
+    """The arguments with the full names of options that have short ones, such as --phases."""
+    for short in shorts:
+        arguments = [re.sub(rf"^--{short}(?==|$)", f"--{SHORT[short]}", text) for text in arguments]
+    return list(arguments)
+
+
+def starting_settings(old: Config | None, task: str, preset_name: str | None, env: Mapping[str, Any]) -> Config:
+    """The settings that options then change: those of the run ``old`` if it is one of this task, else of a preset.
+
+    preset_name, env: as they were given, which also leads to a preset if the run has others.
+    """
+    from worldmodels.run.presets import preset
+    from worldmodels.tasks import same_task
+
+    if old is None or not same_task(task, old.task):
+        return preset(preset_name or "standard", task, env)
+    if preset_name is None and (not env or env == old.env):
+        return old
+    return preset(preset_name or "standard", task, env or old.env, old.world)
 
 
 def train(verb: str, arguments: Sequence[str], description: str) -> int:

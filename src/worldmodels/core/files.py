@@ -216,6 +216,8 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 @contextlib.contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
     """A temporary directory for the block to fill; it becomes ``target`` at the end, or is removed after an error."""
+    if not target.name:  # such as ".", which cannot be replaced
+        raise UserError(f"expected the name of a new folder, got {str(target)!r}; choose another one")
     temporary = target.with_name(f".{target.name}.tmp")
     with disk_errors(target):
         if temporary.is_symlink():

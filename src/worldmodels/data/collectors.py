@@ -6,7 +6,8 @@ from typing import Protocol
 
 import torch
 
-from worldmodels.agent import AGENT_FILE, Agent, load_agent, shipped_names
+from worldmodels.agent import AGENT_FILE, Agent, load_agent
+from worldmodels.agent_files import shipped_names
 from worldmodels.core.errors import UserError
 from worldmodels.core.registry import Registry
 from worldmodels.data.collect import record_episodes

@@ -23,6 +23,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from worldmodels.core.headless import headless
+
 if TYPE_CHECKING:
     from worldmodels.tasks.base import ActionSpace
 
@@ -100,7 +102,6 @@ class Worker:
     def __init__(self, fd: int, module: str = __name__) -> None:
         """fd: the shared memory; module: whose function ``serve`` the process runs."""
         self.connection, theirs = Pipe()
-        headless = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
         arguments = [json.dumps(sys.path), str(theirs.fileno()), str(fd), str(os.getpid())]
         # The child inherits the blocked signals, so that Ctrl-C cannot kill it before it ignores them itself.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_BY_PARENT)
@@ -109,7 +110,7 @@ class Worker:
                 [sys.executable, "-c", _START.format(module=module), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # stderr: what environments print must not mix with the output of a command
-                env=os.environ | headless | {"OMP_NUM_THREADS": "1"},
+                env=headless(),
                 pass_fds=(theirs.fileno(), fd),
                 start_new_session=True,  # so that processes started by environments can be ended with the worker
             )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
 from worldmodels.core.storage.lease import holder, is_held
 from worldmodels.core.storage.manifest import MANIFEST
 from worldmodels.core.storage.mirror import Mirror
@@ -24,16 +25,20 @@ class RemoteRun:
 
 
 def runs_at(url: str, depth: int) -> list[RemoteRun]:
-    """The runs at a URL, or up to ``depth`` folders below it. Raises :class:`UserError` if it cannot be reached."""
+    """The runs at a URL, or up to ``depth`` folders below it. Raises :class:`UserError` if it cannot be reached.
+
+    One whose files are damaged, or are being written, is left out, and a line says so.
+    """
     place = Place(url)
-    found = [
-        RemoteRun(
-            run.url.removeprefix(place.url).lstrip("/") or ".",
-            Mirror.reading(run.url, lambda name: name.endswith(_SHOWN)).folder,
-            run.writable and is_held(holder(run)),
-        )
-        for run in _runs_below(place, depth)
-    ]
+    found = []
+    for run in _runs_below(place, depth):
+        try:
+            folder = Mirror.reading(run.url, lambda name: name.endswith(_SHOWN)).folder
+        except UserError as problem:
+            say(f"{run.url} is left out: {problem}")
+            continue
+        name = run.url.removeprefix(place.url).lstrip("/") or "."
+        found.append(RemoteRun(name, folder, run.writable and is_held(holder(run))))
     if not found:
         raise UserError(
             f"{place.url} holds no runs that worldmodels has written; expected a folder of runs in a bucket"

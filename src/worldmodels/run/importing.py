@@ -15,7 +15,7 @@ import torch
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
-from worldmodels.core.files import save_tensors
+from worldmodels.core.files import save_tensors, tensors_digest
 from worldmodels.core.metrics import MetricsLog
 from worldmodels.core.progress import Progress
 from worldmodels.core.terminal import duration
@@ -129,7 +129,7 @@ def _of_imported(
             f"the files in {source} do not hold {' and '.join(missing)}, without which M's dreams, in which these "
             f"settings evolve C, cannot be dreamt; {remedy}"
         )
-    files = [[item.path.name, item.path.stat().st_size] for item in recordings]
+    files = [[item.path.name, *item.checksums] for item in recordings]
     digest = hashlib.sha256(json.dumps([files, asdict(settings)]).encode()).hexdigest()[:12]
     frames = sum(recording.frames for recording in recordings) // len(recordings)
     collect = replace(
@@ -171,18 +171,21 @@ def _work(pipeline: Pipeline, shards: _Shards, directory: Path, identity: str) -
 
 
 def import_vision(directory: Path, folder: Path, task: Task) -> dict[str, Any]:
-    """Make the published V in ``folder`` the finished vision stage of a run of ``task`` that has its episodes."""
+    """Make the published V in ``folder`` the finished vision stage of a run of ``task`` that has its episodes.
+
+    Raises :class:`UserError` for a run of another task or with other settings of V, and for one that has another V.
+    """
     config = read_config(directory)
     if config is None:
         raise UserError(
             f"{directory} is not a run: it has no run.json; collect or import episodes of {task.name} first"
         )
-    vision = published_vision(find_files(folder), task)
+    vision = published_vision(find_files(folder).vae, task)
     wanted = {"task": task.name, "vision.model": vision.name, "vision.latent_size": vision.latent_size}
-    there = {"task": config.task, "vision.model": config.vision.model, "vision.latent_size": config.vision.latent_size}
+    given = {"task": config.task, "vision.model": config.vision.model, "vision.latent_size": config.vision.latent_size}
     for name, value in wanted.items():
-        if there[name] != value:
-            raise UserError(f"expected a run with {name} {value} for this V, {directory} has {there[name]}")
+        if given[name] != value:
+            raise UserError(f"expected a run with {name} {value} for this V, {directory} has {given[name]}")
     device = torch.device("cpu")
 
     def work(stage: Path, identity: str) -> Mapping[str, float]:
@@ -190,6 +193,10 @@ def import_vision(directory: Path, folder: Path, task: Task) -> dict[str, Any]:
         return {}
 
     with opened(config, directory, "local", device, create=False) as (run, workers):
-        result = Pipeline(run.artifacts(), device, workers).fill("vision", work)
+        artifacts = run.artifacts()
+        there = artifacts.vision(device) if artifacts.finished("vision") else vision
+        if tensors_digest(there.state_dict()) != tensors_digest(vision.state_dict()):
+            raise UserError(f"{directory} has another V already; import the episodes into a new run for this one")
+        result = Pipeline(artifacts, device, workers).fill("vision", work)
     say(f"vision: V of {folder}; next: worldmodels train {task.name} --run {directory}")
     return result

@@ -21,6 +21,7 @@ _DEPTH = 3
 """How many folders below the given one a run may be."""
 _LARGEST = 16 << 20
 _URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*:/")
+"""What ``storage.place.is_url`` finds, too, whose import takes long."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RunStatus:
     "stopped" or "damaged"; note: the stage that was begun and its progress, or what is damaged, in words; task, preset,
     seed, rounds: of its settings, None if they cannot be read; stages_finished of stages: of all rounds; mean, ci95
     (low, high), episodes: of its score, None without one; seconds: time spent so far; changed: when it was last worked
-    on, in seconds since 1970.
+    on, in seconds since 1970, or 0 if that is unknown, as for runs in a bucket.
     """
 
     name: str
@@ -62,7 +63,8 @@ def runs(folder: Path | str = "runs") -> list[RunStatus]:
     if _URL.match(str(folder)):
         from worldmodels.run.elsewhere import runs_at
 
-        remote = [(run, _status(run.folder, run.name)) for run in runs_at(str(folder), _DEPTH)]
+        # The times of the files are those of their copies here.
+        remote = [(run, replace(_status(run.folder, run.name), changed=0.0)) for run in runs_at(str(folder), _DEPTH)]
         return [replace(status, state="running") if run.in_use else status for run, status in remote]
     folder = Path(folder)
     if not folder.is_dir():

@@ -16,6 +16,7 @@ def model_card(agent: Agent, repo: str, scores: Mapping[str, Any] | None, licens
     repo: OWNER/NAME; scores: what :func:`worldmodels.evaluation.report` returned, or None.
     """
     complete = scores is not None and not scores.get("cut_short")
+    kind = "small" if agent.layout.hidden else "linear"
     front: dict[str, Any] = {
         "license": license_name,
         "library_name": "worldmodels",
@@ -31,7 +32,7 @@ def model_card(agent: Agent, repo: str, scores: Mapping[str, Any] | None, licens
         "\n".join(["---", *lines, "---"]),
         f"# {repo.partition('/')[2]}",
         f"A World Models agent (Ha & Schmidhuber, 2018) for {agent.task.title}: a VAE that sees (V), an MDN-RNN that "
-        "predicts (M) and a linear controller (C). It was trained with `worldmodels`.",
+        f"predicts (M) and a {kind} controller (C). It was trained with `worldmodels`.",
         _table(_facts(agent)),
         "## Score",
         "No score was given." if scores is None else _table(_score(scores)),
@@ -60,11 +61,12 @@ def _result(agent: Agent, scores: Mapping[str, Any], spread: str) -> dict[str, A
 
 
 def _facts(agent: Agent) -> dict[str, str]:
+    hidden = f", {agent.layout.hidden} hidden units" if agent.layout.hidden else ""
     facts = {
         "task": agent.task.name,
         "V": f"{agent.vision.name}, {agent.vision.latent_size} latents",
         "M": f"{agent.memory.hidden_size} hidden units, {agent.memory.mixtures} mixtures",
-        "C": f"{len(agent.controller):,} parameters, inputs {' '.join(agent.inputs.names) or 'none'}",
+        "C": f"{len(agent.controller):,} parameters, inputs {' '.join(agent.inputs.names) or 'none'}{hidden}",
         "digest": agent.digest(),
     }
     known = {name: agent.info[name] for name in ("preset", "seed", "round") if name in agent.info}

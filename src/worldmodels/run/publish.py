@@ -62,7 +62,7 @@ def _scores(agent_name: str, agent: Agent, file: Path | None) -> Mapping[str, An
     else:
         return None
     if not isinstance(content, dict) or not all(key in content for key in _SCORES):
-        raise UserError(f"{file} holds no scores; expected the JSON of: worldmodels evaluate --json FILE")
+        raise UserError(f"{file or agent_name} holds no scores; expected the JSON of: worldmodels evaluate --json FILE")
     if content["task"] != agent.task.name:
         raise UserError(f"the scores are of {content['task']}, but the agent is for {agent.task.name}")
     return content

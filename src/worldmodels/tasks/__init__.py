@@ -32,7 +32,8 @@ TASKS: Registry[type[Task]] = Registry(
 FAMILIES: Registry[Callable[[str, Mapping[str, Any], Mapping[str, Any] | None], Task]] = Registry(
     "family of tasks", {"gym": "worldmodels.tasks.gym.task:gym_task"}, "worldmodels.task_families"
 )
-"""Functions that make tasks whose names begin alike, from a name, options and known facts."""
+"""Functions that make tasks whose names begin alike, from a name, options and known facts. They are found by name,
+because their modules import this one."""
 
 
 def task_names() -> list[str]:

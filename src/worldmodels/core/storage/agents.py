@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from worldmodels.core.errors import UserError
-from worldmodels.core.files import disk_errors
+from worldmodels.core.files import write_bytes
 from worldmodels.core.storage.blobs import CacheSettings
 from worldmodels.core.storage.hub import LARGEST_AGENT, downloaded
 from worldmodels.core.storage.manifest import manifest_of, matches
@@ -35,10 +35,7 @@ def agent_at(url: str, file_name: str) -> Path:
             return path
         # Somebody may have copied the file there by other means; its own digest is verified when it is loaded.
         if not known and place.exists(name):
-            data = place.read(name, LARGEST_AGENT)
-            with disk_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+            write_bytes(path, place.read(name, LARGEST_AGENT))
             return path
     raise UserError(f"{url} holds no agent ({file_name}); expected a finished run or a saved agent")
 

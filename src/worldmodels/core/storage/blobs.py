@@ -7,6 +7,7 @@ so that a killed process leaves none that is cut, and several processes may shar
 import contextlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from worldmodels.core.settings import check, number, text
 from worldmodels.core.storage.manifest import Entry, matches
 
 _CACHE, _LIMIT = "WORLDMODELS_CACHE", "WORLDMODELS_CACHE_GIB"
-_GIB = 1 << 30
+_LITTER_SECONDS = 86_400.0
+"""A temporary file to which nothing has been written for so long is that of a process that was killed."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,12 @@ class Blobs:
 
     def _found(self) -> dict[str, int]:
         """Sizes of the files that are here; what killed processes left is removed."""
-        found = {}
+        found, now = {}, time.time()
         for path in self._folder.glob("??/*"):
             with contextlib.suppress(OSError):
                 if path.name.startswith("."):
-                    if not Path(f"/proc/{path.name.split('.')[-2]}").exists():
+                    # Their numbers say nothing here: processes in containers and on other machines share the folder.
+                    if now - path.stat().st_ctime > _LITTER_SECONDS:
                         path.unlink()
                 elif path.is_file():
                     found[path.name] = path.stat().st_size

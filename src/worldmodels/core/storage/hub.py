@@ -72,23 +72,23 @@ def downloaded(text: str, file_name: str) -> Path:
         with disk_errors(path):
             folder.mkdir(parents=True, exist_ok=True)
         with _said(str(name)):
-            digest = _stream(api, HubName(name.repo, commit), file_name, size, path)
-        if sha256 is not None and digest != sha256:
-            path.unlink()
-            raise UserError(f"{name}: {file_name} was damaged on the way: its checksum is not the hub's; run again")
+            digest = _stream(api, HubName(name.repo, commit), file_name, (size, sha256), path)
         origin = {"hub": name.repo, "revision": commit, "asked_for": name.revision, "file": file_name, "sha256": digest}
         write_json(folder / ORIGIN_FILE, origin)
     return path
 
 
-def _stream(api: Any, name: HubName, file_name: str, size: int, target: Path) -> str:
-    """Download a file of exactly ``size`` bytes to ``target``, which appears when it is complete; its SHA-256."""
+def _stream(api: Any, name: HubName, file_name: str, about: tuple[int, str | None], target: Path) -> str:
+    """Download a file to ``target``, which appears when it is complete and verified; returns its SHA-256.
+
+    about: its bytes, and its SHA-256 if the hub says it.
+    """
     import huggingface_hub
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     url = huggingface_hub.hf_hub_url(name.repo, file_name, revision=name.revision, endpoint=api.endpoint)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    digest, done = hashlib.sha256(), 0
+    (size, sha256), digest, done = about, hashlib.sha256(), 0
     options = {"headers": build_hf_headers(), "follow_redirects": True, "timeout": _SECONDS}
     try:
         with huggingface_hub.get_session().stream("GET", url, **options) as response, open(temporary, "wb") as file:
@@ -104,6 +104,8 @@ def _stream(api: Any, name: HubName, file_name: str, size: int, target: Path) ->
                     file.write(piece)
         if done != size:
             raise UserError(f"{name}: {file_name} has not the {size:,} bytes that the hub says; it is not used")
+        if sha256 not in (None, digest.hexdigest()):
+            raise UserError(f"{name}: {file_name} was damaged on the way: its checksum is not the hub's; run again")
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

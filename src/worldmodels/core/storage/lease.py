@@ -36,6 +36,7 @@ class Lease:
         self._about = {"host": socket.gethostname(), "pid": os.getpid(), "start": _started(os.getpid())}
         self._id = secrets.token_hex(8)
         self._lost = ""
+        self._renewed = time.time()
         self._stop = threading.Event()
 
     @classmethod
@@ -60,6 +61,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise :class:`UserError` if the lease was lost, perhaps because this machine was asleep."""
+        if time.time() - self._renewed > _STALE_SECONDS:  # and nobody has looked since
+            self._renew()
         if self._lost:
             raise UserError(self._lost)
 
@@ -83,16 +86,19 @@ class Lease:
             raise UserError(f"{self._place.url} is in use by another process, which took it at the same moment")
 
     def _renew_often(self) -> None:
-        while not self._stop.wait(_RENEW_SECONDS):
+        while not self._lost and not self._stop.wait(_RENEW_SECONDS):
             # A bucket that is away for a while is reported by whoever writes there.
             with contextlib.suppress(UserError):
-                other = holder(self._place)
-                if other.get("id") not in (None, self._id):
-                    self._lost = (
-                        f"{self._place.url} was taken over by process {other.get('pid')} on {other.get('host')}"
-                    )
-                    return
-                self._place.write(LEASE, self._content())
+                self._renew()
+
+    def _renew(self) -> None:
+        """Say again that this process has the lease, unless another one has taken it."""
+        other = holder(self._place)
+        if other.get("id") not in (None, self._id):
+            self._lost = f"{self._place.url} was taken over by process {other.get('pid')} on {other.get('host')}"
+        else:
+            self._place.write(LEASE, self._content())
+            self._renewed = time.time()
 
 
 def holder(place: Place) -> dict[str, Any]:

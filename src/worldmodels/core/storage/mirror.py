@@ -7,7 +7,6 @@ by a process that was killed, or done on another machine; the record of what was
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -191,16 +190,7 @@ class Mirror:
         """Copy these files here, data first."""
 
         def get(name: str) -> None:
-            target = self.folder / name
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            with disk_errors(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                fetch(self.place, name, entries[name], temporary)
-                with disk_errors(target):
-                    os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
+            fetch(self.place, name, entries[name], self.folder / name)
 
         names = [name for name in in_order(entries) if not matches(self.folder / name, entries[name])]
         if names:

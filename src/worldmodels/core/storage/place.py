@@ -146,6 +146,8 @@ class Place:
         """Write a local file here; it is visible when it is complete."""
         self._check_writable()
         with self._said(name):
+            if not source.is_file():  # the library would say that the bucket has no such file
+                raise UserError(f"{source} has gone while it was copied; run the same command again")
             self._fs.put_file(str(source), self._path(name))
 
     def write(self, name: str, data: bytes) -> None:
@@ -226,7 +228,10 @@ def _filesystem(scheme: str, options: str) -> Any:
     except ValueError:
         given = None
     if not isinstance(given, dict):
-        raise UserError(f'expected JSON such as {{"endpoint_url": "http://host:9000"}} in {_OPTIONS}, got {options!r}')
+        # What it holds is not shown, because that may be a secret.
+        raise UserError(
+            f'expected JSON such as {{"endpoint_url": "http://host:9000"}} in {_OPTIONS}, got something else'
+        )
     import fsspec
 
     package, install = _PACKAGES[scheme]

@@ -70,6 +70,9 @@ def _source_of(source: str | Path) -> tuple[Place | Path, dict[str, Entry]]:
         entries = {name: entry_of(folder / name) for name in files_below(folder)}
         if not entries:
             raise UserError(f"{folder} has no files to copy")
+        links = sum(path.is_symlink() for path in folder.rglob("*"))
+        if links:
+            say(f"{folder} holds links ({links}), which are not copied, nor is what they lead to")
         return folder, entries
     place = Place(source)
     known = manifest_of(place)
@@ -114,7 +117,7 @@ def put_files(
     def put(name: str) -> None:
         if isinstance(origin, Path):
             target.upload(origin / name, name)
-            if entry_of(origin / name) != wanted[name]:
+            if not matches(origin / name, wanted[name]):
                 raise UserError(f"{origin / name} has changed while it was copied; run the same command again")
         else:
             with _temporary() as file:
@@ -179,6 +182,8 @@ def _into_folder(source: str | Path, target: Path) -> Copied:
         _check_same(_json_of(origin, "run.json"), _json_of(target, "run.json"), str(target))
     with _locked(staging.with_name(f".{target.name}.sync.lock")), _unused(target):
         with disk_errors(staging):
+            if staging.is_symlink():  # somebody else's, through whom nothing is written
+                staging.unlink()
             staging.mkdir(parents=True, exist_ok=True)
         # Read and compared, so that what a killed process or another program left is not taken for a copy.
         missing = [name for name in in_order(wanted) if not matches(target / name, wanted[name])]

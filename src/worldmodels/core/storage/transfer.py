@@ -1,10 +1,12 @@
 """Copying many files, several at a time, with progress; the first error ends it."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from worldmodels.core import interrupt
+from worldmodels.core.files import disk_errors
 from worldmodels.core.progress import Progress
 from worldmodels.core.storage.manifest import Entries, Entry
 from worldmodels.core.storage.place import Changed, Missing, Place
@@ -55,18 +57,25 @@ def copy_all(
 
 
 def fetch(place: Place, name: str, entry: Entry, target: Path) -> None:
-    """Copy a file to ``target``, which must not exist yet under that name; raises :class:`Changed` if it is another.
+    """Copy a file to ``target``, where it appears when it is complete and verified, in place of an older one.
 
-    It is read once more before that, because it may have been replaced while it was read.
+    Raises :class:`Changed` if it is not what ``entry`` says. It is read once more before that, because it may have been
+    replaced while it was read.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for last in (False, True):
-        try:
-            if place.download(name, entry.size, target) == entry.sha256:
-                return
-            problem = f"{place.url}/{name} is damaged or was replaced: its checksum is not that of its manifest"
-        except (Changed, Missing) as error:
-            problem = str(error)
-        if last:
-            target.unlink(missing_ok=True)
-            raise Changed(f"{problem}; run again, or copy it there again: worldmodels sync SOURCE TARGET --verify")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for last in (False, True):
+            try:
+                if place.download(name, entry.size, temporary) == entry.sha256:
+                    break
+                problem = f"{place.url}/{name} is damaged or was replaced: its checksum is not that of its manifest"
+            except (Changed, Missing) as error:
+                problem = str(error)
+            if last:
+                raise Changed(f"{problem}; run again, or copy it there again: worldmodels sync SOURCE TARGET --verify")
+        with disk_errors(target):
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

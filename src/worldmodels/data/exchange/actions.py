@@ -17,8 +17,9 @@ def memory_numbers(task: Task, actions: np.ndarray) -> np.ndarray:
     """
     steps, space = len(actions), task.action_space
     flat = actions.reshape(steps, -1)
-    if not np.isfinite(flat).all():
-        raise ValueError("the actions hold NaN or infinity")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(flat.astype(np.float32)).all():
+            raise ValueError("the actions hold NaN, infinity or numbers that are too large")
     if isinstance(space, spaces.Discrete):
         if flat.shape[1] == 1 and actions.dtype.kind in "bui":
             return _numbered(task, flat[:, 0].astype(np.int64), space)

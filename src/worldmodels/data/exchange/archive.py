@@ -13,6 +13,8 @@ import numpy as np
 _LARGEST = 256 << 20
 """Bytes of the largest array that is read at once."""
 _LARGEST_HEADER = 10_000
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Those that NumPy writes. Of the others, zipfile unpacks all at once, however few bytes are asked for."""
 _KINDS = "buif"
 """Kinds of numbers: bool, unsigned, integer and floating point. Others, such as objects, could need a pickle."""
 
@@ -43,6 +45,8 @@ class Archive:
         self._members = {info.filename.removesuffix(".npy"): info for info in members}
         if len(self._members) < len(members):
             raise ValueError("it holds two arrays with the same name")
+        if any(info.compress_type not in _COMPRESSIONS for info in members):
+            raise ValueError("it is compressed in another way than NumPy does; save it with np.savez_compressed")
 
     def __enter__(self) -> Self:
         return self
@@ -57,12 +61,15 @@ class Archive:
         """The names of the arrays."""
         return list(self._members)
 
+    @property
+    def checksums(self) -> tuple[int, ...]:
+        """The CRC-32 of every array, as the archive's directory has it."""
+        return tuple(info.CRC for info in self._members.values())
+
     def header(self, name: str) -> Header:
         """The shape and dtype of an array of numbers, without reading it."""
-        with self._zip.open(self._members[name]) as file:
-            return self._header(name, file)
-
-    def _header(self, name: str, file: IO[bytes]) -> Header:
+        with self._zip.open(self._members[name]) as member:
+            file = io.BytesIO(member.read(_LARGEST_HEADER))  # a header may claim gigabytes for itself
         version = np.lib.format.read_magic(file)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import write_bytes
 from worldmodels.data.episodes import Episode
@@ -53,18 +52,19 @@ class ParquetEpisodes:
         (directory / "data").mkdir(parents=True, exist_ok=True)
         writer: Any = None
         numbers, frames, count = itertools.count(), 0, 0
-        for count, episode in enumerate(episodes, start=1):
-            interrupt.check()
-            table = _table(arrow, episode, count - 1)
-            if writer is None:
-                path = directory / "data" / f"train-{next(numbers):05d}.parquet"
-                writer, frames = parquet.ParquetWriter(path, table.schema, compression="zstd"), 0
-            writer.write_table(table)
-            frames += len(table)
-            if frames >= _FILE_FRAMES:
-                writer = writer.close()
-        if writer is not None:
-            writer.close()
+        try:
+            for count, episode in enumerate(episodes, start=1):
+                table = _table(arrow, episode, count - 1)
+                if writer is None:
+                    path = directory / "data" / f"train-{next(numbers):05d}.parquet"
+                    writer, frames = parquet.ParquetWriter(path, table.schema, compression="zstd"), 0
+                writer.write_table(table)
+                frames += len(table)
+                if frames >= _FILE_FRAMES:
+                    writer = writer.close()
+        finally:
+            if writer is not None:
+                writer.close()
         write_bytes(directory / "README.md", _CARD.encode())
         return count
 

@@ -34,23 +34,15 @@ _ANOTHER = "get the file again, or give another folder"
 
 @dataclass(frozen=True)
 class PublishedFiles:
-    """The files of a folder, None where there is none: of V, of M, of its start states and of C."""
+    """The files of a folder, None where there is none: of V, of M and of its start states."""
 
-    vae: Path | None
+    vae: Path
     rnn: Path | None
     initial_z: Path | None
-    controller: Path | None
-
-    def names(self) -> list[str]:
-        """The names of the files that are there."""
-        return [path.name for path in (self.vae, self.rnn, self.initial_z, self.controller) if path is not None]
 
 
-def find_files(folder: Path, controller: Path | None = None) -> PublishedFiles:
-    """The files in a folder, also where the authors' repository has them; UserError without a V.
-
-    controller: the file of C, for a folder with several.
-    """
+def find_files(folder: Path) -> PublishedFiles:
+    """The files in a folder, also where the authors' repository has them; UserError without a V."""
     if not folder.is_dir():
         raise UserError(
             f"{folder} is not a folder; expected one with vae.json, rnn.json, initial_z.json and X.best.json"
@@ -61,10 +53,11 @@ def find_files(folder: Path, controller: Path | None = None) -> PublishedFiles:
     }
     if found["vae"] is None:
         raise UserError(f"no vae.json in {folder}; expected the folder with the published weights, V's among them")
-    return PublishedFiles(controller=controller or _controller_file(folder), **found)
+    return PublishedFiles(found["vae"], found["rnn"], found["initial_z"])
 
 
-def _controller_file(folder: Path) -> Path | None:
+def find_controller(folder: Path) -> Path | None:
+    """The file of C in such a folder, None without one; a UserError if there are several."""
     files = [path for place in (folder, folder / "log") for path in sorted(place.glob("*.json")) if path.is_file()]
     files = [path for path in files if not path.name.endswith(_NOT_CONTROLLERS)]
     files = [path for path in files if path.name.endswith(".best.json")] or files
@@ -81,7 +74,7 @@ def read_weights(path: Path, shapes: Sequence[tuple[int, ...] | None]) -> list[n
     """
     if path.suffix == ".js":
         return _script_arrays(path, shapes)
-    content = _list(path)
+    content = read_list(path)
     if len(content) != len(shapes):
         reason = "it is empty, as files of a known fault of the authors' code are" if not content else "others follow"
         raise UserError(f"{path} holds {len(content)} arrays, expected {len(shapes)} ({reason}); {_ANOTHER}")
@@ -94,12 +87,8 @@ def read_weights(path: Path, shapes: Sequence[tuple[int, ...] | None]) -> list[n
     return arrays
 
 
-def read_lists(path: Path) -> list[Any]:
+def read_list(path: Path) -> list[Any]:
     """The list that a JSON file holds; :class:`UserError` for anything else."""
-    return _list(path)
-
-
-def _list(path: Path) -> list[Any]:
     content = read_json(path, repair=_ANOTHER)
     if not isinstance(content, list):
         raise UserError(f"{path} holds no list of arrays; {_ANOTHER}")

@@ -21,10 +21,10 @@ from worldmodels.controller.linear import parameter_count
 from worldmodels.core.errors import UserError
 from worldmodels.data.exchange.published_files import (
     SCALE,
-    PublishedFiles,
+    find_controller,
     find_files,
     numbers,
-    read_lists,
+    read_list,
     read_weights,
 )
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -66,11 +66,11 @@ def published_task(name: str) -> Task:
 
 
 def published_agent(folder: Path, task: Task, controller: Path | None = None) -> tuple[Agent, list[str]]:
-    """The agent whose weights are in ``folder``, and what it lacks: "M", "C" or "start states".
+    """The agent whose weights are in ``folder``, and what it lacks: "C" or "start states".
 
     A missing C is all zeros; without M's file there is no agent, and it is a :class:`UserError`, like damaged files.
     """
-    files = find_files(folder, controller)
+    files, controller = find_files(folder), controller or find_controller(folder)
     if files.rnn is None:
         raise UserError(
             f"no rnn.json in {folder}: an agent needs M, too; to train M and C on this V, give a run of {task.name} "
@@ -80,21 +80,22 @@ def published_agent(folder: Path, task: Task, controller: Path | None = None) ->
     inputs = PolicyInputs(task.inputs, sizes.latent, sizes.hidden)
     # Small files first, so that what is wrong with them is said at once.
     parameters = torch.zeros(parameter_count(inputs.size, task.control_size))
-    if files.controller is not None:
-        parameters = _controller(files.controller, len(parameters), task.control_size)
+    if controller is not None:
+        parameters = _controller(controller, len(parameters), task.control_size)
     starts = None if files.initial_z is None else _starts(files.initial_z, sizes.latent)
-    memory, vision = _memory(files.rnn, sizes), published_vision(files, task)
-    info = {"origin": "weights published with World Models (2018)", "files": files.names()}
+    memory, vision = _memory(files.rnn, sizes), published_vision(files.vae, task)
+    there = [path.name for path in (files.vae, files.rnn, files.initial_z, controller) if path is not None]
+    info = {"origin": "weights published with World Models (2018)", "files": there}
     agent = Agent(task, vision, memory, parameters, info=info, starts=starts, samples_z=True)
-    absent = {"C": files.controller, "start states": files.initial_z}
+    absent = {"C": controller, "start states": files.initial_z}
     return agent, [name for name, path in absent.items() if path is None]
 
 
-def published_vision(files: PublishedFiles, task: Task) -> ConvVAE:
+def published_vision(path: Path, task: Task) -> ConvVAE:
     """V from ``vae.json``."""
     size = _SIZES[task.name].latent
     vision = make_vision("conv-vae", size)
-    assert isinstance(vision, ConvVAE) and files.vae is not None
+    assert isinstance(vision, ConvVAE)
     convolutions = [
         ("enc_conv1", 4, 3, 32),
         ("enc_conv2", 4, 32, 64),
@@ -115,7 +116,7 @@ def published_vision(files: PublishedFiles, task: Task) -> ConvVAE:
         shapes += [(inside, outside), (outside,)]
     for _, side, inside, outside in transposed:
         shapes += [(side, side, outside, inside), (outside,)]
-    arrays = iter(read_weights(files.vae, shapes))
+    arrays = iter(read_weights(path, shapes))
     state = {}
     # The encoder of this package flattens in the authors' order, row, column, channel, so that no row is moved.
     for name in (layer[0] for layer in (*convolutions, *products, *transposed)):
@@ -158,7 +159,7 @@ def _memory(path: Path, sizes: _Sizes) -> MDNRNN:
 
 def _controller(path: Path, count: int, biases: int) -> Tensor:
     """C from a file [parameters, score] or [parameters]: biases first, which Doom's file leaves out."""
-    content = read_lists(path)
+    content = read_list(path)
     parameters = numbers(path, content[0] if content else [], "the first entry").reshape(-1)
     if len(parameters) == count - biases:
         parameters = np.concatenate([np.zeros(biases), parameters])
@@ -171,7 +172,7 @@ def _controller(path: Path, count: int, biases: int) -> Tensor:
 
 def _starts(path: Path, latent: int) -> Tensor:
     """mu and logvar (S, 2, Z) float16 of the frames at which dreams start, from ``initial_z.json``."""
-    content = read_lists(path)
+    content = read_list(path)
     if len(content) != 2:
         raise UserError(f"{path} holds {len(content)} lists, expected those of mu and of logvar; get the file again")
     mu, logvar = (numbers(path, part, name) / SCALE for part, name in zip(content, ("mu", "logvar"), strict=True))

@@ -41,13 +41,17 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Recording:
-    """A file whose headers have been checked. names: of its arrays, by "obs", "action", "reward" and so on."""
+    """A file whose headers have been checked.
+
+    names: of its arrays, by "obs", "action", "reward" and so on; checksums: of all its arrays, to tell it from others.
+    """
 
     path: Path
     names: dict[str, str]
     observations: int
     actions: int
     align: str
+    checksums: tuple[int, ...]
 
     @property
     def frames(self) -> int:
@@ -96,6 +100,7 @@ def _look(path: Path, settings: RecordingConfig) -> Recording:
         if missing:
             raise ValueError(f"it has no {' and no '.join(missing)}; found {', '.join(archive.names) or 'nothing'}")
         headers = {what: archive.header(name) for what, name in names.items()}
+        checksums = archive.checksums
     Pictures.check(headers["obs"].shape[1:], headers["obs"].dtype)
     actions, observations = (headers[what].shape[0] if headers[what].shape else 0 for what in ("action", "obs"))
     if not 1 <= actions <= MOST_STEPS or observations not in (actions, actions + 1):
@@ -111,7 +116,7 @@ def _look(path: Path, settings: RecordingConfig) -> Recording:
     align = "whole" if observations == actions + 1 else settings.align
     if align == "auto":
         align = "after" if names.get("done") == "terminals" else "before"
-    return Recording(path, names, observations, actions, align)
+    return Recording(path, names, observations, actions, align, checksums)
 
 
 def read_recording(recording: Recording, task: Task, settings: RecordingConfig, seed: int) -> Episode:
@@ -125,7 +130,7 @@ def read_recording(recording: Recording, task: Task, settings: RecordingConfig, 
     try:
         with Archive(recording.path) as archive:
             return _episode(archive, recording, task, settings, seed)
-    except interrupt.Interrupted:
+    except (interrupt.Interrupted, MemoryError):
         raise
     except Exception as error:
         raise _refused(recording.path, error) from None
@@ -163,7 +168,7 @@ def _episode(archive: Archive, recording: Recording, task: Task, settings: Recor
 
 
 def _terminated(archive: Archive, recording: Recording, task: Task, settings: RecordingConfig) -> bool:
-    """Whether the world ended the episode. A plain done at the task's limit is taken for the limit's."""
+    """Whether the world ended the episode. A plain done that is truncated, or at the task's limit, is the limit's."""
     names, shorter = recording.names, recording.actions < task.max_steps
     if "done" not in names:
         return settings.ends == "world" and shorter
@@ -175,8 +180,11 @@ def _terminated(archive: Archive, recording: Recording, task: Task, settings: Re
         raise ValueError(
             f"{names['done']} says that it ended after action {early[0]} of {len(done)}; expected one episode per file"
         )
-    says_which = "truncated" in names or names["done"].startswith("terminat")
-    return bool(done[-1]) and (says_which or shorter or task.max_steps < 1)
+    if names["done"].startswith("terminat"):
+        return bool(done[-1])
+    if "truncated" in names:  # a plain done may say that either of them ended it
+        return bool(done[-1]) and not archive.read(names["truncated"]).reshape(-1)[-1]
+    return bool(done[-1]) and (shorter or task.max_steps < 1)
 
 
 def lacking(recordings: Sequence[Recording], task: Task, settings: RecordingConfig) -> tuple[str, ...]:

@@ -11,13 +11,13 @@ from typing import Any
 
 from worldmodels.core import interrupt
 from worldmodels.core.errors import UserError
+from worldmodels.core.headless import headless
 from worldmodels.tasks.gym.facts import Facts, read_facts
 from worldmodels.tasks.gym_names import make_id
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main(int(sys.argv[2]))"
 _MODULE = "worldmodels.tasks.gym.survey"
 _LONGEST_SECONDS = 1800.0
-_HEADLESS = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
 _LARGEST_ANSWER = 1 << 22
 _known: dict[str, Facts] = {}
 
@@ -48,7 +48,7 @@ def _ask(request: str) -> dict[str, Any]:
                 input=request.encode(),
                 stdout=said,
                 stderr=said,
-                env=os.environ | _HEADLESS | {"OMP_NUM_THREADS": "1"},
+                env=headless(),
                 pass_fds=(file.fileno(),),
                 timeout=_LONGEST_SECONDS,
             )

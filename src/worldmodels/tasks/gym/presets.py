@@ -12,7 +12,7 @@ _VALIDATED = {"standard": 20_000, "quick": 10_000}
 """Steps of a validation, about."""
 _GENERATIONS = {"standard": 60, "quick": 25}
 _POPULATION = 16
-_PASSES = {"standard": 4.0, "quick": 4.0}
+_EPOCHS = 4.0
 """Epochs of V."""
 _LONGEST_RECORDED = 1000
 """Recorded episodes are cut off after so many steps, so that there are many of them."""
@@ -42,7 +42,7 @@ def _table(facts: Facts, name: str) -> dict[str, Any]:
             "steps": recorded if recorded < limit else 0,
         },
         # What moves is often small, and most of the picture the same at every step.
-        "vision": {"epochs": _PASSES[name], "batch": 64, "lr": 8e-4, "foreground_weight": 10.0},
+        "vision": {"epochs": _EPOCHS, "batch": 64, "lr": 8e-4, "foreground_weight": 10.0},
         "memory": {"steps": 1000 if name == "standard" else 300, "length": _within(recorded, 1, 100)},
         "controller": {"inputs": ["z", "h"]},
         "evaluate": {"episodes": 100, "num_envs": 50},
