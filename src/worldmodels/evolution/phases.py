@@ -16,6 +16,7 @@ from worldmodels.data.encode import dream_starts
 from worldmodels.dream.config import DreamConfig
 from worldmodels.evolution.config import EvolutionConfig, PhaseConfig
 from worldmodels.evolution.dream_fitness import DreamFitness
+from worldmodels.evolution.finishing import check_finishing
 from worldmodels.evolution.fitness import Fitness, SharedFitness, WorldFitness
 from worldmodels.evolution.loop import Phase, evolve
 from worldmodels.evolution.subspace import recorded_inputs, visited_inputs
@@ -73,6 +74,7 @@ class Evolution:
         """
         metrics: dict[str, float] = {}
         phases = phases_of(self.config)
+        check_finishing(phases, self.agent.task)
         for number, (name, settings) in enumerate(phases):
             self.agent.controller, phase_metrics = evolve(
                 self.agent, self.phase(number, name, settings), directory / phase_folder(number, name)

@@ -87,7 +87,9 @@ def evolution_of(config: EvolutionConfig, variant: str) -> EvolutionConfig:
         dream = config.phases[phases_in(config, "dream")[0]]
         steps, growth = dream.max_steps, dream.max_steps_growth
         real = {name: phases[name] for name, phase in phases_of(config) if phase.world == "real"}
-        phases |= {name: replace(phase, max_steps=steps, max_steps_growth=growth) for name, phase in real.items()}
+        # Dreams do not tell which episodes are finished either.
+        other = {"max_steps": steps, "max_steps_growth": growth, "finish_bonus": 0.0, "hard_episodes": "lowest"}
+        phases |= {name: replace(phase, **other) for name, phase in real.items()}
     return replace(config, phases=config.phases | phases)
 
 
