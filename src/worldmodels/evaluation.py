@@ -248,4 +248,4 @@ def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
     # Below the table, which would be too wide for many terminals with one column more.
     for goal in dict.fromkeys(filter(None, map(goal_of, rows.values()))):
         shares = (f"{name} {finished_text(row)}" for name, row in rows.items() if goal_of(row) == goal)
-        console().print(f"{goal}: {', '.join(shares)}", markup=False, highlight=False)
+        console().print(f"{goal}: {', '.join(shares)}")
