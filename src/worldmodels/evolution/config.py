@@ -94,5 +94,7 @@ class EvolutionConfig:
     regression, so that on the new round's episodes its controls with the new V and M are those with the old ones)."""
     sequence: tuple[str, ...] = text(("real",))
     """Names of the phases to run, in order. Short form: --phases."""
+    later_sequence: tuple[str, ...] = text(())
+    """Names of the phases to run in later rounds, which start from an evolved C; none means those of the first."""
     phases: dict[str, PhaseConfig] = part(_phases)
     """The phases by name; those that are not in the sequence serve ablations, or can be chosen with --phases."""

@@ -29,19 +29,25 @@ _VISITED_EPISODES = 24
 
 
 def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
-    """Names and settings of the phases to run, in order.
+    """Names and settings of the phases to run in the first round, in order.
 
     Raises :class:`UserError` if a phase is unknown or named twice, if there is none, or if the strategy is unknown.
     """
     STRATEGIES.target(config.strategy)
-    names = config.sequence
-    for name in names:
-        if name not in config.phases:
-            known = ", ".join(config.phases)
-            raise UserError(f"--evolution.sequence must name phases of this preset ({known}), got {name!r}")
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"--evolution.sequence must name phases, each once, got {' '.join(names) or 'nothing'}")
-    return [(name, config.phases[name]) for name in names]
+    for option, names in (("sequence", config.sequence), ("later-sequence", config.later_sequence)):
+        for name in names:
+            if name not in config.phases:
+                known = ", ".join(config.phases)
+                raise UserError(f"--evolution.{option} must name phases of this preset ({known}), got {name!r}")
+        if len(set(names)) < len(names) or (not names and option == "sequence"):
+            raise UserError(f"--evolution.{option} must name phases, each once, got {' '.join(names) or 'nothing'}")
+    return [(name, config.phases[name]) for name in config.sequence]
+
+
+def phases_of_all_rounds(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
+    """Names and settings of the phases of the first round, and of others that only later rounds run."""
+    later = [(name, config.phases[name]) for name in config.later_sequence if name not in config.sequence]
+    return phases_of(config) + later
 
 
 def phases_in(config: EvolutionConfig, world: str) -> tuple[str, ...]:

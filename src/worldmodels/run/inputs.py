@@ -79,6 +79,8 @@ def _controller(artifacts: Artifacts) -> Found:
     if artifacts.hidden:
         seen["hidden"] = artifacts.hidden
     settings = to_json(evolution)
+    # What later rounds run is the sequence of their own settings.
+    del settings["later_sequence"]
     if artifacts.before is None or evolution.carry == "weights":
         # There is nothing to carry over in the first round; and see _LATER.
         del settings["carry"]
