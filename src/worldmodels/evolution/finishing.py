@@ -29,11 +29,11 @@ class Outcome:
 
     def fitness(self, bonus: float) -> np.ndarray:
         """What the strategy is told of every controller, (N,): the mean of its returns, and of ``bonus`` per finish."""
-        mean: np.ndarray = self.returns.mean(axis=1)
-        if not bonus:
-            return mean
-        assert self.finished is not None
-        return mean + bonus * self.finished.mean(axis=1)
+        fitness: np.ndarray = self.returns.mean(axis=1)
+        if bonus:
+            assert self.finished is not None
+            fitness = fitness + bonus * self.finished.mean(axis=1)
+        return fitness
 
     def shares(self, name: str) -> dict[str, float]:
         """The share of finished episodes under this name, for the log; empty if it is unknown."""

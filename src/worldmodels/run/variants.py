@@ -88,7 +88,12 @@ def evolution_of(config: EvolutionConfig, variant: str) -> EvolutionConfig:
         steps, growth = dream.max_steps, dream.max_steps_growth
         real = {name: phases[name] for name, phase in phases_of_all_rounds(config) if phase.world == "real"}
         # Dreams do not tell which episodes are finished either.
-        other = {"max_steps": steps, "max_steps_growth": growth, "finish_bonus": 0.0, "hard_episodes": "lowest"}
+        other: dict[str, Any] = {
+            "max_steps": steps,
+            "max_steps_growth": growth,
+            "finish_bonus": 0.0,
+            "hard_episodes": "lowest",
+        }
         phases |= {name: replace(phase, **other) for name, phase in real.items()}
     return replace(config, phases=config.phases | phases)
 
