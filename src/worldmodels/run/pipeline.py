@@ -211,7 +211,7 @@ class Pipeline:
         # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
         agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
-        carried: Mapping[str, float] = {}
+        carried: dict[str, float] = {}
         if artifacts.before is not None:
             before = artifacts.before.agent(self.device)
             agent.controller = before.controller
