@@ -26,6 +26,8 @@ from worldmodels.evolution.subspace import recorded_inputs
 from worldmodels.memory.latents import Latents
 
 CARRIED_FILE = "carried.safetensors"
+_KEPT = ("controller", "r_squared", "unchanged")
+"""The tensors in that file, in the order of the fields of :class:`Carried`."""
 _EPISODES = 80
 """Most episodes of the new round that are used, evenly spaced."""
 _HELD_OUT = 5
@@ -65,11 +67,10 @@ def carried_controller(
     path = directory / CARRIED_FILE
     if path.exists():
         tensors, meta = load_tensors(path)
-        if meta.get("identity") == identity and set(tensors) == set(Carried._fields):
+        if meta.get("identity") == identity and set(tensors) == set(_KEPT):
             return Carried(tensors["controller"], array(tensors["r_squared"]), array(tensors["unchanged"]))
     carried, samples = _fitted(before, agent, shards, latents)
-    kept = {name: torch.as_tensor(value) for name, value in carried._asdict().items()}
-    save_tensors(path, kept, {"identity": identity})
+    save_tensors(path, dict(zip(_KEPT, map(torch.as_tensor, carried), strict=True)), {"identity": identity})
     if samples:
         now, was = _text(carried.r_squared), _text(carried.unchanged)
         say(
