@@ -14,11 +14,20 @@ from gymnasium.vector import VectorEnv
 from worldmodels.cli import measure
 from worldmodels.core.files import read_json, write_json
 from worldmodels.core.seeds import _PURPOSES, episode_seeds
-from worldmodels.evaluation import evaluate, print_scores, report, statistics
+from worldmodels.evaluation import (
+    evaluate,
+    evaluate_episodes,
+    finished_text,
+    goal_of,
+    print_scores,
+    report,
+    statistics,
+)
 from worldmodels.execution.executor import LocalExecutor
+from worldmodels.rollouts import Rollouts
 from worldmodels.tasks import Task, get_task
 from worldmodels.tasks.base import PolicyFor
-from worlds import MAX_STEPS, Diarist, Scripted, ScriptedEnv, length_of, reward_at
+from worlds import MAX_STEPS, Diarist, Goals, Scripted, ScriptedEnv, ends_by_itself, length_of, reward_at
 
 # --- seeds ---------------------------------------------------------------------------------------------------
 
@@ -156,6 +165,66 @@ def test_a_dead_worker_changes_no_score() -> None:
     assert next(deaths, None) is None
 
 
+LAST = [reward_at(seed, length_of(seed) - 1) for seed in SEEDS]
+FINISHED = [ends_by_itself(seed) and int(last) % 4 == 0 for seed, last in zip(SEEDS, LAST, strict=True)]
+
+
+def episodes_of(task: Task, policy: PolicyFor, num_envs: int, **options: Any) -> Rollouts:
+    """The results of all episodes on the slow backend."""
+    with contextlib.closing(LocalExecutor()) as executor:
+        return evaluate_episodes(executor, task, policy, "slow", SEEDS, num_envs, **options)
+
+
+@pytest.mark.parametrize("num_envs", [1, 4, 100])
+def test_the_length_the_end_and_the_last_reward_of_every_episode_are_told_too(num_envs: int) -> None:
+    found = episodes_of(Scripted(), diarists, num_envs)
+    assert found.returns.tolist() == WANTED and found.lengths.tolist() == [length_of(seed) for seed in SEEDS]
+    assert found.terminated.tolist() == [ends_by_itself(seed) for seed in SEEDS]
+    assert found.last_rewards.tolist() == LAST
+
+
+def test_a_report_of_a_world_with_a_goal_says_how_many_episodes_reached_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {True, False} == set(FINISHED)
+    row = report(Goals(), "mine", "slow", SEEDS, episodes_of(Goals(), diarists, 4))
+    assert row["facts"] == {"steps": [length_of(seed) for seed in SEEDS], "finished": FINISHED, "last": LAST}
+    count = sum(FINISHED)
+    low, high = row["finished"].pop("ci95")
+    assert row["finished"] == {"goal": "finished games", "count": count, "share": count / 13}
+    assert 0 <= low < count / 13 < high <= 1
+    row["finished"]["ci95"] = [low, high]
+    assert json.loads(json.dumps(row)) == row
+    print_scores({"mine": row, "[bold]other": row})
+    shown = " ".join(capsys.readouterr().out.split())
+    text = f"{count / 13:.0%} ({low:.0%} to {high:.0%})"
+    assert finished_text(row) == text and f"finished games: mine {text}, [bold]other {text}" in shown
+
+
+def test_of_a_world_without_a_goal_nothing_more_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    task = Scripted()
+    row = report(task, "mine", "slow", SEEDS, episodes_of(task, diarists, 4))
+    assert row == report(task, "mine", "slow", SEEDS, np.array(WANTED))
+    print_scores({"mine": row})
+    assert "finished" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {},
+        {"finished": None},
+        {"finished": {}},
+        {"finished": {"share": 0.5, "ci95": [0.4]}},
+        {"finished": {"share": "half", "ci95": [0, 1]}},
+    ],
+)
+def test_scores_without_the_share_are_still_shown(old: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    row = report(Goals(), "old", "slow", [1, 2], np.array([7.0, 8.0])) | old
+    assert finished_text(row) == goal_of(row) == ""
+    new = report(Goals(), "new", "slow", SEEDS, episodes_of(Goals(), diarists, 4))
+    print_scores({"old": row, "new": new})
+    assert f"finished games: new {finished_text(new)}\n" in capsys.readouterr().out
+
+
 class Counted:
     """Policies for chunks of seeds; gives up before chunk ``until``."""
 
@@ -182,6 +251,31 @@ def test_an_evaluation_that_was_cut_short_goes_on_where_it_stopped(tmp_path: Pat
     assert again.chunks == []
 
 
+def test_an_evaluation_that_goes_on_knows_all_of_the_episodes_before(tmp_path: Path) -> None:
+    partial = tmp_path / "partial.json"
+    with pytest.raises(KeyboardInterrupt):
+        episodes_of(Goals(), Counted(until=2), 4, partial_file=partial)
+    found = report(Goals(), "a", "slow", SEEDS, episodes_of(Goals(), rest := Counted(), 4, partial_file=partial))
+    assert found == report(Goals(), "a", "slow", SEEDS, episodes_of(Goals(), diarists, 4))
+    assert rest.chunks == [SEEDS[8:12], SEEDS[12:]]
+
+
+def test_a_partial_file_of_an_earlier_version_is_not_used_and_is_no_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = tmp_path / "partial.json"
+    evaluated(Scripted(), Counted(), SEEDS[:8], 4, partial_file=partial, identity="A")
+    content = read_json(partial, checksum=True)
+    for name in ("lengths", "terminated", "last_rewards"):
+        del content[name]
+    write_json(partial, content, checksum=True)
+    capsys.readouterr()
+    policies = Counted()
+    assert evaluated(Scripted(), policies, SEEDS, 4, partial_file=partial, identity="A") == WANTED
+    assert [seed for chunk in policies.chunks for seed in chunk] == SEEDS
+    assert "damaged" not in capsys.readouterr().err
+
+
 def test_more_episodes_use_those_that_are_there_and_fewer_are_a_part_of_them(tmp_path: Path) -> None:
     partial = tmp_path / "partial.json"
     evaluated(Scripted(), Counted(), SEEDS[:8], 4, partial_file=partial)
@@ -206,6 +300,9 @@ WRONG: dict[str, Any] = {
     "returns that are words": {"returns": ["many"]},
     "returns that are a number": {"returns": 3},
     "returns beyond all numbers": {"returns": [10**400]},
+    "fewer lengths than returns": {"lengths": [3]},
+    "lengths beyond all numbers": {"lengths": [10**400] * 8},
+    "last rewards that are no number": {"last_rewards": [None] * 8},
     "more returns than seeds": {"returns": [1.0] * 5, "seeds": SEEDS[:4]},
     "seeds that are none": {"seeds": None},
     "no identity": {"returns": [1.0], "seeds": SEEDS},

@@ -134,6 +134,17 @@ class Scripted(Task):
         return Diarist()
 
 
+class Goals(Scripted):
+    """The scripted world with a goal: what it ended is finished if 4 divides the whole part of its last reward."""
+
+    goal = "finished games"
+
+    def episode_facts(
+        self, returns: np.ndarray, lengths: np.ndarray, terminated: np.ndarray, last_rewards: np.ndarray
+    ) -> Mapping[str, np.ndarray]:
+        return {"finished": terminated & (last_rewards.astype(int) % 4 == 0), "last": last_rewards}
+
+
 def scripted_episodes(seeds: Sequence[int]) -> list[Episode]:
     """Episodes of the scripted world as the collect stage records them."""
     return record_episodes(LocalExecutor(), Scripted(), "fast", lambda _: Diarist(), list(seeds), MAX_STEPS)

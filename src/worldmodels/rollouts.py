@@ -1,7 +1,7 @@
 """The loop that runs policies in vector environments, to collect, evolve, evaluate and record."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -39,12 +39,27 @@ class Rollouts:
     """The results of N episodes.
 
     returns (N,) float64; lengths (N,) int64, in steps; terminated (N,) bool: True if the world ended the episode, False
-    if a limit did.
+    if a limit did; last_rewards (N,) float64: the reward of the last step, by which some worlds say how they ended it.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     terminated: np.ndarray
+    last_rewards: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Rollouts]") -> "Rollouts":
+        """The episodes of all parts, one after the other."""
+        names = [item.name for item in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+    def of(self, episodes: np.ndarray) -> "Rollouts":
+        """The results of the episodes with these indices (n,), in their order."""
+        return Rollouts(**{item.name: getattr(self, item.name)[episodes] for item in fields(self)})
+
+    def facts(self, task: Task) -> Mapping[str, np.ndarray]:
+        """What the task can tell of these episodes, each (N,), by name: see :meth:`Task.episode_facts`."""
+        return task.episode_facts(self.returns, self.lengths, self.terminated, self.last_rewards)
 
     @property
     def steps(self) -> int:
@@ -76,7 +91,7 @@ def rollout(
         assert total == count
         observer.start(observations)
     returns, lengths = np.zeros(total), np.zeros(total, dtype=np.int64)
-    terminated = np.zeros(total, dtype=bool)
+    terminated, last_rewards = np.zeros(total, dtype=bool), np.zeros(total)
     actions = np.zeros(env.action_space.shape or (count,), dtype=env.action_space.dtype)
     rows, episodes, begun = np.arange(count), np.arange(count), count
     last_gain = np.zeros(count, dtype=np.int64)
@@ -90,7 +105,7 @@ def rollout(
         playing = episodes[rows]
         returns[playing] += rewards[rows]
         lengths[playing] += 1
-        terminated[playing] = ended[rows]
+        terminated[playing], last_rewards[playing] = ended[rows], rewards[rows]
         if observer is not None:
             observer.step(rows, chosen, rewards[rows], ended[rows], observations)
         ages = lengths[playing]
@@ -115,7 +130,7 @@ def rollout(
             policy.begin(fresh, episodes[fresh])
             rows = np.sort(np.concatenate([rows, fresh]))
             observations = Observations(task, raw[rows])
-    return Rollouts(returns, lengths, terminated)
+    return Rollouts(returns, lengths, terminated, last_rewards)
 
 
 def _reset_rows(env: VectorEnv, rows: np.ndarray, seeds: Sequence[int]) -> np.ndarray:

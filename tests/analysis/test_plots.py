@@ -307,6 +307,27 @@ def test_every_figure_says_that_episodes_were_cut_short(tmp_path: Path) -> None:
     assert legend(panel) == ["mean 1", "median 1"]
 
 
+LAPS = {
+    "facts": {"steps": [700, 1000, 710], "finished": [True, False, True], "tiles": [1.0, 0.9, 1.0]},
+    "finished": {"goal": "finished laps", "count": 2, "share": 2 / 3, "ci95": [0.21, 0.94]},
+}
+
+
+def test_finished_episodes_are_told_apart_and_scores_of_before_are_drawn_as_before(tmp_path: Path) -> None:
+    whole_run(tmp_path)
+    plain = report(get_task("car-racing"), "me", "gymnasium", [1, 2, 3], np.array([905.0, 790.0, 910.0]))
+    (tmp_path / "summary.json").write_text(json.dumps({"evaluation": plain | LAPS}))
+    panel = panels(curves_figure(tmp_path))["Evaluation"]
+    assert "finished laps 67% (21% to 94%)" in legend(panel)
+    every, finished = ([patch.get_height() for patch in bars] for bars in panel.containers)
+    assert sum(every) == 3 and sum(finished) == 2 and finished[-1] == every[-1] and finished[0] == 0 < every[0]
+    (axes,) = scores_figure([("me", plain | LAPS), ("before", plain)]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["me\n67% finished laps", "before"]
+    for damage in ({"facts": {"finished": [True]}}, {"facts": None}, {"finished": {"share": 2.0}}, {"finished": 3}):
+        (tmp_path / "summary.json").write_text(json.dumps({"evaluation": plain | LAPS | damage}))
+        assert not any("finished" in text for text in legend(panels(curves_figure(tmp_path))["Evaluation"]))
+
+
 def test_no_legend_covers_a_panel_or_another_legend(tmp_path: Path) -> None:
     for number in (1, 2):
         write_metrics(tmp_path, "vision", VISION, number)
@@ -316,6 +337,7 @@ def test_no_legend_covers_a_panel_or_another_legend(tmp_path: Path) -> None:
                 tmp_path, f"controller/{phase}", GENERATIONS + "1,5,9,2,250,9,.1,4,1\n2,8,9,2,300,9,.1,5,1\n", number
             )
         result = report(get_task("car-racing"), "me", "gymnasium", [1, 2, 3], np.array([1.0, 5.0, 9.0]))
+        result |= LAPS if number == 2 else {}
         (tmp_path / f"round-{number}" / "evaluation").mkdir()
         (tmp_path / f"round-{number}" / "evaluation" / "evaluation.json").write_text(json.dumps(result))
     figure = curves_figure(tmp_path)

@@ -18,13 +18,12 @@ from worldmodels.analysis.linear import (
     areas_under_curves,
     fitted_predictions,
     mean_predictions,
-    r_squared,
-    ridge,
     split_by_group,
 )
 from worldmodels.analysis.probe import Samples, probe, sample, scores
 from worldmodels.cli.main import main
 from worldmodels.core.errors import UserError
+from worldmodels.core.ridge import r_squared, ridge
 from worldmodels.execution.environments import make_envs
 from worldmodels.execution.executor import make_executor
 from worldmodels.tasks import get_task

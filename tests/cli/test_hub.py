@@ -164,6 +164,13 @@ def test_a_published_agent_comes_back_pinned_with_its_scores(hub: Hub, tmp_path:
     assert load_agent(f"hf://me/agent@{COMMIT}").digest() == agent.digest()
 
 
+def test_the_page_says_how_many_laps_were_finished_if_the_scores_do() -> None:
+    agent, finished = load_agent("car-racing"), {"goal": "finished laps", "count": 1, "share": 0.5, "ci95": [0.1, 0.9]}
+    assert "| finished laps | 50% (10% to 90%) |" in model_card(agent, "me/agent", scores(finished=finished), "mit")
+    for old in ({}, {"finished": None}, {"finished": {"share": "half"}}):
+        assert "finished" not in model_card(agent, "me/agent", scores(**old), "mit")
+
+
 def test_a_score_that_was_cut_short_is_not_given_as_one(hub: Hub) -> None:
     agent = load_agent("car-racing")
     page = model_card(agent, "me/agent", scores(cut_short=True, steps=10), "mit")

@@ -13,6 +13,7 @@ from worldmodels.cli.main import main
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors
 from worldmodels.evolution.phases import phases_of
+from worldmodels.run import variants
 from worldmodels.run.names import VARIANTS
 from worldmodels.run.presets import preset
 from worldmodels.run.variants import chosen_variants, difference, evolution_of, hidden_of, inputs_of, label, variants_of
@@ -39,6 +40,18 @@ def test_an_ablation_has_the_phases_and_the_budget_of_the_full_agent(task: str, 
         assert worlds == {"dream"}
     else:
         assert ablated == whole
+
+
+def test_other_phases_of_later_rounds_are_ablated_too() -> None:
+    words = {"evolution.sequence": ["real"], "evolution.later_sequence": ["dream"], "rounds": 2}
+    racing = preset("standard", "car-racing").with_settings(**words)
+    shown = variants.budget(racing, "untrained-m")
+    assert [(one["name"], one["world"]) for one in shown["phases"] + shown["later_phases"]] == [
+        ("real", "real"), ("dream", "real"),
+    ]  # fmt: skip
+    assert "cannot dream" in difference(racing, "untrained-m")
+    assert [one["world"] for one in variants.budget(racing, "dream-only")["phases"]] == ["dream"]
+    assert "later_phases" not in variants.budget(preset("standard", "car-racing"), "dream-only")
 
 
 def test_an_ablation_that_is_evolved_elsewhere_says_where_and_why() -> None:

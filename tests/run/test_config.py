@@ -13,7 +13,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.settings import check, from_json, to_json
 from worldmodels.dream.config import DreamConfig
 from worldmodels.evolution.config import EvolutionConfig, PhaseConfig
-from worldmodels.evolution.phases import phases_of
+from worldmodels.evolution.phases import phases_of, phases_of_all_rounds
 from worldmodels.memory.config import MemoryConfig
 from worldmodels.run import presets
 from worldmodels.run.config import Config, EvaluateConfig, later_round
@@ -298,6 +298,17 @@ def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:
     assert (later.controller, later.evaluate, later.dream) == (first.controller, first.evaluate, first.dream)
     assert later.evolution == first.evolution
     assert later_round(replace(QUICK, later_round_share=1.0)) == replace(QUICK, later_round_share=1.0)
+
+
+def test_later_rounds_may_run_other_phases() -> None:
+    first = preset("standard", "car-racing").with_settings(**{"evolution.later_sequence": ["finetune"]})
+    assert [name for name, _ in phases_of(first.evolution)] == ["real", "finetune"]
+    assert [name for name, _ in phases_of(later_round(first).evolution)] == ["finetune"]
+    both = first.with_settings(**{"evolution.later_sequence": ["finetune", "dream"]})
+    assert [name for name, _ in phases_of_all_rounds(both.evolution)] == ["real", "finetune", "dream"]
+    for names, message in ((["polish"], "later-sequence must name phases of this preset"), (["real"] * 2, "each once")):
+        with pytest.raises(UserError, match=message):
+            phases_of(first.with_settings(**{"evolution.later_sequence": names}).evolution)
 
 
 def test_doom_takes_larger_steps_where_evolution_goes_on_from_the_c_of_the_last_round() -> None:

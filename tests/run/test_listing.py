@@ -29,6 +29,7 @@ def test_a_finished_run_is_listed_with_its_settings_score_and_time(finished: Pat
     assert (status.stages_finished, status.stages) == (6, 6)
     assert status.mean == score["mean"] and status.episodes == 2
     assert list(status.ci95 or ()) == pytest.approx(score["ci95"])
+    assert status.finished == (score["finished"]["share"], "finished laps") and 0 <= score["finished"]["share"] <= 1
     assert status.seconds == pytest.approx(sum(stage.seconds or 0 for stage in reader.stages()))
     assert status.changed == max(path.stat().st_mtime for path in run.rglob("*") if path.name in MARKS)
     assert snapshot(run) == before

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from worldmodels.analysis.style import BLUE, GREEN, GREY, ORANGE, PINK, legend_below, marker
-from worldmodels.evaluation import limit_note
+from worldmodels.evaluation import finished_text, goal_of, limit_note
 
 Columns = dict[str, np.ndarray]
 """Numbers (R,) by column name, NaN where a cell is empty."""
@@ -123,7 +123,11 @@ def evaluation_panel(axes: Axes, scores: Mapping[str, Any] | None) -> None:
         _missing(axes)
         return
     bins = int(np.clip(np.sqrt(len(returns)) * 2, 5, 40))
-    axes.hist(returns, bins=bins, color=BLUE, alpha=0.85)
+    _, edges, _ = axes.hist(returns, bins=bins, color=BLUE, alpha=0.85)
+    finished = _finished(scores, len(returns))
+    if finished is not None:
+        label = f"{goal_of(scores)} {finished_text(scores)}"
+        axes.hist(returns[finished], bins=list(edges), color=GREEN, alpha=0.85, label=label)
     if scores["ci95"] is not None:
         low, high = scores["ci95"]
         axes.axvspan(low, high, color=ORANGE, alpha=0.25, linewidth=0, label=f"95% interval {low:,.0f} to {high:,.0f}")
@@ -136,6 +140,13 @@ def evaluation_panel(axes: Axes, scores: Mapping[str, Any] | None) -> None:
     if limit_note(scores):
         axes.set_title(limit_note(scores), loc="right", color=ORANGE, size=9)
     legend_below([axes])
+
+
+def _finished(scores: Mapping[str, Any], count: int) -> np.ndarray | None:
+    """Which of ``count`` episodes reached the goal, (count,) bool; None if that is unknown."""
+    facts = scores.get("facts")
+    finished = facts.get("finished") if isinstance(facts, Mapping) and goal_of(scores) else None
+    return np.array(finished, bool) if isinstance(finished, list) and len(finished) == count else None
 
 
 def _losses(data: Columns) -> list[str]:

@@ -13,7 +13,7 @@ from worldmodels.analysis.panels import Columns, controller_panel, evaluation_pa
 from worldmodels.analysis.style import BLUE, STYLE, json_or_none, new_figure, run_title, save_figure
 from worldmodels.core.errors import UserError
 from worldmodels.core.metrics import read_metrics
-from worldmodels.evaluation import limit_note
+from worldmodels.evaluation import finished_text, goal_of, limit_note
 
 _LARGEST = 1e30
 """Larger numbers are not drawn: nothing that is measured is as large, and matplotlib cannot scale axes for them."""
@@ -115,7 +115,7 @@ def scores_figure(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str = ""
             text = f"{row['mean']:,.0f}{half}"
             axes.text(1.0, place, text, transform=axes.get_yaxis_transform(), va="center", ha="right", weight="bold")
         counts = {len(row["returns"]) for _, row in rows if "returns" in row}
-        names = [f"{name}\n{_episodes(len(row['returns']))}" if len(counts) > 1 else name for name, row in rows]
+        names = ["\n".join([name, *_notes(row, len(counts) > 1)]) for name, row in rows]
         axes.set_yticks(places, names)
         axes.tick_params(axis="y", length=0)
         axes.axvline(0, color="#9aa4b2", linewidth=0.8)
@@ -123,6 +123,12 @@ def scores_figure(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str = ""
         interval = " and its 95% interval" if any(row["ci95"] is not None for _, row in rows) else ""
         axes.set_xlabel(f"return: mean{interval}{each}")
     return figure
+
+
+def _notes(row: Mapping[str, Any], with_count: bool) -> list[str]:
+    """What stands below the name of an agent: the number of its episodes, and how many of them reached the goal."""
+    count = [_episodes(len(row["returns"]))] if with_count else []
+    return count + ([f"{finished_text(row, interval=False)} {goal_of(row)}"] if goal_of(row) else [])
 
 
 def _episodes(count: int) -> str:

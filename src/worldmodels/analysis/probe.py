@@ -19,7 +19,6 @@ from worldmodels.analysis.linear import (
     areas_under_curves,
     fitted_predictions,
     mean_predictions,
-    r_squared,
     split_by_group,
 )
 from worldmodels.analysis.probe_report import SOURCES, write
@@ -27,6 +26,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
 from worldmodels.core.progress import Progress
 from worldmodels.core.provenance import provenance
+from worldmodels.core.ridge import r_squared
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.core.tables import finite
 from worldmodels.evaluation import longest

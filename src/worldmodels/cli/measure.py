@@ -88,10 +88,10 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.partial")
     num_envs = options.num_envs or task.num_envs
     with contextlib.closing(make_executor(options.executor, device.type)) as executor:
-        returns = evaluation.evaluate(
+        episodes = evaluation.evaluate_episodes(
             executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, policy_identity, device
         )
-    result = evaluation.report(task, name, backend, seeds, returns, options.steps, device, origin)
+    result = evaluation.report(task, name, backend, seeds, episodes, options.steps, device, origin)
     if options.json is not None and unfinished is not None:
         write_json(options.json, result)
         unfinished.unlink(missing_ok=True)

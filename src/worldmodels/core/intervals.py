@@ -1,9 +1,12 @@
-"""Confidence intervals of means, with Student's t distribution."""
+"""Confidence intervals of means, with Student's t distribution, and of shares."""
 
 import math
 from functools import cache
 
 import numpy as np
+
+_NORMAL = 1.959963984540054
+"""The value below which the absolute value of a standard normal variable lies with a probability of 95%."""
 
 
 def half_width(sd: float | None, count: int) -> float | None:
@@ -11,6 +14,17 @@ def half_width(sd: float | None, count: int) -> float | None:
     if sd is None or count < 2:
         return None
     return t_quantile(count - 1) * sd / math.sqrt(count)
+
+
+def share_interval(hits: int, count: int) -> tuple[float, float]:
+    """The 95% interval (low, high) of a share of which ``hits`` of ``count`` cases are known: Wilson's score interval.
+
+    It stays within 0 and 1, and says something even where there was no hit at all. count: at least 1.
+    """
+    share, spread = hits / count, _NORMAL**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @cache

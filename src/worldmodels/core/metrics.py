@@ -57,7 +57,11 @@ class _Table:
     def __init__(self, path: Path, columns: tuple[str, ...], resume_step: int) -> None:
         self._path, self._columns = path, columns
         names, cells, damage = _cells(path)
-        if tuple(names) != columns:
+        if names and set(names) < set(columns):
+            # Of an earlier version, which measured less: the cells of the other columns stay empty.
+            named = [dict(zip(names, row, strict=True)) for row in cells]
+            cells = [[row.get(name, "") for name in columns] for row in named]
+        elif tuple(names) != columns:
             damage = damage or (f"its columns are not {', '.join(columns)}" if names else "")
             cells = []
         if damage:

@@ -1,6 +1,7 @@
 """Collectors play the episodes of the collect stage; ``collect.policy`` chooses one."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -12,9 +13,10 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.registry import Registry
 from worldmodels.data.collect import record_episodes
 from worldmodels.data.episodes import Episode, EpisodeStore
+from worldmodels.data.noise import Perturbed, check_noise, noise_free_episodes
 from worldmodels.execution.executor import Executor
 from worldmodels.tasks import Task
-from worldmodels.tasks.base import PolicyFor
+from worldmodels.tasks.base import Policy, PolicyFor
 
 IMPORTED = "imported-"
 """What the policy of imported episodes begins with; a digest of their files follows."""
@@ -84,9 +86,35 @@ def make_collector(
     return agent_collector(executor, load_agent(copy, device.type))
 
 
-def agent_collector(executor: Executor, agent: Agent) -> Collector:
-    """A collector that plays with the agent, with noise on its actions."""
+class _AgentCollector:
+    """Plays with an agent whose noise is weaker than usual, or missing in some episodes."""
+
+    def __init__(self, executor: Executor, agent: Agent, noise: float, noise_free: float) -> None:
+        self._executor, self._agent, self._noise, self._noise_free = executor, agent, noise, noise_free
+
+    def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
+        noise_free = noise_free_episodes(seeds, self._noise_free)
+        policy = partial(_perturbed_agent, self._agent, self._noise, noise_free)
+        return record_episodes(self._executor, self._agent.task, backend, policy, seeds, steps)
+
+    def finish(self) -> None:
+        pass
+
+
+def _perturbed_agent(agent: Agent, noise: float, noise_free: frozenset[int], seeds: Sequence[int]) -> Policy:
+    return Perturbed(agent, seeds, noise, noise_free)
+
+
+def agent_collector(executor: Executor, agent: Agent, noise: float = 1.0, noise_free: float = 0.0) -> Collector:
+    """A collector that plays with the agent, with noise on its actions.
+
+    noise: its strength, 1 for that of :meth:`Task.perturbed`; noise_free: the fraction of episodes without any. Raises
+    :class:`UserError` for a lower strength in a task whose actions are not continuous.
+    """
     task = agent.task
+    check_noise(task, noise)
+    if noise < 1 or noise_free > 0:
+        return _AgentCollector(executor, agent, noise, noise_free)
     return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds), seeds=seeds), seeds))
 
 

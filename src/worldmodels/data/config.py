@@ -25,6 +25,11 @@ class CollectConfig:
     """The policy of round 1: exploration (the task's own exploration policy), perturbed (the same with noise on its
     actions), random, one of the task's rules with noise, rainbow (a Rainbow DQN that learns while it plays; extra rl),
     or an agent with noise (the name of a shipped one, or a path). Short: --policy."""
+    later_noise: float = number(1.0, low=0, high=1)
+    """Strength of the noise with which the agent plays the episodes of later rounds; 1 is that of perturbed, and lower
+    values are for worlds with continuous actions only."""
+    later_noise_free: float = number(0.0, low=0, high=1)
+    """Fraction of the episodes of later rounds that the agent plays without noise, evenly spread over every shard."""
     missing: tuple[str, ...] = choice((), "rewards", "ends")
     """What the episodes do not hold, as some that were imported: M then has no head for it, even if the task asks for
     one."""

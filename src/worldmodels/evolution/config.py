@@ -23,8 +23,15 @@ class PhaseConfig:
     """Episodes added per generation (may be a fraction): later candidates differ less and need more episodes to be
     ranked."""
     hard_episode_fraction: float = number(0.0, low=0, high=1)
-    """Fraction of a generation's episodes that repeat those with the lowest returns in the previous generation; at
-    least one episode is new."""
+    """Fraction of a generation's episodes that repeat the hardest ones of the previous generation; at least one episode
+    is new."""
+    hard_episodes: str = choice("lowest", "lowest", "unfinished")
+    """Which episodes are the hardest: lowest (those with the lowest mean return of all candidates) or unfinished (those
+    that the fewest candidates finished, and among equal ones those with the lowest returns; in the real world only, for
+    tasks whose episodes have a goal, such as CarRacing's laps)."""
+    finish_bonus: float = number(0.0, low=0)
+    """Added to the fitness for every episode that a candidate finishes, so that finishing is worth more than speed; for
+    the same phases and tasks as unfinished. What is logged and validated are returns without it."""
     max_steps: int = number(0, low=0)
     """Longest fitness episode of the first generation, in steps; 0 means the task's limit."""
     max_steps_growth: int = number(0, low=0)
@@ -82,7 +89,12 @@ class EvolutionConfig:
     of C."""
     backend: str = text("")
     """The task's backend for fitness and validation in the real world; empty means its fastest."""
+    carry: str = choice("weights", "weights", "ridge")
+    """How a later round takes over the C of the round before: weights (as they are) or ridge (fitted by ridge
+    regression, so that on the new round's episodes its controls with the new V and M are those with the old ones)."""
     sequence: tuple[str, ...] = text(("real",))
     """Names of the phases to run, in order. Short form: --phases."""
+    later_sequence: tuple[str, ...] = text(())
+    """Names of the phases to run in later rounds, which start from an evolved C; none means those of the first."""
     phases: dict[str, PhaseConfig] = part(_phases)
     """The phases by name; those that are not in the sequence serve ablations, or can be chosen with --phases."""

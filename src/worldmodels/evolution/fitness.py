@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,17 @@ class Fitness(Protocol):
         ...
 
 
+@runtime_checkable
+class FinishedFitness(Fitness, Protocol):
+    """Fitness that can also tell which episodes reached the task's goal."""
+
+    def with_finished(
+        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
+    ) -> tuple[np.ndarray, int, np.ndarray]:
+        """The returns (N, E) and the steps in total, as from a call, and which episodes were finished, (N, E) bool."""
+        ...
+
+
 class WorldFitness:
     """Fitness in the real world: every controller plays every episode, in batches of environments."""
 
@@ -36,6 +47,21 @@ class WorldFitness:
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
     ) -> tuple[np.ndarray, int]:
         """The returns (N, E) and the total number of steps."""
+        played = self._played(controllers, seeds, steps, patience)
+        return played.returns.reshape(len(controllers), len(seeds)), played.steps
+
+    def with_finished(
+        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
+    ) -> tuple[np.ndarray, int, np.ndarray]:
+        """The same, and which episodes reached the goal, (N, E) bool; only for a task with a :attr:`Task.goal`."""
+        played, shape = self._played(controllers, seeds, steps, patience), (len(controllers), len(seeds))
+        finished = played.facts(self._agent.task)["finished"]
+        return played.returns.reshape(shape), played.steps, np.asarray(finished, bool).reshape(shape)
+
+    def _played(
+        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
+    ) -> Rollouts:
+        """The N * E episodes: all of the first controller, then all of the second one, and so on."""
         row_controllers, row_seeds = np.repeat(controllers, len(seeds), axis=0), np.tile(seeds, len(controllers))
         total = len(row_seeds)
         count = self._executor.divide(total, self._agent.task.max_envs)
@@ -47,11 +73,7 @@ class WorldFitness:
             partial(_play, self._agent, self._backend, row_controllers[part], row_seeds[part].tolist(), steps, patience)
             for part in parts
         ]
-        returns, done = np.zeros(total), 0
-        for part, result in zip(parts, self._executor.map(chunks), strict=True):
-            returns[part] = result.returns
-            done += result.steps
-        return returns.reshape(len(controllers), len(seeds)), done
+        return Rollouts.joined(list(self._executor.map(chunks))).of(np.argsort(np.concatenate(parts)))
 
 
 def _play(

@@ -20,10 +20,14 @@ from worldmodels.core.metrics import MetricsLog
 from worldmodels.core.progress import Progress
 from worldmodels.core.seeds import Stream, episode_seeds
 from worldmodels.evolution.config import PhaseConfig
+from worldmodels.evolution.finishing import measured, tells_finished
 from worldmodels.evolution.fitness import Fitness
 from worldmodels.evolution.subspace import SearchSpace, component_space, whole_space, with_random_features
+from worldmodels.tasks import Task
 
 _COLUMNS = ("mean", "best", "sd", "max_steps", "steps_per_s", "sigma", "validation", "validation_sd")
+_FINISHED, _VALIDATION_FINISHED = "finished", "validation_finished"
+"""Further columns, of tasks with a goal: shares of episodes that were finished."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class _State:
     fitness: list[np.ndarray]
     means: list[_Mean]
     hard: list[int]
-    """Seeds of the episodes with the lowest returns in the last generation, which the next one repeats."""
+    """Seeds of the hardest episodes of the last generation, which the next one repeats."""
 
     def best(self, settings: PhaseConfig) -> tuple[_Mean, float]:
         """The best mean and its score over all its episodes; if some were reevaluated, the best of those."""
@@ -112,7 +116,7 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
         )
     for fitness in state.fitness:
         strategy.tell(fitness)
-    log = MetricsLog(directory, _COLUMNS, start)
+    log = MetricsLog(directory, _columns(phase, agent.task), start)
     validation_seeds = phase.seeds("validation", settings.validation_episodes)
     if start == 0 and warm:
         scores, _ = phase.validate(space.start[None], validation_seeds, limit)
@@ -126,29 +130,35 @@ def evolve(agent: Agent, phase: Phase, directory: Path) -> tuple[torch.Tensor, d
             new = phase.seeds("fitness", phase.episodes(generation) - len(state.hard), generation)
             episodes = state.hard + new
             longest = min(limit, (settings.max_steps or limit) + settings.max_steps_growth * generation)
-            returns, steps = phase.fitness(candidates, episodes, longest, settings.patience or None)
-            _check_returns(returns, f"{phase.name}: generation {generation + 1}")
-            fitness = returns.mean(axis=1)
+            outcome = measured(phase.fitness, agent.task, candidates, episodes, longest, settings.patience or None)
+            _check_returns(outcome.returns, f"{phase.name}: generation {generation + 1}")
+            fitness = outcome.fitness(settings.finish_bonus)
             strategy.tell(fitness)
             state.fitness.append(fitness)
-            state.hard = _hardest(phase, episodes, returns, generation)
-            total_steps += steps
+            state.hard = outcome.hardest(
+                episodes, _hard_count(phase, len(episodes), generation), settings.hard_episodes
+            )
+            total_steps += outcome.steps
             rate = total_steps / (time.monotonic() - start_time)
             done = generation + 1
+            means = outcome.fitness(bonus=0)
             numbers = {
-                "mean": fitness.mean(),
-                "best": fitness.max(),
-                "sd": fitness.std(),
+                "mean": means.mean(),
+                "best": means.max(),
+                "sd": means.std(),
                 "max_steps": longest,
                 "steps_per_s": rate,
                 "sigma": strategy.sigma,
+                **outcome.shares(_FINISHED),
             }
-            shown = {"fitness": float(fitness.mean()), "steps/s": rate}
+            shown = {"fitness": float(means.mean()), "steps/s": rate, **outcome.shares("finished")}
             if done % settings.validate_every == 0 or done == settings.generations:
                 mean = space.controllers(strategy.mean[None])
-                scores, _ = phase.validate(mean, validation_seeds, limit)
+                validated = measured(phase.validate, agent.task, mean, validation_seeds, limit)
+                scores = validated.returns
                 _check_returns(scores, f"{phase.name}: validation after generation {done}")
                 numbers |= {"validation": scores.mean(), "validation_sd": scores.std()}
+                numbers |= validated.shares(_VALIDATION_FINISHED)
                 state.means.append(_Mean(done, mean[0], float(scores.mean())))
                 shown["validation"] = float(scores.mean())
             log.log(done, **{name: float(value) for name, value in numbers.items()})
@@ -195,12 +205,15 @@ def _strategy_settings(phase: Phase, size: int, warm: bool) -> StrategySettings:
     )
 
 
-def _hardest(phase: Phase, episodes: list[int], returns: np.ndarray, generation: int) -> list[int]:
-    """Seeds of the episodes that the next generation repeats: those with the lowest mean return of all candidates."""
-    share = phase.settings.hard_episode_fraction
-    count = min(int(share * phase.episodes(generation + 1)), len(episodes) - 1)
-    hardest = np.argsort(returns.mean(axis=0), kind="stable")[:count]
-    return [episodes[index] for index in hardest.tolist()]
+def _columns(phase: Phase, task: Task) -> tuple[str, ...]:
+    """The columns of the phase's metrics."""
+    kinds = {_FINISHED: phase.fitness, _VALIDATION_FINISHED: phase.validate}
+    return *_COLUMNS, *(name for name, fitness in kinds.items() if tells_finished(fitness, task))
+
+
+def _hard_count(phase: Phase, played: int, generation: int) -> int:
+    """The number of the ``played`` episodes of a generation that the next one repeats."""
+    return min(int(phase.settings.hard_episode_fraction * phase.episodes(generation + 1)), played - 1)
 
 
 def _reevaluate(state: _State, phase: Phase, save: Callable[[], None], limit: int) -> None:

@@ -16,6 +16,7 @@ from worldmodels.data.encode import dream_starts
 from worldmodels.dream.config import DreamConfig
 from worldmodels.evolution.config import EvolutionConfig, PhaseConfig
 from worldmodels.evolution.dream_fitness import DreamFitness
+from worldmodels.evolution.finishing import check_finishing
 from worldmodels.evolution.fitness import Fitness, SharedFitness, WorldFitness
 from worldmodels.evolution.loop import Phase, evolve
 from worldmodels.evolution.subspace import recorded_inputs, visited_inputs
@@ -28,19 +29,25 @@ _VISITED_EPISODES = 24
 
 
 def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
-    """Names and settings of the phases to run, in order.
+    """Names and settings of the phases to run in the first round, in order.
 
     Raises :class:`UserError` if a phase is unknown or named twice, if there is none, or if the strategy is unknown.
     """
     STRATEGIES.target(config.strategy)
-    names = config.sequence
-    for name in names:
-        if name not in config.phases:
-            known = ", ".join(config.phases)
-            raise UserError(f"--evolution.sequence must name phases of this preset ({known}), got {name!r}")
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"--evolution.sequence must name phases, each once, got {' '.join(names) or 'nothing'}")
-    return [(name, config.phases[name]) for name in names]
+    for option, names in (("sequence", config.sequence), ("later-sequence", config.later_sequence)):
+        for name in names:
+            if name not in config.phases:
+                known = ", ".join(config.phases)
+                raise UserError(f"--evolution.{option} must name phases of this preset ({known}), got {name!r}")
+        if len(set(names)) < len(names) or (not names and option == "sequence"):
+            raise UserError(f"--evolution.{option} must name phases, each once, got {' '.join(names) or 'nothing'}")
+    return [(name, config.phases[name]) for name in config.sequence]
+
+
+def phases_of_all_rounds(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
+    """Names and settings of the phases of the first round, and of others that only later rounds run."""
+    later = [(name, config.phases[name]) for name in config.later_sequence if name not in config.sequence]
+    return phases_of(config) + later
 
 
 def phases_in(config: EvolutionConfig, world: str) -> tuple[str, ...]:
@@ -73,6 +80,7 @@ class Evolution:
         """
         metrics: dict[str, float] = {}
         phases = phases_of(self.config)
+        check_finishing(phases, self.agent.task)
         for number, (name, settings) in enumerate(phases):
             self.agent.controller, phase_metrics = evolve(
                 self.agent, self.phase(number, name, settings), directory / phase_folder(number, name)

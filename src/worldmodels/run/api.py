@@ -115,7 +115,8 @@ def evaluate(
     Returns a dictionary: task, agent, the run, preset, round and run_seed that the agent comes from (None if unknown),
     backend, device, episodes, steps (of the longest episode), cut_short (whether that is below the task's limit), mean,
     sd, median, ci95 (by Student's t; sd and ci95 are None for one episode), seeds, returns (one per episode), and
-    made_with (versions, processor, threads and device).
+    made_with (versions, processor, threads and device). For CarRacing also facts (of every episode its steps, whether
+    the lap was finished, and the share of tiles that were visited) and finished (count, share and ci95 of those laps).
 
     Example: ``evaluate("car-racing", episodes=10)["mean"]``
     """
@@ -129,5 +130,5 @@ def evaluate(
     policy, chosen = evaluation.agent_policy(agent), backend or task.reference_backend
     with contextlib.closing(make_executor(executor, agent.device.type)) as workers:
         count = num_envs or task.num_envs
-        returns = evaluation.evaluate(workers, task, policy, chosen, seeds, count, steps, device=agent.device)
-    return evaluation.report(task, name, chosen, seeds, returns, steps, agent.device, agent.info)
+        played = evaluation.evaluate_episodes(workers, task, policy, chosen, seeds, count, steps, device=agent.device)
+    return evaluation.report(task, name, chosen, seeds, played, steps, agent.device, agent.info)

@@ -179,7 +179,11 @@ class Artifacts:
     def shards(self) -> list[Shard]:
         """The episodes of this round and all before it."""
         earlier = self.before.shards() if self.before is not None else []
-        return earlier + [Shard(path) for path in self.written("collect")]
+        return earlier + self.own_shards()
+
+    def own_shards(self) -> list[Shard]:
+        """The episodes of this round alone."""
+        return [Shard(path) for path in self.written("collect")]
 
     def latents(self) -> Latents:
         """The encoded episodes of this round and all before it."""

@@ -85,8 +85,8 @@ def _fields(name: str) -> list[str]:
 
 
 def later_round(config: Config) -> Config:
-    """The settings of every round after the first: a fraction of the episodes, of V's epochs and of M's steps."""
-    collect, vision, memory = config.collect, config.vision, config.memory
+    """The settings of every round after the first: a fraction of the episodes, V's epochs and M's steps; its phases."""
+    collect, vision, memory, evolution = config.collect, config.vision, config.memory, config.evolution
 
     def share(count: int) -> int:
         return max(1, round(config.later_round_share * count)) if count else 0
@@ -98,4 +98,5 @@ def later_round(config: Config) -> Config:
         ),
         vision=replace(vision, epochs=config.later_round_share * vision.epochs),
         memory=replace(memory, steps=share(memory.steps)),
+        evolution=replace(evolution, sequence=evolution.later_sequence or evolution.sequence),
     )

@@ -13,7 +13,8 @@ from worldmodels.core.events import say
 from worldmodels.core.files import write_json
 from worldmodels.core.terminal import console, duration
 from worldmodels.evaluation import print_scores
-from worldmodels.evolution.phases import phases_of
+from worldmodels.evolution.finishing import check_finishing
+from worldmodels.evolution.phases import phases_of_all_rounds
 from worldmodels.execution.environments import make_envs
 from worldmodels.execution.executor import Executor, make_executor
 from worldmodels.run.artifacts import Artifacts
@@ -37,7 +38,7 @@ def opened(
     task = task_of(config)
     config = resolved(config, task)
     # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
-    phases_of(config.evolution)
+    check_finishing(phases_of_all_rounds(config.evolution), task)
     check_vision(config.vision)
     made_with = Artifacts(directory, config).provenance(device)
     with (

@@ -33,7 +33,7 @@ from worldmodels.data.exchange.recordings import (
     read_recording,
     scan,
 )
-from worldmodels.evolution.phases import phases_of
+from worldmodels.evolution.phases import phases_of_all_rounds
 from worldmodels.execution.environments import Environments
 from worldmodels.run.artifacts import FILES, ShardPlan
 from worldmodels.run.config import Config
@@ -121,7 +121,7 @@ def _of_imported(
         for what in lacking(recordings, task, settings)
         if (task.predicts_reward if what == "rewards" else task.predicts_end)
     )
-    if missing and any(phase.world == "dream" for _, phase in phases_of(config.evolution)):
+    if missing and any(phase.world == "dream" for _, phase in phases_of_all_rounds(config.evolution)):
         remedy = "choose a preset or --phases that evolve C in the real world alone"
         if missing == ("ends",):
             remedy = f"say what ended them (--ends world or --ends limit), or {remedy}"

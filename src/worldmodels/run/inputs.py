@@ -40,8 +40,12 @@ Found = tuple[dict[str, Any], tuple[str, ...]]
 
 
 def _collect(artifacts: Artifacts) -> Found:
-    values: dict[str, Any] = {"collect": to_json(artifacts.config.collect)}
-    if artifacts.before is not None:
+    settings = to_json(artifacts.config.collect)
+    values: dict[str, Any] = {"collect": settings}
+    if artifacts.before is None:
+        # So that a new run with other later rounds takes the first one over.
+        del settings["later_noise"], settings["later_noise_free"]
+    else:
         values["agent"] = {"digest": artifacts.before.digest("controller")}
     return values, ()
 
@@ -74,8 +78,14 @@ def _controller(artifacts: Artifacts) -> Found:
         seen = {"inputs": {"names": list(artifacts.inputs)}, "start": artifacts.before.digest("controller")}
     if artifacts.hidden:
         seen["hidden"] = artifacts.hidden
+    settings = to_json(evolution)
+    # What later rounds run is the sequence of their own settings.
+    del settings["later_sequence"]
+    if artifacts.before is None or evolution.carry == "weights":
+        # There is nothing to carry over in the first round; and see _LATER.
+        del settings["carry"]
     values = {
-        "evolution": to_json(evolution) | {"phases": {name: _of_phase(phase) for name, phase in phases.items()}},
+        "evolution": settings | {"phases": {name: _of_phase(phase) for name, phase in phases.items()}},
         "controller": seen,
         **({"dream": to_json(artifacts.config.dream)} if uses_dreams else {}),
         "vision": artifacts.digest("vision"),
@@ -92,7 +102,7 @@ def _of_phase(phase: PhaseConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _LATER or value != defaults[name]}
 
 
-_LATER = ("elite_fraction", "crossover")
+_LATER = ("elite_fraction", "crossover", "hard_episodes", "finish_bonus")
 """Settings of a phase by which unfinished evolutions of earlier versions, which lack them, would not be recognised."""
 
 

@@ -31,8 +31,9 @@ class RunStatus:
     name: its folder relative to the one that was listed; state: "finished", "running" (another process holds its lock),
     "stopped" or "damaged"; note: the stage that was begun and its progress, or what is damaged, in words; task, preset,
     seed, rounds: of its settings, None if they cannot be read; stages_finished of stages: of all rounds; mean, ci95
-    (low, high), episodes: of its score, None without one; seconds: time spent so far; changed: when it was last worked
-    on, in seconds since 1970, or 0 if that is unknown, as for runs in a bucket.
+    (low, high), episodes: of its score, None without one; finished: the share of these episodes that reached the goal
+    and what they are called, None if that is unknown; seconds: time spent so far; changed: when it was last worked on,
+    in seconds since 1970, or 0 if that is unknown, as for runs in a bucket.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RunStatus:
     mean: float | None = None
     ci95: tuple[float, float] | None = None
     episodes: int | None = None
+    finished: tuple[float, str] | None = None
     seconds: float = 0.0
     changed: float = 0.0
 
@@ -108,7 +110,7 @@ def _status(directory: Path, name: str) -> RunStatus:
                 label = stage if config.rounds == 1 else f"{stage} {number}"
                 note = note or f"{label}{_progress(path, stage, config if number == 1 else later_round(config))}"
     state = "damaged" if damaged else "finished" if finished == total else "stopped"
-    mean, ci95, episodes = _score(directory / f"round-{config.rounds}" / FOLDERS["evaluate"])
+    mean, ci95, episodes, reached = _score(directory / f"round-{config.rounds}" / FOLDERS["evaluate"])
     return RunStatus(
         name=name,
         directory=directory,
@@ -123,6 +125,7 @@ def _status(directory: Path, name: str) -> RunStatus:
         mean=mean,
         ci95=ci95,
         episodes=episodes,
+        finished=reached,
         seconds=seconds,
         changed=changed,
     )
@@ -160,14 +163,19 @@ def _progress(path: Path, stage: str, config: Config) -> str:
     return f" {step:,}/{totals[stage]:,}" if stage in totals else f" at step {step:,}"
 
 
-def _score(path: Path) -> tuple[float | None, tuple[float, float] | None, int | None]:
-    """Mean, interval and number of episodes of a finished evaluation."""
+def _score(
+    path: Path,
+) -> tuple[float | None, tuple[float, float] | None, int | None, tuple[float, str] | None]:
+    """Mean, interval and number of episodes of a finished evaluation, and the share of those that reached the goal."""
     content = (_content(path / "evaluation.json") if (path / "done.json").exists() else None) or {}
     mean, interval, returns = _number(content.get("mean")), content.get("ci95"), content.get("returns")
     bounds = [_number(bound) for bound in interval] if isinstance(interval, list) else []
     low, high = bounds if len(bounds) == 2 else (None, None)
     ci95 = (low, high) if low is not None and high is not None else None
-    return mean, ci95, len(returns) if isinstance(returns, list) else None
+    found = content.get("finished")
+    share = _number(found.get("share")) if isinstance(found, dict) else None
+    reached = (share, str(found["goal"])) if found and share is not None and "goal" in found else None
+    return mean, ci95, len(returns) if isinstance(returns, list) else None, reached
 
 
 def _content(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldmodels.agent import Agent
-from worldmodels.evaluation import limit_note
+from worldmodels.evaluation import finished_text, goal_of, limit_note
 
 _INSTALL = "pip install worldmodels"
 
@@ -83,10 +83,11 @@ def _score(scores: Mapping[str, Any]) -> dict[str, str]:
         "episodes": f"{scores['episodes']:,}, of at most {scores['steps']:,} steps",
         "backend": f"{scores['backend']}, {scores['device']}",
     }
+    finished = {goal_of(scores): finished_text(scores)} if goal_of(scores) else {}
     note = limit_note(scores)
     versions = scores.get("made_with", {}).get("versions", {})
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return rows | ({"note": note} if note else {}) | ({"versions": named} if named else {})
+    return rows | finished | ({"note": note} if note else {}) | ({"versions": named} if named else {})
 
 
 def _table(rows: Mapping[str, str]) -> str:

@@ -28,7 +28,8 @@ from worldmodels.data.completeness import missing_from
 from worldmodels.data.encode import dream_starts, encode_shard
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
-from worldmodels.evaluation import agent_policy, evaluate, report
+from worldmodels.evaluation import agent_policy, evaluate_episodes, report
+from worldmodels.evolution.carry import carried_controller
 from worldmodels.evolution.phases import Evolution, phases_of
 from worldmodels.execution.executor import Executor
 from worldmodels.memory.train import train_memory
@@ -152,7 +153,8 @@ class Pipeline:
     def _collector(self, directory: Path) -> Collector:
         artifacts = self.artifacts
         if artifacts.before is not None:
-            return agent_collector(self.executor, artifacts.before.agent(self.device))
+            settings, agent = artifacts.config.collect, artifacts.before.agent(self.device)
+            return agent_collector(self.executor, agent, settings.later_noise, settings.later_noise_free)
         steps = sum(len(shard.seeds) * shard.steps for shard in artifacts.plan())
         policy = artifacts.config.collect.policy
         return make_collector(self.executor, artifacts.task, policy, directory, artifacts.seed, self.device, steps)
@@ -209,8 +211,13 @@ class Pipeline:
         # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
         agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
+        carried: dict[str, float] = {}
         if artifacts.before is not None:
-            agent.controller = artifacts.before.agent(self.device).controller
+            before = artifacts.before.agent(self.device)
+            agent.controller = before.controller
+            if evolution.carry == "ridge":
+                fitted = carried_controller(before, agent, artifacts.own_shards(), latents, directory, identity)
+                agent.controller, carried = fitted.controller, fitted.metrics
         uses_dreams = any(phase.world == "dream" for _, phase in phases_of(evolution))
         dream_models = [model.memory(self.device) for model in artifacts.dream_models] if uses_dreams else []
         run = Evolution(
@@ -218,13 +225,13 @@ class Pipeline:
         )
         metrics = run.run(directory)
         agent.save(directory)
-        return metrics
+        return metrics | carried
 
     def _evaluate(self, directory: Path, identity: str) -> Mapping[str, float]:
         artifacts = self.artifacts
         config, task = artifacts.config.evaluate, artifacts.task
         seeds = episode_seeds("evaluation", artifacts.seed, config.episodes)
-        returns = evaluate(
+        episodes = evaluate_episodes(
             self.executor,
             task,
             agent_policy(artifacts.agent(self.device)),
@@ -237,17 +244,18 @@ class Pipeline:
             self.device,
         )
         log = MetricsLog(directory, ("return",))
-        for episode, value in enumerate(returns.tolist(), start=1):
+        for episode, value in enumerate(episodes.returns.tolist(), start=1):
             log.log(episode, **{"return": value})
         log.close()
         run = artifacts.run_config
         origin = {"run": artifacts.run_name, "preset": run.preset, "round": artifacts.round, "seed": run.seed}
         name = str(artifacts.directory)
-        result = report(task, name, task.reference_backend, seeds, returns, config.steps, self.device, origin)
+        result = report(task, name, task.reference_backend, seeds, episodes, config.steps, self.device, origin)
         write_json(directory / FILES["evaluate"], result)
         metrics = {key: result[key] for key in ("mean", "sd", "median") if result[key] is not None}
         cut = {"cut_short_at_steps": float(result["steps"])} if result["cut_short"] else {}
-        return metrics | {"episodes": float(len(returns))} | cut
+        finished = {"finished": result["finished"]["share"]} if "finished" in result else {}
+        return metrics | finished | {"episodes": float(len(result["returns"]))} | cut
 
 
 def collected(shards: Sequence[Shard]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from worldmodels.core.files import file_name, read_json, sweep, write_json
 from worldmodels.core.provenance import differences
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.data.collectors import check_policy
+from worldmodels.data.noise import check_noise
 from worldmodels.evolution.config import EvolutionConfig
 from worldmodels.run.artifacts import Artifacts, own_folders
 from worldmodels.run.config import Config
@@ -124,6 +125,7 @@ def check_settings(config: Config, existing: Config | None) -> None:
     settings = resolved(config, task)
     for backend in (settings.collect.backend, settings.evolution.backend):
         check_backend(task, backend)
+    check_noise(task, config.collect.later_noise)
     if existing is None or existing.collect.policy != config.collect.policy:
         check_policy(task, config.collect.policy)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from worldmodels.core.errors import UserError
 from worldmodels.evolution.config import EvolutionConfig
-from worldmodels.evolution.phases import phases_in, phases_of
+from worldmodels.evolution.phases import phases_in, phases_of, phases_of_all_rounds
 from worldmodels.run.config import Config
 from worldmodels.run.names import VARIANTS
 from worldmodels.run.presets import task_of
@@ -81,13 +81,20 @@ def evolution_of(config: EvolutionConfig, variant: str) -> EvolutionConfig:
     """The settings of evolution in a variant: those of the full agent, if need be with another world in each phase."""
     if variant not in _WORLDS:
         return config
-    phases = {name: replace(phase, world=_WORLDS[variant]) for name, phase in phases_of(config)}
+    phases = {name: replace(phase, world=_WORLDS[variant]) for name, phase in phases_of_all_rounds(config)}
     if variant == "dream-only":
         # The preset says how long dreams may be, because M's dreams drift away from the world.
         dream = config.phases[phases_in(config, "dream")[0]]
         steps, growth = dream.max_steps, dream.max_steps_growth
-        real = {name: phases[name] for name, phase in phases_of(config) if phase.world == "real"}
-        phases |= {name: replace(phase, max_steps=steps, max_steps_growth=growth) for name, phase in real.items()}
+        real = {name: phases[name] for name, phase in phases_of_all_rounds(config) if phase.world == "real"}
+        # Dreams do not tell which episodes are finished either.
+        other: dict[str, Any] = {
+            "max_steps": steps,
+            "max_steps_growth": growth,
+            "finish_bonus": 0.0,
+            "hard_episodes": "lowest",
+        }
+        phases |= {name: replace(phase, **other) for name, phase in real.items()}
     return replace(config, phases=config.phases | phases)
 
 
@@ -129,12 +136,15 @@ def label(config: Config, variant: str) -> str:
 def budget(config: Config, variant: str) -> dict[str, Any]:
     """The rounds and phases of a variant's evolution as JSON: their worlds, generations, candidates and episodes."""
     shown = ("world", "generations", "population", "episodes", "episodes_growth", "max_steps", "max_steps_growth")
-    phases = [
-        {"name": name} | {key: getattr(phase, key) for key in shown}
-        for name, phase in phases_of(evolution_of(config.evolution, variant))
-    ]
-    return {"rounds": config.rounds, "phases": phases}
+
+    def phases(sequence: Sequence[str]) -> list[dict[str, Any]]:
+        evolution = evolution_of(replace(config.evolution, sequence=tuple(sequence)), variant)
+        return [{"name": name} | {key: getattr(phase, key) for key in shown} for name, phase in phases_of(evolution)]
+
+    evolution = config.evolution
+    later = {"later_phases": phases(evolution.later_sequence)} if evolution.later_sequence else {}
+    return {"rounds": config.rounds, "phases": phases(evolution.sequence), **later}
 
 
 def _worlds(config: EvolutionConfig) -> set[str]:
-    return {phase.world for _, phase in phases_of(config)}
+    return {phase.world for _, phase in phases_of_all_rounds(config)}

@@ -246,6 +246,8 @@ class Task(ReadOnly, ABC):
     """Whether :meth:`action_mask` can forbid controls; M then learns to predict the mask from z."""
     facts: Mapping[str, Any] = MappingProxyType({})
     """What was found out about the world when the task was made, as JSON; runs and agents save it to rebuild it."""
+    goal: str = ""
+    """What episodes that have finished are called, such as "finished laps"; empty for a world that has no goal."""
     rules: tuple[str, ...] = ()
     """Names of the hand-written policies of :meth:`rule`, which serve as baselines."""
 
@@ -318,6 +320,18 @@ class Task(ReadOnly, ABC):
     @abstractmethod
     def random_policy(self, seeds: Sequence[int]) -> Policy:
         """The random policy, a baseline for scores."""
+
+    def episode_facts(
+        self, returns: np.ndarray, lengths: np.ndarray, terminated: np.ndarray, last_rewards: np.ndarray
+    ) -> Mapping[str, np.ndarray]:
+        """What else is known of E episodes that are over, by name, each (E,): bool, or numbers that are finite.
+
+        It follows from the rewards and the end alone, so that every backend can tell it. returns: (E,) float64;
+        lengths: (E,) int64, in steps; terminated: (E,) bool, whether the world ended the episode, and no limit;
+        last_rewards: (E,) float64, the reward of its last step. A task with a :attr:`goal` has "finished", (E,) bool,
+        among them: whether the episode has reached it.
+        """
+        return {}
 
     def rule(self, name: str) -> "tuple[Task, PolicyFor]":
         """The rule called ``name``, as a policy, and the task whose observations it needs.

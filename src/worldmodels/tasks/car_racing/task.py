@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 BAR_ROWS = 12
 """Rows of the indicator bar at the bottom, cropped as in the paper's code."""
+_WHOLE_TRACK = 1000.0
+"""The rewards of all tiles of a track together, however many there are."""
+_FRAME_COST = 0.1
+_LEFT_FIELD = -100.0
+"""The reward of the step with which the car leaves the playfield, in place of the step's others."""
 
 
 class CarRacing(Task):
@@ -36,6 +41,7 @@ class CarRacing(Task):
     start_steps: tuple[int, ...] = (60, 75, 90, 105)
     action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     reference_backend = "gymnasium"
+    goal = "finished laps"
 
     @property
     def worlds(self) -> Mapping[str, World]:
@@ -79,6 +85,19 @@ class CarRacing(Task):
     def exploration(self, seeds: Sequence[int]) -> Policy:
         """Noisy drivers: a quarter drive at random, the others follow the road at a random pace."""
         return Explorer(seeds)
+
+    def episode_facts(
+        self, returns: np.ndarray, lengths: np.ndarray, terminated: np.ndarray, last_rewards: np.ndarray
+    ) -> Mapping[str, np.ndarray]:
+        """finished: whether the world ended the episode after a lap; tiles: the share of the tiles that were visited.
+
+        A lap ends when every tile was visited. The world also ends an episode when the car leaves the playfield, which
+        the last reward tells. The share (0 to 1) follows from the return, because every step costs 0.1 and all tiles
+        together pay 1000; it is exact but for rounding.
+        """
+        left = terminated & (last_rewards < _LEFT_FIELD / 2)
+        earned = returns - np.where(left, last_rewards, 0.0) + _FRAME_COST * (lengths - left)
+        return {"finished": terminated & ~left, "tiles": np.clip(earned / _WHOLE_TRACK, 0.0, 1.0)}
 
     def perturbed(self, policy: Policy, seeds: Sequence[int]) -> Policy:
         """The policy with Ornstein-Uhlenbeck noise and lapses, whose strength and frequency differ between episodes."""
