@@ -162,11 +162,13 @@ class DreamReport:
             "agent": self.agent.digest(),
             "starts": tensors_digest({key: value for key, value in kept.items() if value is not None}),
         }
+        # Without dropout, parts that earlier versions measured are still valid.
+        dropout = [self.dream.dropout] if self.dream.dropout else []
         if name == "correlation":
-            identity["dream"] = [self.dream.temperature, self.dream.termination]
+            identity["dream"] = [self.dream.temperature, self.dream.termination, *dropout]
         if name.startswith("temperature"):
             evolution = self.evolution
-            identity["dream"] = [self.dream.termination, list(self.dream.start_steps)]
+            identity["dream"] = [self.dream.termination, list(self.dream.start_steps), *dropout]
             identity["evolution"] = [evolution.strategy, evolution.components, to_json(evolution.phases[_PHASE])]
         return identity
 
@@ -209,7 +211,7 @@ class DreamReport:
         config, dream = self.config, self.dream
         controllers = controllers_of_all_strengths(self.agent, config.controllers, self.seed)
         episodes, dreams = self._seeds(config.controller_episodes, 1), self._seeds(4 * config.controller_episodes, 2)
-        in_dreams = DreamFitness(self.executor, self.agent, dream.temperature, dream.termination)
+        in_dreams = DreamFitness(self.executor, self.agent, dream.temperature, dream.termination, dropout=dream.dropout)
         real, _ = WorldFitness(self.executor, self.agent, self._backend)(controllers, episodes, self._steps)
         dreamt, _ = in_dreams(controllers, dreams, self._steps)
         x, y = dreamt.mean(axis=1), real.mean(axis=1)
@@ -222,7 +224,7 @@ class DreamReport:
         config = self.config
         agent = copy.copy(self.agent)
         agent.controller = torch.zeros_like(agent.controller)
-        in_dreams = DreamFitness(self.executor, agent, temperature, self.dream.termination)
+        in_dreams = DreamFitness(self.executor, agent, temperature, self.dream.termination, dropout=self.dream.dropout)
         phase = Phase(
             name=f"temperature {temperature:g}",
             settings=self._phase_settings(),

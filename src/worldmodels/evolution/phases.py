@@ -117,7 +117,9 @@ class Evolution:
         dream_models: list[Agent | None] = [self._dreaming(memory) for memory in self.dream_models]
         return SharedFitness(
             [
-                DreamFitness(self.executor, own, dream.temperature, dream.termination, dream_model)
+                DreamFitness(
+                    self.executor, own, dream.temperature, dream.termination, dream_model, dropout=dream.dropout
+                )
                 for dream_model in dream_models or [None]
             ]
         )

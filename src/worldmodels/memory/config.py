@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from worldmodels.core.settings import number
 
+LATER = ("dropout",)
+"""Settings that earlier versions lacked, and that are off by default."""
+
 
 @dataclass(frozen=True)
 class MemoryConfig:
@@ -22,6 +25,9 @@ class MemoryConfig:
     burn_in: int = number(0, low=0)
     """Transitions before each sequence on which M is run without gradients, so that a sequence from the middle of an
     episode does not start with a zero state."""
+    dropout: float = number(0.0, low=0, high=0.9)
+    """Share of z and of h that M does not see in training: one mask per sequence, the same for all its steps. Dreams
+    have a setting of their own, dream.dropout."""
     lr: float = number(1e-3, above=0)
     """Adam's highest learning rate, which decays along a cosine to a hundredth of this value."""
     clip: float = number(1.0, above=0)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from worldmodels.memory.dropout import masked_follow, masked_steps
 from worldmodels.memory.mixture import Mixture, log_likelihood, mixture_from
 
 _MASK_HIDDEN = 128
@@ -98,7 +99,7 @@ class MDNRNN(nn.Module):
         return logits
 
     @property
-    def _weights(self) -> list[nn.Parameter]:
+    def _weights(self) -> list[Tensor]:
         """Input weights (4H, Z+A), state weights (4H, H), biases (4H,), and torch's second biases (4H,), all 0."""
         return list(self.lstm.parameters())
 
@@ -107,25 +108,36 @@ class MDNRNN(nn.Module):
         weight = self._weights[1]
         return weight.new_zeros(num, self.hidden_size), weight.new_zeros(num, self.hidden_size)
 
-    def forward(self, z: Tensor, actions: Tensor, state: State | None = None) -> Prediction:
-        """Predictions (B, T) along sequences z (B, T, Z) and actions (B, T, A), from ``state`` (None: zeros)."""
-        begin = None if state is None else (state[0][None], state[1][None])
-        hidden, _ = self.lstm(self._sequence_inputs(z, actions, state), begin)
+    def forward(self, z: Tensor, actions: Tensor, state: State | None = None, mask: Tensor | None = None) -> Prediction:
+        """Predictions (B, T) along sequences z (B, T, Z) and actions (B, T, A), from ``state`` (None: zeros).
+
+        mask: a dropout mask (B, Z+H), by which z and h are multiplied where they enter a step; None for none.
+        """
+        inputs = self._sequence_inputs(z, actions, state, mask)
+        if mask is not None:
+            begin = self.initial_state(len(z)) if state is None else state
+            steps, _ = masked_steps(self._weights[:3], inputs, begin, mask[:, self.latent_size :])
+            return self.heads(torch.stack(steps, dim=1))
+        hidden, _ = self.lstm(inputs, None if state is None else (state[0][None], state[1][None]))
         return self.heads(hidden)
 
     @torch.no_grad()
-    def follow(self, z: Tensor, actions: Tensor, lengths: Tensor) -> State:
+    def follow(self, z: Tensor, actions: Tensor, lengths: Tensor, mask: Tensor | None = None) -> State:
         """The state after the first ``lengths`` (B,) steps of z (B, T, Z) and actions (B, T, A), without gradients.
 
-        A row of length 0 has a zero state.
+        A row of length 0 has a zero state. mask: as for :meth:`forward`.
         """
         h, c = self.initial_state(len(z))
         rows = lengths.nonzero().squeeze(1)
-        if len(rows):
-            inputs = self._sequence_inputs(z, actions, None)[rows]
-            packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
-            _, (last_h, last_c) = self.lstm(packed)
-            h[rows], c[rows] = last_h[0].float(), last_c[0].float()
+        if not len(rows):
+            return h, c
+        if mask is not None:
+            inputs = self._sequence_inputs(z, actions, None, mask)
+            return masked_follow(self._weights[:3], inputs, lengths, (h, c), mask[:, self.latent_size :])
+        inputs = self._sequence_inputs(z, actions, None)[rows]
+        packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
+        _, (last_h, last_c) = self.lstm(packed)
+        h[rows], c[rows] = last_h[0].float(), last_c[0].float()
         return h, c
 
     def step(self, z: Tensor, actions: Tensor, state: State) -> State:
@@ -143,9 +155,12 @@ class MDNRNN(nn.Module):
         """The restart inputs (N, 1) of rows with this state, as the only element; empty for an M without that input."""
         return restart_inputs(state) if self.restart else []
 
-    def _sequence_inputs(self, z: Tensor, actions: Tensor, state: State | None) -> Tensor:
-        """The inputs of the LSTM (B, T, Z + A, or one more) along sequences z (B, T, Z) and actions (B, T, A)."""
-        parts = [z, actions]
+    def _sequence_inputs(self, z: Tensor, actions: Tensor, state: State | None, mask: Tensor | None = None) -> Tensor:
+        """The inputs of the LSTM (B, T, Z + A, or one more) along sequences z (B, T, Z) and actions (B, T, A).
+
+        Only z is masked, by the first columns of ``mask`` (B, Z+H).
+        """
+        parts = [z if mask is None else z * mask[:, None, : self.latent_size], actions]
         if self.restart:
             first = z.new_zeros(*z.shape[:2], 1)
             first[:, 0] = 1.0 if state is None else restart_inputs(state)[0].to(first.dtype)

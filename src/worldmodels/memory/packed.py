@@ -47,11 +47,16 @@ class PackedMemory:
         self._restart = memory.restart
         self._has_reward, self._has_end = memory.reward_head is not None, memory.end_head is not None
 
-    def step(self, z: Tensor, actions: Tensor, state: State) -> State:
-        """The state (h, c), each (N, H) float32, after z (N, Z) and actions (N, A), both float32, from ``state``."""
-        size = self.hidden_size
+    def step(self, z: Tensor, actions: Tensor, state: State, mask: Tensor | None = None) -> State:
+        """The state (h, c), each (N, H) float32, after z (N, Z) and actions (N, A), both float32, from ``state``.
+
+        mask: a dropout mask (N, Z+H), by which z and h are multiplied where they enter the step; None for none.
+        """
+        size, h = self.hidden_size, state[0]
         first = [part.to(self.dtype) for part in restart_inputs(state)] if self._restart else []
-        inputs = torch.cat([z.to(self.dtype), actions.to(self.dtype), *first, state[0].to(self.dtype)], dim=1)
+        if mask is not None:
+            z, h = z * mask[:, : self.latent_size], h * mask[:, self.latent_size :]
+        inputs = torch.cat([z.to(self.dtype), actions.to(self.dtype), *first, h.to(self.dtype)], dim=1)
         gates = torch.addmm(self._gates_bias, inputs, self._gates).float()
         i, f, o = gates[:, : 3 * size].sigmoid_().chunk(3, dim=1)
         cell = torch.addcmul(f * state[1], i, gates[:, 3 * size :].tanh_())

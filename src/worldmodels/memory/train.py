@@ -1,6 +1,5 @@
 """Training M on the latents of recorded episodes."""
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,9 @@ from worldmodels.core.device import generator, precision
 from worldmodels.core.errors import UserError
 from worldmodels.core.fit import LearningRate, Loss, Objective, Schedule, fit
 from worldmodels.core.seeds import Stream
-from worldmodels.memory.config import MemoryConfig
+from worldmodels.core.settings import without_idle
+from worldmodels.memory.config import LATER, MemoryConfig
+from worldmodels.memory.dropout import dropout_mask
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
 
@@ -119,6 +120,8 @@ def train_memory(
 ) -> dict[str, float]:
     """Train ``memory`` in place; return the mean of its loss, by named parts, over further batches of the same latents.
 
+    That loss is without dropout, as an agent acts.
+
     reward_scale: rewards are divided by it during training, so that large rewards do not dominate the loss; the trained
     M predicts rewards in their original unit. identity: a text for everything else that the result depends on, such as
     a digest of the latents. Training continues from the checkpoint in ``directory``, if there is one; a checkpoint with
@@ -130,22 +133,31 @@ def train_memory(
         memory.end_weight.fill_(config.end_weight)
     sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in)
 
-    def loss(batch: Sequences, step: int) -> Loss:
+    def loss(batch: Sequences, step: int, mask: Tensor | None = None) -> Loss:
         (z, actions, targets), before = batch
         with precision(device):
-            state = None if before is None else memory.follow(*(tensor.to(device) for tensor in before))
-            prediction = memory(z.to(device), actions.to(device), state)
+            state = None if before is None else memory.follow(*(tensor.to(device) for tensor in before), mask=mask)
+            prediction = memory(z.to(device), actions.to(device), state, mask)
         targets = targets.to(device)
         targets = targets._replace(rewards=targets.rewards / reward_scale)
         mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
         return memory_loss(prediction, targets, config.end_weight, mask_logits)
 
+    def training_loss(batch: Sequences, step: int) -> Loss:
+        if not config.dropout:
+            return loss(batch, step)
+        drawn = torch.rand(
+            (config.batch, memory.latent_size + memory.hidden_size),
+            generator=generator(seed, Stream.MEMORY_DROPOUT, step),
+        )
+        return loss(batch, step, dropout_mask(drawn, config.dropout).to(device))
+
     heads = {"reward": memory.reward_head, "end": memory.end_head, "mask": memory.mask_head}
     parts = ("nll", *(name for name, head in heads.items() if head is not None))
     lr = LearningRate(config.lr, final_fraction=0.01)
-    objective = Objective("memory", memory, loss, parts, lr, config.clip)
+    objective = Objective("memory", memory, training_loss, parts, lr, config.clip)
     # The number of dream models does not affect the training of this M.
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "dream_models"}
+    settings = {name: value for name, value in without_idle(config, LATER).items() if name != "dream_models"}
     about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
     items, schedule = config.batch * sampler.length, Schedule(config.steps)
     fit("memory", [objective], sampler.batches, schedule, directory, items, json.dumps(about), "transitions")

@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 
-from worldmodels.core.settings import to_json
+from worldmodels.core.settings import to_json, without_idle
+from worldmodels.dream import config as dream
 from worldmodels.evaluation import conditions
 from worldmodels.evolution.config import PhaseConfig
 from worldmodels.evolution.phases import phases_of
+from worldmodels.memory import config as memory
 from worldmodels.run.artifacts import Artifacts
 from worldmodels.run.stage import flat
 from worldmodels.run.variants import evolution_of
@@ -55,7 +57,7 @@ def _encode(artifacts: Artifacts) -> Found:
 
 
 def _memory(artifacts: Artifacts) -> Found:
-    settings = to_json(artifacts.config.memory)
+    settings = without_idle(artifacts.config.memory, memory.LATER)
     # The number of dream models does not affect this M.
     del settings["dream_models"]
     values = {"memory": settings, "latents": artifacts.digest("encode")}
@@ -77,7 +79,7 @@ def _controller(artifacts: Artifacts) -> Found:
     values = {
         "evolution": to_json(evolution) | {"phases": {name: _of_phase(phase) for name, phase in phases.items()}},
         "controller": seen,
-        **({"dream": to_json(artifacts.config.dream)} if uses_dreams else {}),
+        **({"dream": without_idle(artifacts.config.dream, dream.LATER)} if uses_dreams else {}),
         "vision": artifacts.digest("vision"),
         "memory": "untrained" if artifacts.variant == "untrained-m" else artifacts.digest("memory"),
         **({"dream_models": [model.digest("memory") for model in artifacts.dream_models]} if uses_dreams else {}),
