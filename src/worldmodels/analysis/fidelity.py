@@ -114,9 +114,14 @@ def open_loop(agent: Agent, episodes: Sequence[EncodedEpisode], horizon: int, st
             frame[ahead - 1] = _rms(agent.decode(dreams.z) - frames)
             frame_still[ahead - 1] = _rms(still - frames)
             floors.append(_rms(agent.decode(mu) - frames))
-    all_z = torch.cat([encoded.z for encoded in episodes])
+    all_z = torch.cat([encoded.z[: _shown(agent, encoded.episode)] for encoded in episodes])
     guess = (2 * all_z.var(dim=0).mean()).sqrt().item()
     return OpenLoop(latent, latent_still, guess, frame, frame_still, float(np.mean(floors)), len(moments))
+
+
+def _shown(agent: Agent, episode: Episode) -> int:
+    """How many frames of an episode show something."""
+    return len(episode.frames) - int(episode.terminated and not agent.task.shows_end)
 
 
 def _rms(difference: np.ndarray) -> float:

@@ -180,7 +180,8 @@ class Targets(NamedTuple):
     """The recorded next steps: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}.
 
     mask (B, T): 1 for steps of the episode and 0 for padding after its end; action_mask (B, T, C): 1 for controls that
-    are valid at that z, or None for a task without action masks.
+    are valid at that z, or None for a task without action masks; pictures (B, T): 0 where z is that of a frame that
+    shows nothing, and else 1, or None if all frames show something.
     """
 
     z: Tensor
@@ -188,6 +189,7 @@ class Targets(NamedTuple):
     ends: Tensor
     mask: Tensor
     action_mask: Tensor | None = None
+    pictures: Tensor | None = None
 
     def to(self, device: torch.device) -> "Targets":
         """The targets on ``device``."""
@@ -202,11 +204,13 @@ def memory_loss(
     "nll" is the negative log likelihood of z in nats per latent dimension, "reward" the squared error, "end" the cross
     entropy in nats, in which ends are weighted by ``end_weight`` because they are rare, and "mask" the cross entropy of
     ``mask_logits`` (B, T, C), M's logits at the target z, in nats per control. All are means over the steps whose
-    ``targets.mask`` is 1.
+    ``targets.mask`` is 1; "nll" and "mask", which are about the frame, also leave out frames that show nothing.
     """
     exists = targets.mask
     count = exists.sum()
-    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * exists).sum() / count
+    shown = exists if targets.pictures is None else exists * targets.pictures
+    shown_count = count if targets.pictures is None else shown.sum().clamp(min=1)
+    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * shown).sum() / shown_count
     parts = {"nll": nll}
     if prediction.reward is not None:
         parts["reward"] = ((prediction.reward - targets.rewards).square() * exists).sum() / count
@@ -219,5 +223,5 @@ def memory_loss(
     if mask_logits is not None:
         assert targets.action_mask is not None
         cross_entropy = F.binary_cross_entropy_with_logits(mask_logits, targets.action_mask, reduction="none")
-        parts["mask"] = (cross_entropy.mean(-1) * exists).sum() / count
+        parts["mask"] = (cross_entropy.mean(-1) * shown).sum() / shown_count
     return torch.stack(list(parts.values())).sum(), parts

@@ -37,12 +37,16 @@ class Before(NamedTuple):
 class SequenceSampler:
     """Random sequences of ``length`` transitions, with z sampled anew from N(mu, exp(logvar)) for every batch.
 
-    A batch depends on the seed and the step alone. burn_in: the most transitions that :meth:`before` returns. Raises
-    :class:`UserError` if the episodes hold no transitions.
+    A batch depends on the seed and the step alone. burn_in: the most transitions that :meth:`before` returns;
+    shows_end: :attr:`~worldmodels.tasks.base.Task.shows_end`. Raises :class:`UserError` if the episodes hold no
+    transitions.
     """
 
-    def __init__(self, latents: Latents, batch: int, length: int, seed: int, burn_in: int = 0) -> None:
+    def __init__(
+        self, latents: Latents, batch: int, length: int, seed: int, burn_in: int = 0, shows_end: bool = True
+    ) -> None:
         self._latents, self._batch, self._seed, self._burn_in = latents, batch, seed, burn_in
+        self._shows_end = shows_end
         lengths = latents.lengths.numpy()
         self.length = int(min(length, lengths.max(initial=0)))
         if self.length < 1:
@@ -91,6 +95,7 @@ class SequenceSampler:
             torch.from_numpy(ends.astype(np.float32)),
             torch.from_numpy(exists.astype(np.float32)),
             None if masks is None else masks[torch.from_numpy(frames[:, 1:])].float(),
+            None if self._shows_end else torch.from_numpy((~ends).astype(np.float32)),
         )
         return z[:, :-1], self._latents.actions[steps_tensor], targets
 
@@ -117,6 +122,7 @@ def train_memory(
     directory: Path,
     reward_scale: float = 1.0,
     identity: str = "",
+    shows_end: bool = True,
 ) -> dict[str, float]:
     """Train ``memory`` in place; return the mean of its loss, by named parts, over further batches of the same latents.
 
@@ -124,14 +130,15 @@ def train_memory(
 
     reward_scale: rewards are divided by it during training, so that large rewards do not dominate the loss; the trained
     M predicts rewards in their original unit. identity: a text for everything else that the result depends on, such as
-    a digest of the latents. Training continues from the checkpoint in ``directory``, if there is one; a checkpoint with
-    other settings, another seed, another number of transitions or another identity is a :class:`UserError`.
+    a digest of the latents; shows_end: that of the task: without it, M does not learn the last frames of episodes that
+    the world ended. Training continues from the checkpoint in ``directory``, if there is one; a checkpoint with other
+    settings, another seed, another number of transitions or another identity is a :class:`UserError`.
     """
     memory.to(device)
     memory.scale_reward(1 / reward_scale)
     if memory.end_head is not None:
         memory.end_weight.fill_(config.end_weight)
-    sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in)
+    sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in, shows_end)
 
     def loss(batch: Sequences, step: int, mask: Tensor | None = None) -> Loss:
         (z, actions, targets), before = batch
@@ -159,6 +166,8 @@ def train_memory(
     # The number of dream models does not affect the training of this M.
     settings = {name: value for name, value in without_idle(config, LATER).items() if name != "dream_models"}
     about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
+    if not shows_end:
+        about["shows_end"] = False
     items, schedule = config.batch * sampler.length, Schedule(config.steps)
     fit("memory", [objective], sampler.batches, schedule, directory, items, json.dumps(about), "transitions")
     totals: dict[str, float] = {}

@@ -49,7 +49,16 @@ def _collect(artifacts: Artifacts) -> Found:
 
 
 def _vision(artifacts: Artifacts) -> Found:
-    return {"vision": to_json(artifacts.config.vision), "episodes": artifacts.episode_digests()}, ()
+    return {"vision": to_json(artifacts.config.vision), "episodes": _shown(artifacts, artifacts.episode_digests())}, ()
+
+
+def _shown(artifacts: Artifacts, data: Any) -> Any:
+    """What a network learns from ``data``, the digests of episodes or latents: all of it, or what shows something.
+
+    The key is another one where last frames are left out, so that a network that an earlier version trained with them
+    is not taken for this one.
+    """
+    return data if artifacts.task.shows_end else {"shown": data}
 
 
 def _encode(artifacts: Artifacts) -> Found:
@@ -60,7 +69,7 @@ def _memory(artifacts: Artifacts) -> Found:
     settings = without_idle(artifacts.config.memory, memory.LATER)
     # The number of dream models does not affect this M.
     del settings["dream_models"]
-    values = {"memory": settings, "latents": artifacts.digest("encode")}
+    values = {"memory": settings, "latents": _shown(artifacts, artifacts.digest("encode"))}
     missing = artifacts.config.collect.missing
     return values | ({"missing": list(missing)} if missing else {}), ()
 

@@ -160,8 +160,9 @@ class Pipeline:
     def _vision(self, directory: Path, identity: str) -> Mapping[str, float]:
         artifacts = self.artifacts
         start = artifacts.before.vision(self.device).state_dict() if artifacts.before is not None else None
+        settings, shows_end = artifacts.config.vision, artifacts.task.shows_end
         vision, metrics = train_vision(
-            artifacts.shards(), artifacts.config.vision, artifacts.seed, self.device, directory, start, identity
+            artifacts.shards(), settings, artifacts.seed, self.device, directory, start, identity, shows_end
         )
         save_tensors(directory / FILES["vision"], vision.state_dict(), {})
         return metrics
@@ -187,9 +188,17 @@ class Pipeline:
     def _memory(self, directory: Path, identity: str) -> Mapping[str, float]:
         artifacts = self.artifacts
         memory = artifacts.before.memory(self.device) if artifacts.before is not None else artifacts.new_memory()
-        config, scale = artifacts.config.memory, artifacts.task.reward_scale
+        config, task = artifacts.config.memory, artifacts.task
         metrics = train_memory(
-            memory, artifacts.latents(), config, artifacts.memory_seed, self.device, directory, scale, identity
+            memory,
+            artifacts.latents(),
+            config,
+            artifacts.memory_seed,
+            self.device,
+            directory,
+            task.reward_scale,
+            identity,
+            task.shows_end,
         )
         save_tensors(directory / FILES["memory"], memory.state_dict(), {})
         return metrics

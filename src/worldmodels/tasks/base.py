@@ -229,6 +229,9 @@ class Task(ReadOnly, ABC):
     """M learns rewards divided by this number; for large rewards it should be their typical size."""
     predicts_end: bool = True
     """Whether M has an end head."""
+    shows_end: bool = True
+    """Whether the world still shows a picture after the step with which it ends an episode. If not, that last frame is
+    recorded like the others, but V does not learn it and M does not learn to predict it."""
     alive_reward: float | None = None
     """The reward of every step in a dream; None means the reward that M predicts."""
     remembers_controls: bool = False

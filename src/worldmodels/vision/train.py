@@ -36,6 +36,11 @@ class Shard(Protocol):
         """The actions of each episode, (E,) int64; an episode has one frame more."""
         ...
 
+    @property
+    def terminated(self) -> np.ndarray:
+        """1 for each episode that the world ended and 0 for the others, (E,)."""
+        ...
+
     def frames(self, start: int, stop: int) -> np.ndarray:
         """Frames ``start`` to ``stop`` (exclusive), (n, 64, 64, 3) uint8."""
         ...
@@ -59,16 +64,20 @@ class FrameStream:
     About one frame in twenty is held out (``held_out``), in whole episodes, because neighbouring frames are alike: of
     the episodes i, i + 20, i + 40, ... those that come closest to that share, or of a single episode the last blocks.
     Blocks that hold some of these frames are not trained on. Nothing is held out if too little would be left to train.
+
+    shows_end: :attr:`~worldmodels.tasks.base.Task.shows_end`. If it is False, the last frame of an episode that the
+    world ended is neither drawn nor held out; a few other frames of the same window are then drawn twice.
     """
 
-    def __init__(self, shards: Sequence[Shard], batch: int, window: int, seed: int) -> None:
+    def __init__(self, shards: Sequence[Shard], batch: int, window: int, seed: int, shows_end: bool = True) -> None:
         self._shards, self._batch, self._seed = shards, batch, seed
+        self._pictures = None if shows_end else [_pictures(shard) for shard in shards]
         blocks = [
             _Piece(index, start, start + FRAME_CHUNK)
             for index, shard in enumerate(shards)
             for start in range(0, shard.num_frames - FRAME_CHUNK + 1, FRAME_CHUNK)
         ]
-        self.held_out = _held_out(_episodes(shards), blocks)
+        self.held_out = _held_out(_episodes(shards, shows_end), blocks)
         touched = {
             (shard, start)
             for shard, at, stop in self.held_out
@@ -97,13 +106,22 @@ class FrameStream:
                     skip -= count
                     continue
                 chosen = order[window * self._window : (window + 1) * self._window]
-                frames = self.load([self._blocks[index] for index in chosen])
+                blocks = [self._blocks[index] for index in chosen]
+                frames = self.load(blocks)
                 stream = np.random.default_rng([self._seed, Stream.FRAME_ORDER, epoch, window])
-                shuffle = stream.permutation(len(frames))
+                drawn = self._drawn(blocks)
+                # As many batches as if all frames were drawn.
+                shuffle = np.resize(drawn[stream.permutation(len(drawn))], len(frames))
                 for index in range(skip, count):
                     yield torch.from_numpy(frames[shuffle[index * self._batch : (index + 1) * self._batch]])
                 skip = 0
             epoch += 1
+
+    def _drawn(self, pieces: Sequence[_Piece]) -> np.ndarray:
+        """The places, among the frames of these pieces, of those that are drawn."""
+        if self._pictures is None:
+            return np.arange(_size(pieces))
+        return np.flatnonzero(np.concatenate([self._pictures[shard][start:stop] for shard, start, stop in pieces]))
 
     def load(self, pieces: Sequence[_Piece]) -> np.ndarray:
         """The frames of some pieces, (n, 64, 64, 3) uint8."""
@@ -115,13 +133,22 @@ class FrameStream:
         return frames
 
 
-def _episodes(shards: Sequence[Shard]) -> list[_Piece]:
-    """Every episode of all shards."""
+def _episodes(shards: Sequence[Shard], shows_end: bool) -> list[_Piece]:
+    """Every episode of all shards, without last frames that show nothing."""
     pieces = []
     for index, shard in enumerate(shards):
-        stops = np.cumsum(shard.lengths + 1).tolist()
-        pieces += [_Piece(index, start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+        stops = np.cumsum(shard.lengths + 1)
+        starts = np.concatenate([[0], stops[:-1]])
+        shown = stops if shows_end else stops - shard.terminated.astype(np.int64)
+        pieces += [_Piece(index, start, stop) for start, stop in zip(starts.tolist(), shown.tolist(), strict=True)]
     return pieces
+
+
+def _pictures(shard: Shard) -> np.ndarray:
+    """Which frames of a shard (F,) bool are not the last ones of episodes that the world ended."""
+    pictures = np.ones(shard.num_frames, bool)
+    pictures[np.cumsum(shard.lengths + 1)[shard.terminated == 1] - 1] = False
+    return pictures
 
 
 def _held_out(episodes: Sequence[_Piece], blocks: Sequence[_Piece]) -> list[_Piece]:
@@ -155,9 +182,11 @@ def train_vision(
     directory: Path,
     start: Mapping[str, Tensor] | None = None,
     identity: str = "",
+    shows_end: bool = True,
 ) -> tuple[Vision, dict[str, float]]:
     """Train V (from the weights ``start``, if given) and return it with its loss on held-out frames.
 
+    shows_end: that of the task; if it is False, the last frames of episodes that the world ended are left out;
     identity: a text for everything else that the result depends on, such as a digest of the frames. Training continues
     from the checkpoint in ``directory``, if there is one; a checkpoint with other settings, another seed, other numbers
     of frames or another identity is a :class:`UserError`.
@@ -166,7 +195,7 @@ def train_vision(
     vision = make_vision(config.model, config.latent_size).to(device)
     if start is not None:
         vision.load_state_dict(dict(start))
-    stream = FrameStream(shards, config.batch, config.window, seed)
+    stream = FrameStream(shards, config.batch, config.window, seed, shows_end)
 
     def batches(step: int) -> Iterator[Tensor]:
         return (training_images(frames, device) for frames in stream.batches(step))
@@ -176,6 +205,8 @@ def train_vision(
     frames = [shard.num_frames for shard in shards]
     about = {"vision": dataclasses.asdict(config), "seed": seed, "frames": frames, "identity": identity}
     about["held_out"] = "episodes"  # a checkpoint of a version that held out blocks does not fit
+    if not shows_end:
+        about["shows_end"] = False
     fit("vision", objectives, batches, schedule, directory, config.batch, json.dumps(about))
     return vision.eval(), _held_out_loss(vision, stream, config, device)
 
