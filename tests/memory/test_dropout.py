@@ -131,13 +131,13 @@ def test_a_sequence_and_what_led_to_it_have_one_mask_and_every_step_another(
     learnt: list[Tensor | None] = []
     follow, forward = MDNRNN.follow, MDNRNN.forward
 
-    def following(memory: MDNRNN, *arguments: Any, mask: Tensor | None = None) -> Any:
+    def following(memory: MDNRNN, *arguments: Any, mask: Tensor | None = None, **more: Any) -> Any:
         followed.append(mask)
-        return follow(memory, *arguments, mask=mask)
+        return follow(memory, *arguments, mask=mask, **more)
 
-    def learning(memory: MDNRNN, z: Tensor, actions: Tensor, state: Any, mask: Tensor | None = None) -> Any:
+    def learning(memory: MDNRNN, z: Tensor, actions: Tensor, state: Any, mask: Tensor | None, *more: Any) -> Any:
         learnt.append(mask)
-        return forward(memory, z, actions, state, mask)
+        return forward(memory, z, actions, state, mask, *more)
 
     monkeypatch.setattr(MDNRNN, "follow", following)
     monkeypatch.setattr(MDNRNN, "forward", learning)

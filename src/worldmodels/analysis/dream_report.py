@@ -152,7 +152,8 @@ class DreamReport:
 
     def _identity(self, name: str) -> dict[str, Any]:
         """Everything that a part's result depends on."""
-        kept = {"starts": self.agent.starts, "start_states": self.agent.start_states}
+        agent = self.agent
+        kept = {"starts": agent.starts, "start_states": agent.start_states, **agent.moments.tensors()}
         settings = to_json(self.config)
         identity = {
             "config": {key: settings[key] for key in _SETTINGS[name.partition("-")[0]]},

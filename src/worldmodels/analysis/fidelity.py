@@ -52,7 +52,8 @@ def encode_episode(agent: Agent, episode: Episode) -> EncodedEpisode:
     state: State = agent.memory.initial_state(1)
     states = [state]
     for step in range(len(actions)):
-        state = agent.memory.step(mu[step : step + 1], actions[step : step + 1], state)
+        begun = torch.full((1,), float(step), device=agent.device)
+        state = agent.memory.step(mu[step : step + 1], actions[step : step + 1], state, begun)
         states.append(state)
     return EncodedEpisode(episode, mu, z, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
 
@@ -93,9 +94,8 @@ def open_loop(agent: Agent, episodes: Sequence[EncodedEpisode], horizon: int, st
         return OpenLoop(empty, empty, float("nan"), empty, empty, float("nan"), 0)
     dreams = Dreams(agent)
     dreams.reset(rng.integers(1 << 31, size=len(moments)).tolist())
-    dreams.z = torch.stack([encoded.z[start] for encoded, start in moments])
-    dreams.h = torch.stack([encoded.h[start] for encoded, start in moments])
-    dreams.c = torch.stack([encoded.c[start] for encoded, start in moments])
+    z, h, c = (torch.stack([getattr(encoded, name)[start] for encoded, start in moments]) for name in ("z", "h", "c"))
+    dreams.move(z, h, c, torch.tensor([[float(start)] for _, start in moments]))
     first = dreams.z.clone()
     still = agent.decode(first).astype(np.float32)
     latent, latent_still, frame, frame_still = (empty.copy() for _ in range(4))

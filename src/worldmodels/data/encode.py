@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from worldmodels.agent import Agent
 from worldmodels.core import interrupt
 from worldmodels.core.progress import Progress
 from worldmodels.data.episodes import Shard
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.memory.moments import Moments
 from worldmodels.tasks import Task
 from worldmodels.vision.base import Vision, encode_frames
 
@@ -34,6 +36,24 @@ def encode_shard(vision: Vision, task: Task, shard: Shard, bar: Progress) -> Lat
     return Latents(mu=torch.cat(mu), logvar=torch.cat(logvar), action_mask=torch.cat(masks) if masks else None, **small)
 
 
+def set_starts(agent: Agent, latents: Latents, start_steps: Sequence[int]) -> None:
+    """Let the dreams of ``agent`` start at the moments of :func:`dream_starts`, as its own M knows them."""
+    agent.starts, agent.start_states = dream_starts(agent.memory, latents, start_steps)
+    agent.moments = Moments()
+    if agent.memory.clock:
+        episodes = _starting(latents, start_steps)
+        agent.moments = Moments(torch.tensor([step for step in sorted(episodes) for _ in episodes[step]]).int())
+
+
+def _starting(latents: Latents, start_steps: Sequence[int]) -> dict[int, Tensor]:
+    """For each step at which dreams start, the episodes (n,) at whose step they do, in order."""
+    quota = max(1, _STARTS // len(start_steps))
+    # The last episodes that are long enough for each step; in short trial runs there may be none.
+    candidates = {step: (latents.lengths > step).nonzero().squeeze(1)[-quota:] for step in start_steps}
+    episodes = {step: numbers for step, numbers in candidates.items() if len(numbers)}
+    return episodes or {0: torch.arange(len(latents.lengths))[-quota:]}
+
+
 @torch.inference_mode()
 def dream_starts(memory: MDNRNN, latents: Latents, start_steps: Sequence[int]) -> tuple[Tensor, Tensor]:
     """S moments of the last recorded episodes, from which dreams start.
@@ -42,11 +62,7 @@ def dream_starts(memory: MDNRNN, latents: Latents, start_steps: Sequence[int]) -
     (S, 2, Z) float16, and h and c of M after the steps before them, (S, 2, H) float16, which are zero for step 0.
     """
     device = next(memory.parameters()).device
-    quota = max(1, _STARTS // len(start_steps))
-    # The last episodes that are long enough for each step; in short trial runs there may be none.
-    candidates = {step: (latents.lengths > step).nonzero().squeeze(1)[-quota:] for step in start_steps}
-    episodes = {step: numbers for step, numbers in candidates.items() if len(numbers)}
-    episodes = episodes or {0: torch.arange(len(latents.lengths))[-quota:]}
+    episodes = _starting(latents, start_steps)
     chosen = torch.tensor(sorted({number for numbers in episodes.values() for number in numbers.tolist()}))
     lengths = latents.lengths[chosen]
     first_actions = (latents.lengths.cumsum(0) - latents.lengths)[chosen]
@@ -61,5 +77,6 @@ def dream_starts(memory: MDNRNN, latents: Latents, start_steps: Sequence[int]) -
             states.append(torch.stack([h, c], dim=1).cpu()[starting])
         now = (lengths - 1).clamp(max=step)
         z, action = latents.mu[first_frames + now].float(), latents.actions[first_actions + now]
-        h, c = memory.step(z.to(device), action.to(device), (h, c))
+        begun = torch.full((len(chosen),), float(step), device=device)
+        h, c = memory.step(z.to(device), action.to(device), (h, c), begun)
     return torch.cat(codes).half(), torch.cat(states).half()

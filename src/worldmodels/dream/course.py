@@ -6,6 +6,7 @@ Legend: N dreams, Z latent, H hidden.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from worldmodels.agent import Agent
@@ -15,9 +16,14 @@ from worldmodels.memory.dropout import dropout_mask
 
 
 class Course(NamedTuple):
-    """mask: the dropout mask (N, Z+H) of the M that dreams, (N, 0) without dropout; all float32."""
+    """What dreams have of their own, float32 tensors (N, 0) for what they do not need.
+
+    mask: (N, Z+H), the dropout mask of the M that dreams; steps: (N, 1), how many steps of its episode are behind a
+    dream, which may have started in the middle of one, for Ms with a clock.
+    """
 
     mask: Tensor
+    steps: Tensor
 
 
 class Courses:
@@ -32,12 +38,30 @@ class Courses:
         memory = agents[-1].memory
         self._dropout = float(dropout)
         self._size = memory.latent_size + memory.hidden_size
+        self._steps = _start_steps(agents[0]) if any(agent.memory.clock for agent in agents) else None
 
     def begin(self, streams: Noise, which: Tensor, rows: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         """The courses of new dreams that start at the recorded moments ``which`` (n,); empty if dreams have none.
 
         rows: of the streams, for which the dreams are (None: all).
         """
-        if not self._dropout:
+        if not self._dropout and self._steps is None:
             return ()
-        return (dropout_mask(streams.dropout(self._size, rows), self._dropout),)
+        nothing = torch.zeros(len(which), 0, device=which.device)
+        return Course(
+            dropout_mask(streams.dropout(self._size, rows), self._dropout) if self._dropout else nothing,
+            nothing if self._steps is None else self._steps[which],
+        )
+
+    @staticmethod
+    def after(course: Course) -> Course:
+        """The courses of dreams one step later."""
+        return course._replace(steps=course.steps + 1)
+
+
+def _start_steps(agent: Agent) -> Tensor:
+    """The steps (S, 1) behind the moments at which the agent's dreams start."""
+    assert agent.starts is not None
+    steps = agent.moments.steps
+    behind = torch.zeros(len(agent.starts)) if steps is None else steps.float()
+    return behind.unsqueeze(1).to(agent.device)

@@ -103,6 +103,16 @@ class Dreams:
             part[rows] = fresh
         self._state = state
 
+    def move(self, z: Tensor, h: Tensor, c: Tensor, steps: Tensor) -> None:
+        """Put the dreams elsewhere: at z (N, Z), with the state h and c of M there, ``steps`` (N, 1) after the start.
+
+        What else they have of their own, such as a dropout mask, they keep.
+        """
+        self.z, self.h, self.c = z, h, c
+        course = Course(*self._course) if self._course else None
+        if course is not None and course.steps.shape[1]:
+            self._course = course._replace(steps=steps.to(z.device))
+
     def _first(self, which: Tensor, normal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mu, logvar = self._starts[which].unbind(1)
         h, c = self._states[which].unbind(1)
@@ -138,7 +148,7 @@ class Dreams:
             ended = chance < torch.sigmoid(self._unweighted_end_logit(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
-        after = drawn.z, h, c, *state[3:]
+        after = drawn.z, h, c, *(() if course is None else self._courses.after(course))
         if self._alive_reward is not None:
             return after, torch.full_like(drawn.z[:, 0], self._alive_reward), ended
         assert drawn.reward is not None
@@ -146,13 +156,14 @@ class Dreams:
 
     def _followed(self, state: DreamState, actions: Tensor, course: Course | None) -> State:
         z, h, c = state[:3]
-        mask = None if course is None else course.mask
+        mask = None if course is None or not course.mask.shape[1] else course.mask
+        steps = None if course is None else course.steps
         if len(self._memories) == 1:
-            return self._memories[0].step(z, actions, (h, c), mask)
+            return self._memories[0].step(z, actions, (h, c), mask, steps)
         own, dreaming = self._memories
         (own_h, dreaming_h), (own_c, dreaming_c) = h.chunk(2, dim=1), c.chunk(2, dim=1)
-        own_h, own_c = own.step(z, actions, (own_h, own_c))
-        dreaming_h, dreaming_c = dreaming.step(z, actions, (dreaming_h, dreaming_c), mask)
+        own_h, own_c = own.step(z, actions, (own_h, own_c), None, steps)
+        dreaming_h, dreaming_c = dreaming.step(z, actions, (dreaming_h, dreaming_c), mask, steps)
         return torch.cat([own_h, dreaming_h], dim=1), torch.cat([own_c, dreaming_c], dim=1)
 
     @torch.inference_mode()

@@ -36,14 +36,15 @@ class LatentWorld(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The first observation of a new episode, with a zero state of M."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self._state = self.agent.memory.initial_state(1)
+        self._state, self._steps = self.agent.memory.initial_state(1), torch.zeros(1, device=self.agent.device)
         return self._observe(observation), info
 
     @torch.inference_mode()
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Step the real world, and advance M's state."""
-        taken = self.agent.task.memory_action(np.asarray(action)[None])
-        self._state = self.agent.memory.step(self._z, torch.from_numpy(taken).to(self.agent.device), self._state)
+        taken = torch.from_numpy(self.agent.task.memory_action(np.asarray(action)[None])).to(self.agent.device)
+        self._state = self.agent.memory.step(self._z, taken, self._state, self._steps)
+        self._steps = self._steps + 1
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._observe(observation), float(reward), terminated, truncated, info
 

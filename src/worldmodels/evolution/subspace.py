@@ -149,7 +149,7 @@ def recorded_inputs(agent: Agent, latents: Latents) -> np.ndarray:
         if step % every == 0:
             inputs.append(agent.inputs(z, h, c).cpu())
         action = latents.actions[actions_before[rows] + step].to(agent.device)
-        h, c = agent.memory.step(z, action, (h, c))
+        h, c = agent.memory.step(z, action, (h, c), torch.full((len(rows),), float(step), device=agent.device))
     sample = torch.cat(inputs).numpy()
     if len(sample) < 2:
         raise UserError("the recorded episodes are too short for components of C's inputs; collect longer ones")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from worldmodels.core.settings import number
 
-LATER = ("dropout",)
+LATER = ("clock", "dropout")
 """Settings that earlier versions lacked, and that are off by default."""
 
 
@@ -25,6 +25,9 @@ class MemoryConfig:
     burn_in: int = number(0, low=0)
     """Transitions before each sequence on which M is run without gradients, so that a sequence from the middle of an
     episode does not start with a zero state."""
+    clock: int | None = number(None, low=0)
+    """Steps that count as 1 on M's clock, one more input, which tells how old the episode is. 0 means no clock; by
+    default it is the task's (Doom: 2100)."""
     dropout: float = number(0.0, low=0, high=0.9)
     """Share of z and of h that M does not see in training: one mask per sequence, the same for all its steps. Dreams
     have a setting of their own, dream.dropout."""

@@ -40,8 +40,9 @@ class MDNRNN(nn.Module):
 
     reward, end: whether there is such a head; mask_size: controls C of the action mask head, 0 for none; restart:
     whether M has one more input, which is 1 at the first step of an episode and else 0, as in the authors' code for
-    Doom. An episode begins where the state is zero. Without all these, M has 422,368 trained parameters for Z=32, A=3,
-    H=256 and K=5.
+    Doom. An episode begins where the state is zero. clock: steps that count as 1 on M's clock, a further input that
+    tells how many steps of the episode are behind, 0 for none. Without all these, M has 422,368 trained parameters for
+    Z=32, A=3, H=256 and K=5.
     """
 
     end_weight: Tensor
@@ -57,12 +58,13 @@ class MDNRNN(nn.Module):
         end: bool = False,
         mask_size: int = 0,
         restart: bool = False,
+        clock: int = 0,
     ) -> None:
         super().__init__()
         self.latent_size, self.action_size = latent_size, action_size
-        self.hidden_size, self.mixtures, self.restart = hidden_size, mixtures, restart
+        self.hidden_size, self.mixtures, self.restart, self.clock = hidden_size, mixtures, restart, clock
         # The authors' LSTM has one bias per gate; torch's second one stays zero and is not trained.
-        self.lstm = nn.LSTM(latent_size + action_size + restart, hidden_size, batch_first=True)
+        self.lstm = nn.LSTM(latent_size + action_size + restart + bool(clock), hidden_size, batch_first=True)
         self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
@@ -108,42 +110,60 @@ class MDNRNN(nn.Module):
         weight = self._weights[1]
         return weight.new_zeros(num, self.hidden_size), weight.new_zeros(num, self.hidden_size)
 
-    def forward(self, z: Tensor, actions: Tensor, state: State | None = None, mask: Tensor | None = None) -> Prediction:
+    def forward(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> Prediction:
         """Predictions (B, T) along sequences z (B, T, Z) and actions (B, T, A), from ``state`` (None: zeros).
 
-        mask: a dropout mask (B, Z+H), by which z and h are multiplied where they enter a step; None for none.
+        mask: a dropout mask (B, Z+H), by which z and h are multiplied where they enter a step; None for none; steps:
+        (B,), how many steps of its episode are behind the first of each sequence, for an M with a clock (None: none).
         """
-        inputs = self._sequence_inputs(z, actions, state, mask)
+        inputs = self._sequence_inputs(z, actions, state, mask, steps)
         if mask is not None:
             begin = self.initial_state(len(z)) if state is None else state
-            steps, _ = masked_steps(self._weights[:3], inputs, begin, mask[:, self.latent_size :])
-            return self.heads(torch.stack(steps, dim=1))
+            after, _ = masked_steps(self._weights[:3], inputs, begin, mask[:, self.latent_size :])
+            return self.heads(torch.stack(after, dim=1))
         hidden, _ = self.lstm(inputs, None if state is None else (state[0][None], state[1][None]))
         return self.heads(hidden)
 
     @torch.no_grad()
-    def follow(self, z: Tensor, actions: Tensor, lengths: Tensor, mask: Tensor | None = None) -> State:
+    def follow(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        lengths: Tensor,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> State:
         """The state after the first ``lengths`` (B,) steps of z (B, T, Z) and actions (B, T, A), without gradients.
 
-        A row of length 0 has a zero state. mask: as for :meth:`forward`.
+        A row of length 0 has a zero state. mask, steps: as for :meth:`forward`.
         """
         h, c = self.initial_state(len(z))
         rows = lengths.nonzero().squeeze(1)
         if not len(rows):
             return h, c
         if mask is not None:
-            inputs = self._sequence_inputs(z, actions, None, mask)
+            inputs = self._sequence_inputs(z, actions, None, mask, steps)
             return masked_follow(self._weights[:3], inputs, lengths, (h, c), mask[:, self.latent_size :])
-        inputs = self._sequence_inputs(z, actions, None)[rows]
+        inputs = self._sequence_inputs(z, actions, None, None, steps)[rows]
         packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
         _, (last_h, last_c) = self.lstm(packed)
         h[rows], c[rows] = last_h[0].float(), last_c[0].float()
         return h, c
 
-    def step(self, z: Tensor, actions: Tensor, state: State) -> State:
-        """The state after z (N, Z) and actions (N, A) from ``state``; the heads are not evaluated."""
+    def step(self, z: Tensor, actions: Tensor, state: State, steps: Tensor | None = None) -> State:
+        """The state after z (N, Z) and actions (N, A) from ``state``; the heads are not evaluated.
+
+        steps: (N,), how many steps of each row's episode are behind it, for an M with a clock (None: none are).
+        """
         from_inputs, from_state, bias, _ = self._weights
-        inputs = torch.cat([z, actions, *self.restart_inputs(state)], dim=-1)
+        inputs = torch.cat([z, actions, *self.restart_inputs(state), *self._clock_inputs(z, steps)], dim=-1)
         # One fused product each for inputs and state; gates in torch's order i, f, g, o.
         gates = torch.addmm(bias, inputs, from_inputs.t())
         gates = torch.addmm(gates, state[0], from_state.t())
@@ -155,16 +175,33 @@ class MDNRNN(nn.Module):
         """The restart inputs (N, 1) of rows with this state, as the only element; empty for an M without that input."""
         return restart_inputs(state) if self.restart else []
 
-    def _sequence_inputs(self, z: Tensor, actions: Tensor, state: State | None, mask: Tensor | None = None) -> Tensor:
-        """The inputs of the LSTM (B, T, Z + A, or one more) along sequences z (B, T, Z) and actions (B, T, A).
+    def _clock_inputs(self, z: Tensor, steps: Tensor | None) -> list[Tensor]:
+        """The clock (N, 1) of rows z (N, Z) after ``steps`` (N,), as the only element; empty for an M without one."""
+        if not self.clock:
+            return []
+        return [z.new_zeros(len(z), 1) if steps is None else (steps.to(z.dtype) / self.clock).unsqueeze(1)]
 
-        Only z is masked, by the first columns of ``mask`` (B, Z+H).
+    def _sequence_inputs(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State | None,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> Tensor:
+        """The inputs of the LSTM (B, T, I) along sequences z (B, T, Z) and actions (B, T, A).
+
+        I is Z + A, and one more each for restart and clock. Of ``mask`` (B, Z+H), only the part for z is applied.
         """
         parts = [z if mask is None else z * mask[:, None, : self.latent_size], actions]
         if self.restart:
             first = z.new_zeros(*z.shape[:2], 1)
             first[:, 0] = 1.0 if state is None else restart_inputs(state)[0].to(first.dtype)
             parts.append(first)
+        if self.clock:
+            passed = torch.arange(z.shape[1], device=z.device, dtype=z.dtype).expand(len(z), -1)
+            begun = passed if steps is None else passed + steps.to(z.dtype).unsqueeze(1)
+            parts.append((begun / self.clock).unsqueeze(2))
         return torch.cat(parts, dim=-1)
 
     def heads(self, hidden: Tensor) -> Prediction:

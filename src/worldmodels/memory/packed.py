@@ -44,19 +44,30 @@ class PackedMemory:
                 heads.append((head.weight.detach(), head.bias.detach()))
         self._heads = torch.cat([weight for weight, _ in heads]).float().t().to(dtype).contiguous()
         self._heads_bias = torch.cat([bias for _, bias in heads]).to(dtype)
-        self._restart = memory.restart
+        self._restart, self._clock = memory.restart, memory.clock
         self._has_reward, self._has_end = memory.reward_head is not None, memory.end_head is not None
 
-    def step(self, z: Tensor, actions: Tensor, state: State, mask: Tensor | None = None) -> State:
+    def step(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> State:
         """The state (h, c), each (N, H) float32, after z (N, Z) and actions (N, A), both float32, from ``state``.
 
-        mask: a dropout mask (N, Z+H), by which z and h are multiplied where they enter the step; None for none.
+        mask: a dropout mask (N, Z+H), by which z and h are multiplied where they enter the step; None for none; steps:
+        (N, 1), how many steps of each dream's episode are behind it, for an M with a clock.
         """
         size, h = self.hidden_size, state[0]
-        first = [part.to(self.dtype) for part in restart_inputs(state)] if self._restart else []
+        more = restart_inputs(state) if self._restart else []
+        if self._clock:
+            assert steps is not None
+            more.append(steps / self._clock)
         if mask is not None:
             z, h = z * mask[:, : self.latent_size], h * mask[:, self.latent_size :]
-        inputs = torch.cat([z.to(self.dtype), actions.to(self.dtype), *first, h.to(self.dtype)], dim=1)
+        inputs = torch.cat([part.to(self.dtype) for part in (z, actions, *more, h)], dim=1)
         gates = torch.addmm(self._gates_bias, inputs, self._gates).float()
         i, f, o = gates[:, : 3 * size].sigmoid_().chunk(3, dim=1)
         cell = torch.addcmul(f * state[1], i, gates[:, 3 * size :].tanh_())

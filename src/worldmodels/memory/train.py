@@ -26,12 +26,14 @@ _MEASURED_BATCHES = 10
 class Before(NamedTuple):
     """The burn-in: up to P transitions before each sequence, z (B, P, Z) and actions (B, P, A).
 
-    lengths (B,): how many of the P transitions of each row are valid; the others are padding at the end.
+    lengths (B,): how many of the P transitions of each row are valid; the others are padding at the end; steps (B,):
+    how many steps of its episode are behind the first of each row.
     """
 
     z: Tensor
     actions: Tensor
     lengths: Tensor
+    steps: Tensor
 
 
 class SequenceSampler:
@@ -76,7 +78,12 @@ class SequenceSampler:
         offset = np.minimum((start - lengths)[:, None] + np.arange(lengths.max()), start[:, None])
         frames = torch.from_numpy(self._frame_start[episodes, None] + offset)
         actions = self._latents.actions[torch.from_numpy(self._step_start[episodes, None] + offset)]
-        return Before(self._sample(frames, step, Stream.BURN_IN_NOISE), actions, torch.from_numpy(lengths))
+        z = self._sample(frames, step, Stream.BURN_IN_NOISE)
+        return Before(z, actions, torch.from_numpy(lengths), torch.from_numpy(start - lengths))
+
+    def steps(self, step: int) -> Tensor:
+        """How many steps of its episode are behind the first of each sequence of :meth:`batch`, (B,)."""
+        return torch.from_numpy(self._chosen(step)[1])
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Targets]:
         """z (B, T, Z), actions (B, T, A) and the targets of training step ``step``."""
@@ -142,9 +149,12 @@ def train_memory(
 
     def loss(batch: Sequences, step: int, mask: Tensor | None = None) -> Loss:
         (z, actions, targets), before = batch
+        state = None
         with precision(device):
-            state = None if before is None else memory.follow(*(tensor.to(device) for tensor in before), mask=mask)
-            prediction = memory(z.to(device), actions.to(device), state, mask)
+            if before is not None:
+                *burn_in, begun = (tensor.to(device) for tensor in before)
+                state = memory.follow(*burn_in, mask=mask, steps=begun)
+            prediction = memory(z.to(device), actions.to(device), state, mask, sampler.steps(step).to(device))
         targets = targets.to(device)
         targets = targets._replace(rewards=targets.rewards / reward_scale)
         mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None

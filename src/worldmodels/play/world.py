@@ -51,6 +51,7 @@ class EpisodeViewer(Viewer):
         if self._policy is None:
             try:
                 self._policy = agent_for(self.task, self._agent).policy(1)
+                self._policy.join(self.step)
             except UserError as error:
                 self.message = str(error)
                 say(self.message)

@@ -25,7 +25,7 @@ from worldmodels.core.progress import Progress
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.collectors import IMPORTED, Collector, agent_collector, check_policy, make_collector
 from worldmodels.data.completeness import missing_from
-from worldmodels.data.encode import dream_starts, encode_shard
+from worldmodels.data.encode import encode_shard, set_starts
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
 from worldmodels.evaluation import agent_policy, evaluate, report
@@ -216,7 +216,7 @@ class Pipeline:
             artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs, artifacts.hidden
         )
         # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
-        agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
+        set_starts(agent, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
         if artifacts.before is not None:
             agent.controller = artifacts.before.agent(self.device).controller

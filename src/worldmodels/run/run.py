@@ -97,6 +97,8 @@ def read_config(directory: Path) -> Config | None:
         raise UserError(
             f"{directory} was made by an {age} version of worldmodels and cannot be used by this one; use another --run"
         )
+    if isinstance(content.get("memory"), dict):
+        content["memory"].setdefault("clock", 0)  # in runs of versions whose M had none, whatever the task says now
     try:
         return from_json(Config, content)
     except UserError as error:

@@ -239,6 +239,9 @@ class Task(ReadOnly, ABC):
     for tasks in which controls say more than actions."""
     start_steps: tuple[int, ...] = (0,)
     """Steps of recorded episodes at which dreams start, with the state that M has after the steps before."""
+    clock_steps: int = 0
+    """Steps that count as 1 on M's clock, for a world that changes with time; 0 means that its M has no clock, unless
+    the settings say otherwise."""
     num_envs: int = 50
     """Environments that run together by default."""
     max_envs: int = 256

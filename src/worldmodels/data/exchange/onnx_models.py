@@ -50,12 +50,21 @@ class _Memory(nn.Module):
         self.memory = copy.deepcopy(agent.memory).cpu()
 
     def forward(self, z: Tensor, action: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
-        h, c = self.memory.step(z, action, (h, c))
+        return self._outputs(z, *self.memory.step(z, action, (h, c)))
+
+    def _outputs(self, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
         prediction = self.memory.heads(h)
         more = [value for value in (prediction.reward, prediction.end_logit) if value is not None]
         if self.memory.mask_head is not None:
             more.append(self.memory.mask_logits(z))
         return (h, c, *prediction.mixture, *more)
+
+
+class _ClockedMemory(_Memory):
+    def forward(  # type: ignore[override]
+        self, z: Tensor, action: Tensor, h: Tensor, c: Tensor, steps: Tensor
+    ) -> tuple[Tensor, ...]:
+        return self._outputs(z, *self.memory.step(z, action, (h, c), steps))
 
 
 class _Controller(nn.Module):
@@ -107,12 +116,13 @@ def onnx_models(agent: Agent) -> dict[str, _Model]:
     memory, latent, hidden = agent.memory, agent.vision.latent_size, agent.memory.hidden_size
     heads = {"reward": memory.reward_head, "end_logit": memory.end_head, "mask_logits": memory.mask_head}
     mixture = ("next_h", "next_c", "log_weights", "means", "log_scales")
-    state = {"z": (latent,), "action": (agent.task.action_size,), "h": (hidden,), "c": (hidden,)}
+    state: dict[str, tuple[int, ...]] = {"z": (latent,), "action": (agent.task.action_size,)}
+    state |= {"h": (hidden,), "c": (hidden,), **({"steps": ()} if memory.clock else {})}
     outputs = (*mixture, *(name for name, head in heads.items() if head is not None))
     models = {
         "encoder": _Model(_Encoder(vision), {"frames": (64, 64, 3)}, ("mu", "logvar")),
         "decoder": _Model(_Decoder(vision), {"z": (latent,)}, ("images",)),
-        "memory": _Model(_Memory(agent), state, outputs),
+        "memory": _Model(_ClockedMemory(agent) if memory.clock else _Memory(agent), state, outputs),
     }
     if agent.inputs.size:
         models["controller"] = _Model(_Controller(agent), {"inputs": (agent.inputs.size,)}, ("controls",))
@@ -149,6 +159,8 @@ def _about(agent: Agent) -> dict[str, Any]:
     memory = agent.memory
     weight = float(memory.end_weight) if memory.end_head is not None else 1.0
     sizes = {"latent_size": memory.latent_size, "hidden_size": memory.hidden_size, "mixtures": memory.mixtures}
+    if memory.clock:
+        sizes["clock"] = memory.clock
     acting = {"policy_inputs": list(agent.inputs.names), "samples_z": agent.samples_z}
     return {"task": agent.task.name, **sizes, **acting, "end_weight": weight, "info": agent.info}
 

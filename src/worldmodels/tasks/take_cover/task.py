@@ -34,6 +34,7 @@ class TakeCover(Task):
     control_size = 1
     action_space = spaces.Discrete(3)
     max_steps = 2100
+    clock_steps = 2100  # one more imp comes every 60 tics, most of them beyond the screen
     inputs = ("z", "c", "h")
     alive_reward = 1.0
     predicts_reward = False
