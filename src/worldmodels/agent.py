@@ -171,6 +171,7 @@ class Agent(ReadOnly):
                 # Agents without these have files as before.
                 **({"restart": True} if memory.restart else {}),
                 **({"clock": memory.clock} if memory.clock else {}),
+                **({"hit": True} if memory.hit_head is not None else {}),
             },
             **({"samples_z": True} if self.samples_z else {}),
             "inputs": list(self.inputs.names),
@@ -322,7 +323,7 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         with torch.device("meta"):
             vision = make_vision(meta["vision"]["name"], latent)
             heads = bool(sizes["reward"]), bool(sizes["end"]), task.control_size if sizes["mask"] else 0
-            more = bool(sizes.get("restart", False)), int(sizes.get("clock", 0))
+            more = bool(sizes.get("restart", False)), int(sizes.get("clock", 0)), bool(sizes.get("hit", False))
             if more[1] < 0:
                 raise ValueError(f"expected a clock of 0 or more steps, got {more[1]}")
             memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads, *more)
@@ -384,7 +385,7 @@ def _check_outputs(agent: Agent) -> None:
     for _ in range(2):
         h, c = agent.memory.step(z, torch.zeros(len(z), agent.task.action_size, device=agent.device), (h, c))
     prediction = agent.memory.heads(h)
-    heads: list[Tensor | None] = [*prediction.mixture, prediction.reward, prediction.end_logit]
+    heads: list[Tensor | None] = [*prediction.mixture, *prediction[1:]]
     # C's own output is always within [-1, 1]; what must not overflow is the sum before, for inputs of any likely size.
     before = _LARGEST_INPUT * agent.controller.abs().sum()
     outputs: dict[str, list[Tensor | None]] = {

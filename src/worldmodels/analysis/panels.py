@@ -27,6 +27,7 @@ _LOSSES = {
     "nll": "next z (nats per dimension)",
     "reward": "reward (squared error)",
     "end": "end (cross-entropy)",
+    "hit": "hit (cross-entropy)",
     "mask": "action mask (cross-entropy)",
 }
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)

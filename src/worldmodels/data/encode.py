@@ -1,6 +1,7 @@
 """Encoding recorded frames as latents, and the moments of recorded episodes from which dreams start."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from worldmodels.vision.base import Vision, encode_frames
 _BATCH = 256
 _STARTS = 1000
 """How many moments an agent keeps to start dreams from (paper's code)."""
+_DROPS = 1000
+"""How many of the recorded drops of health an agent keeps at most."""
 
 
 def encode_shard(vision: Vision, task: Task, shard: Shard, bar: Progress) -> Latents:
@@ -32,17 +35,40 @@ def encode_shard(vision: Vision, task: Task, shard: Shard, bar: Progress) -> Lat
         if mask is not None:
             masks.append(torch.from_numpy(mask.astype("uint8")))
         bar.advance(len(mu[-1]))
-    small = {name: torch.from_numpy(getattr(shard, name)) for name in ("actions", "rewards", "terminated", "lengths")}
+    names = ("actions", "rewards", "terminated", "lengths")
+    small: dict[str, Any] = {name: torch.from_numpy(getattr(shard, name)) for name in names}
+    small["health"] = None if shard.health is None else torch.from_numpy(shard.health)
     return Latents(mu=torch.cat(mu), logvar=torch.cat(logvar), action_mask=torch.cat(masks) if masks else None, **small)
 
 
 def set_starts(agent: Agent, latents: Latents, start_steps: Sequence[int]) -> None:
     """Let the dreams of ``agent`` start at the moments of :func:`dream_starts`, as its own M knows them."""
     agent.starts, agent.start_states = dream_starts(agent.memory, latents, start_steps)
-    agent.moments = Moments()
-    if agent.memory.clock:
-        episodes = _starting(latents, start_steps)
-        agent.moments = Moments(torch.tensor([step for step in sorted(episodes) for _ in episodes[step]]).int())
+    episodes = _starting(latents, start_steps)
+    steps = torch.tensor([step for step in sorted(episodes) for _ in episodes[step]])
+    agent.moments = Moments(steps=steps.int() if agent.memory.clock else None)
+    if agent.memory.hit_head is not None and latents.health is not None:
+        assert agent.task.full_health is not None
+        chosen = torch.cat([episodes[step] for step in sorted(episodes)])
+        first_frames = (latents.lengths + 1).cumsum(0) - latents.lengths - 1
+        health = latents.health[first_frames[chosen] + steps].nan_to_num(nan=agent.task.full_health)
+        drops = recorded_drops(latents, agent.task.full_health)
+        agent.moments = agent.moments._replace(health=health, drops=drops if len(drops) else None)
+
+
+def recorded_drops(latents: Latents, full_health: float) -> Tensor:
+    """What hits took of the health, (D,) float32 in ascending order, at most a thousand numbers; none without hits.
+
+    Only hits at full health count, if there are any: at a lower one, death cuts off what a hit would have taken.
+    """
+    assert latents.health is not None
+    steps = torch.arange(len(latents.actions))
+    frames = steps + torch.repeat_interleave(torch.arange(len(latents.lengths)), latents.lengths)
+    before, after = latents.health[frames], latents.health[frames + 1]
+    hit = after < before  # False where the health is not known
+    counted = hit & (before >= full_health)
+    drops = (before - after)[counted if counted.any() else hit].sort().values
+    return drops[torch.linspace(0, len(drops) - 1, min(_DROPS, len(drops))).round().long()]
 
 
 def _starting(latents: Latents, start_steps: Sequence[int]) -> dict[int, Tensor]:

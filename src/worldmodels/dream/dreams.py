@@ -14,9 +14,10 @@ from worldmodels.dream.fast.streams import Noise, Numbers, NumpyStreams
 from worldmodels.memory.mdnrnn import State
 from worldmodels.memory.packed import PackedMemory
 
-TERMINATIONS = ("sample", "threshold")
+TERMINATIONS = ("sample", "threshold", "health")
 """How a dream ends: "sample" draws an end from its predicted probability; with "threshold" the dream ends where the
-output of the end head, in whose loss ends have a higher weight, exceeds 0.5 (as in the authors' code)."""
+output of the end head, in whose loss ends have a higher weight, exceeds 0.5 (as in the authors' code); with "health" a
+dream has a health, which hits take, and ends without any."""
 
 DreamState = tuple[Tensor, ...]
 """The state of N dreams: z (N, Z), h (N, H), c (N, H), and for dreams that have one their :class:`Course`; all float32.
@@ -58,7 +59,7 @@ class Dreams:
         self._starts = agent.starts.float().to(agent.device)
         self._states = torch.cat([_start_states(member) for member in agents], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
-        self._courses = Courses(agents, dropout)
+        self._courses = Courses(agents, dropout, termination == "health")
         self._course: tuple[Tensor, ...] = ()
         self.noise = streams or (NumpyStreams if agent.device.type == "cpu" else CounterBasedStreams)
         self.z = self.h = self.c = torch.empty(0)
@@ -142,13 +143,18 @@ class Dreams:
         h, c = self._followed(state, actions, course)
         dreaming = self._memories[-1]
         drawn = dreaming.draw(h[:, -dreaming.hidden_size :], uniform, normal, self.temperature)
-        if drawn.end_logit is None:
+        if course is not None:
+            course = self._courses.after(course, drawn.hit_logit, chance)
+        if self._termination == "health":
+            assert course is not None
+            ended = course.health.squeeze(1) <= 0
+        elif drawn.end_logit is None:
             ended = torch.zeros(len(h), dtype=torch.bool, device=h.device)
         elif self._termination == "sample":
             ended = chance < torch.sigmoid(self._unweighted_end_logit(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
-        after = drawn.z, h, c, *(() if course is None else self._courses.after(course))
+        after = drawn.z, h, c, *(() if course is None else course)
         if self._alive_reward is not None:
             return after, torch.full_like(drawn.z[:, 0], self._alive_reward), ended
         assert drawn.reward is not None
@@ -212,5 +218,10 @@ def check_dream(agent: Agent, temperature: float, termination: str) -> None:
         raise UserError("this agent holds no recorded frames to start dreams from; train it with this version")
     if task.alive_reward is None and agent.memory.reward_head is None:
         raise UserError(f"dreams of {task.name} need an M that predicts the reward, and this agent's does not")
+    if termination == "health" and (agent.memory.hit_head is None or agent.moments.drops is None):
+        raise UserError(
+            "dreams that end by their health need an M that predicts hits, and recorded hits, and this agent lacks them; "
+            'choose the termination "sample" or "threshold"'
+        )
     if task.predicts_end and agent.memory.end_head is None:
         raise UserError(f"dreams of {task.name} need an M that predicts the end, and this agent's does not")

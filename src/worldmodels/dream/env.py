@@ -30,11 +30,11 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N dreams of one agent, advanced in one batched step.
 
     agent: a shipped agent's name, a path, or an :class:`Agent`; temperature: see the paper, section 4.2; termination:
-    "sample" (an end is drawn from its predicted probability) or "threshold" (the dream ends where the output of the end
-    head exceeds 0.5); dropout: share of z and h that M does not see, by a mask that each dream draws and keeps;
-    max_steps: dreams are truncated after so many steps (None: the task's limit); observation: "latent" (N, F) float32
-    or "frame" (N, 64, 64, 3) uint8; dtype: of matrix products (None: the fastest). Invalid options are a
-    :class:`UserError`.
+    "sample" (an end is drawn from its predicted probability), "threshold" (the dream ends where the output of the end
+    head exceeds 0.5) or "health" (hits take health until none is left); dropout: share of z and h that M does not see,
+    by a mask that each dream draws and keeps; max_steps: dreams are truncated after so many steps (None: the task's
+    limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3) uint8; dtype: of matrix products (None: the
+    fastest). Invalid options are a :class:`UserError`.
 
     Actions are those of the real world. A row that has ended keeps its state, with reward 0, until it is reset
     (``options={"reset_mask": mask}`` resets the rows in the mask). With autoreset_mode SAME_STEP, a new dream starts in

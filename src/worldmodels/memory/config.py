@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from worldmodels.core.settings import number
 
-LATER = ("clock", "dropout")
+LATER = ("clock", "dropout", "hit_weight")
 """Settings that earlier versions lacked, and that are off by default."""
 
 
@@ -38,6 +38,9 @@ class MemoryConfig:
     end_weight: float = number(10.0, above=0)
     """Weight of the steps on which an episode ends in the loss of the end head (other steps: 1), because ends are
     rare."""
+    hit_weight: float = number(0.0, low=0)
+    """Weight of the steps in which the health falls in the loss of the hit head (other steps: 1), because hits are
+    rare. 0 means that M has no such head; it needs a world that tells the health, such as Doom."""
     dream_models: int = number(0, low=0, high=100)
     """Number of additional Ms that dream, each trained separately on the same latents. C is evolved in their dreams,
     while the agent's own M only tracks its hidden state, as in the real world. With 0, the agent's own M dreams, and C

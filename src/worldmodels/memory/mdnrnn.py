@@ -18,11 +18,12 @@ _MASK_HIDDEN = 128
 
 
 class Prediction(NamedTuple):
-    """M's prediction of the next step: mixture of the next z; reward (...) and logit of the end (...), or None."""
+    """M's prediction of the next step: mixture of the next z; reward, logit of the end and of a hit (...), or None."""
 
     mixture: Mixture
     reward: Tensor | None
     end_logit: Tensor | None
+    hit_logit: Tensor | None = None
 
 
 State = tuple[Tensor, Tensor]
@@ -36,17 +37,20 @@ def restart_inputs(state: State) -> list[Tensor]:
 
 
 class MDNRNN(nn.Module):
-    """p(z', reward, end given z, action, hidden state).
+    """p(z', reward, end, hit given z, action, hidden state).
 
     reward, end: whether there is such a head; mask_size: controls C of the action mask head, 0 for none; restart:
     whether M has one more input, which is 1 at the first step of an episode and else 0, as in the authors' code for
     Doom. An episode begins where the state is zero. clock: steps that count as 1 on M's clock, a further input that
-    tells how many steps of the episode are behind, 0 for none. Without all these, M has 422,368 trained parameters for
+    tells how many steps of the episode are behind, 0 for none; hit: whether there is a head for hits, steps in which
+    the health falls. Without all these, M has 422,368 trained parameters for
     Z=32, A=3, H=256 and K=5.
     """
 
     end_weight: Tensor
     """Weight of ends in the training loss, by which the predicted odds of an end are too high."""
+    hit_weight: Tensor
+    """The same for hits."""
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class MDNRNN(nn.Module):
         mask_size: int = 0,
         restart: bool = False,
         clock: int = 0,
+        hit: bool = False,
     ) -> None:
         super().__init__()
         self.latent_size, self.action_size = latent_size, action_size
@@ -74,8 +79,11 @@ class MDNRNN(nn.Module):
             if mask_size
             else None
         )
+        self.hit_head = nn.Linear(hidden_size, 1) if hit else None
         if end:
             self.register_buffer("end_weight", torch.ones(()))
+        if hit:
+            self.register_buffer("hit_weight", torch.ones(()))
         with torch.no_grad():
             _, _, bias, second_bias = self._weights
             second_bias.zero_()
@@ -86,6 +94,10 @@ class MDNRNN(nn.Module):
     def unweighted_end_logit(self, end_logit: Tensor) -> Tensor:
         """The end head's logit (...) corrected for the weight of ends: its sigmoid is the probability of an end."""
         return end_logit - self.end_weight.log()
+
+    def unweighted_hit_logit(self, hit_logit: Tensor) -> Tensor:
+        """The hit head's logit (...) corrected for the weight of hits: its sigmoid is the probability of a hit."""
+        return hit_logit - self.hit_weight.log()
 
     @torch.no_grad()
     def scale_reward(self, factor: float) -> None:
@@ -210,6 +222,7 @@ class MDNRNN(nn.Module):
             mixture_from(self.mixture_head(hidden), self.latent_size),
             self.reward_head(hidden).squeeze(-1).float() if self.reward_head is not None else None,
             self.end_head(hidden).squeeze(-1).float() if self.end_head is not None else None,
+            self.hit_head(hidden).squeeze(-1).float() if self.hit_head is not None else None,
         )
 
 
@@ -218,7 +231,8 @@ class Targets(NamedTuple):
 
     mask (B, T): 1 for steps of the episode and 0 for padding after its end; action_mask (B, T, C): 1 for controls that
     are valid at that z, or None for a task without action masks; pictures (B, T): 0 where z is that of a frame that
-    shows nothing, and else 1, or None if all frames show something.
+    shows nothing, and else 1, or None if all frames show something; hits (B, T): 1 where the health fell, NaN where it
+    is not known, or None where it was not recorded.
     """
 
     z: Tensor
@@ -227,6 +241,7 @@ class Targets(NamedTuple):
     mask: Tensor
     action_mask: Tensor | None = None
     pictures: Tensor | None = None
+    hits: Tensor | None = None
 
     def to(self, device: torch.device) -> "Targets":
         """The targets on ``device``."""
@@ -234,14 +249,19 @@ class Targets(NamedTuple):
 
 
 def memory_loss(
-    prediction: Prediction, targets: Targets, end_weight: float = 1.0, mask_logits: Tensor | None = None
+    prediction: Prediction,
+    targets: Targets,
+    end_weight: float = 1.0,
+    mask_logits: Tensor | None = None,
+    hit_weight: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The total loss, which is the sum of its parts, and the parts by name.
 
     "nll" is the negative log likelihood of z in nats per latent dimension, "reward" the squared error, "end" the cross
-    entropy in nats, in which ends are weighted by ``end_weight`` because they are rare, and "mask" the cross entropy of
-    ``mask_logits`` (B, T, C), M's logits at the target z, in nats per control. All are means over the steps whose
-    ``targets.mask`` is 1; "nll" and "mask", which are about the frame, also leave out frames that show nothing.
+    entropy in nats, in which ends are weighted by ``end_weight`` because they are rare, "hit" the same of hits, with
+    ``hit_weight``, and "mask" the cross entropy of ``mask_logits`` (B, T, C), M's logits at the target z, in nats per
+    control. All are means over the steps whose ``targets.mask`` is 1; "nll" and "mask", which are about the frame, also
+    leave out frames that show nothing, and "hit" the steps whose health is not known.
     """
     exists = targets.mask
     count = exists.sum()
@@ -257,6 +277,14 @@ def memory_loss(
             prediction.end_logit, targets.ends, pos_weight=weight, reduction="none"
         )
         parts["end"] = (cross_entropy * exists).sum() / count
+    if prediction.hit_logit is not None:
+        assert targets.hits is not None
+        known = exists * targets.hits.isfinite()
+        weight = torch.tensor(hit_weight, device=exists.device)
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            prediction.hit_logit, targets.hits.nan_to_num(), pos_weight=weight, reduction="none"
+        )
+        parts["hit"] = (cross_entropy * known).sum() / known.sum().clamp(min=1)
     if mask_logits is not None:
         assert targets.action_mask is not None
         cross_entropy = F.binary_cross_entropy_with_logits(mask_logits, targets.action_mask, reduction="none")

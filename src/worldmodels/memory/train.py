@@ -103,6 +103,7 @@ class SequenceSampler:
             torch.from_numpy(exists.astype(np.float32)),
             None if masks is None else masks[torch.from_numpy(frames[:, 1:])].float(),
             None if self._shows_end else torch.from_numpy((~ends).astype(np.float32)),
+            None if self._latents.health is None else _falls(self._latents.health[torch.from_numpy(frames)]),
         )
         return z[:, :-1], self._latents.actions[steps_tensor], targets
 
@@ -115,6 +116,12 @@ class SequenceSampler:
         while True:
             yield self.batch(step), self.before(step)
             step += 1
+
+
+def _falls(health: Tensor) -> Tensor:
+    """Steps (B, T) in which the health (B, T+1) falls: 1 where it does, 0 where not, and NaN where it is not known."""
+    change = health.diff(dim=1)
+    return torch.where(change.isnan(), change, (change < 0).float())
 
 
 Sequences = tuple[tuple[Tensor, Tensor, Targets], Before | None]
@@ -145,6 +152,12 @@ def train_memory(
     memory.scale_reward(1 / reward_scale)
     if memory.end_head is not None:
         memory.end_weight.fill_(config.end_weight)
+    if memory.hit_head is not None:
+        if latents.health is None or not latents.health.isfinite().any():
+            raise UserError(
+                "expected episodes with the health, for M's hit head; collect again, or leave out --memory.hit-weight"
+            )
+        memory.hit_weight.fill_(config.hit_weight)
     sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in, shows_end)
 
     def loss(batch: Sequences, step: int, mask: Tensor | None = None) -> Loss:
@@ -158,7 +171,7 @@ def train_memory(
         targets = targets.to(device)
         targets = targets._replace(rewards=targets.rewards / reward_scale)
         mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
-        return memory_loss(prediction, targets, config.end_weight, mask_logits)
+        return memory_loss(prediction, targets, config.end_weight, mask_logits, config.hit_weight)
 
     def training_loss(batch: Sequences, step: int) -> Loss:
         if not config.dropout:
@@ -169,7 +182,7 @@ def train_memory(
         )
         return loss(batch, step, dropout_mask(drawn, config.dropout).to(device))
 
-    heads = {"reward": memory.reward_head, "end": memory.end_head, "mask": memory.mask_head}
+    heads = {"reward": memory.reward_head, "end": memory.end_head, "hit": memory.hit_head, "mask": memory.mask_head}
     parts = ("nll", *(name for name, head in heads.items() if head is not None))
     lr = LearningRate(config.lr, final_fraction=0.01)
     objective = Objective("memory", memory, training_loss, parts, lr, config.clip)

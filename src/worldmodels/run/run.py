@@ -124,6 +124,16 @@ def check_settings(config: Config, existing: Config | None) -> None:
     """
     task = task_of(config)
     settings = resolved(config, task)
+    hits = settings.memory.hit_weight > 0
+    if hits and task.full_health is None:
+        raise UserError(
+            f"--memory.hit-weight is for worlds that tell the health, and {task.name} does not; leave it out"
+        )
+    if settings.dream.termination == "health" and not hits:
+        raise UserError(
+            "dreams that end by their health need an M that predicts hits: expected a --memory.hit-weight above 0, "
+            "such as 10, or another --dream.termination"
+        )
     for backend in (settings.collect.backend, settings.evolution.backend):
         check_backend(task, backend)
     if existing is None or existing.collect.policy != config.collect.policy:

@@ -39,6 +39,7 @@ class TakeCover(Task):
     alive_reward = 1.0
     predicts_reward = False
     shows_end = False
+    full_health = 100.0
     reference_backend = "vizdoom"
     max_envs = 64
 
