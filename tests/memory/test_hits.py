@@ -411,6 +411,6 @@ def test_settings_that_need_a_health_are_refused_where_there_is_none() -> None:
     with pytest.raises(UserError, match=r"--memory.hit-weight is for worlds that tell the health, and car-racing does"):
         check_settings(drives, None)
     doom = preset("quick", "take-cover").with_settings(**{"dream.termination": "health"})
-    with pytest.raises(UserError, match="expected a --memory.hit-weight above 0"):
+    with pytest.raises(UserError, match=r"expected a --memory\.hit-weight above 0"):
         check_settings(doom, None)
     check_settings(doom.with_settings(**{"memory.hit-weight": 5.0}), None)

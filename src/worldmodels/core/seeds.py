@@ -32,6 +32,7 @@ class Stream(IntEnum):
     MEMORY_NOISE = 22
     BURN_IN_NOISE = 23
     MEMORY_DROPOUT = 24
+    HELD_OUT = 25
     CMA = 31
     PEPG = 32
     OPENAI_ES = 33

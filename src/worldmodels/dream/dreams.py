@@ -220,7 +220,7 @@ def check_dream(agent: Agent, temperature: float, termination: str) -> None:
         raise UserError(f"dreams of {task.name} need an M that predicts the reward, and this agent's does not")
     if termination == "health" and (agent.memory.hit_head is None or agent.moments.drops is None):
         raise UserError(
-            "dreams that end by their health need an M that predicts hits, and recorded hits, and this agent lacks them; "
+            "dreams that end by their health need an M that predicts hits, and recorded hits; this agent lacks them: "
             'choose the termination "sample" or "threshold"'
         )
     if task.predicts_end and agent.memory.end_head is None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from worldmodels.core.settings import number
 
-LATER = ("clock", "dropout", "hit_weight")
+LATER = ("clock", "dropout", "hit_weight", "held_out")
 """Settings that earlier versions lacked, and that are off by default."""
 
 
@@ -31,6 +31,9 @@ class MemoryConfig:
     dropout: float = number(0.0, low=0, high=0.9)
     """Share of z and of h that M does not see in training: one mask per sequence, the same for all its steps. Dreams
     have a setting of their own, dream.dropout."""
+    held_out: float = number(0.0, low=0, high=0.5)
+    """Share of the episodes on which M is not trained but measured meanwhile; the weights with the lowest loss there
+    are kept. With 0, nothing is held out."""
     lr: float = number(1e-3, above=0)
     """Adam's highest learning rate, which decays along a cosine to a hundredth of this value."""
     clip: float = number(1.0, above=0)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from worldmodels.core.device import generator, precision
 from worldmodels.core.errors import UserError
-from worldmodels.core.fit import LearningRate, Loss, Objective, Schedule, fit
+from worldmodels.core.fit import HeldOut, LearningRate, Loss, Objective, Schedule, fit
+from worldmodels.core.held_out import held_out_episodes
 from worldmodels.core.seeds import Stream
 from worldmodels.core.settings import without_idle
 from worldmodels.memory.config import LATER, MemoryConfig
@@ -40,24 +42,32 @@ class SequenceSampler:
     """Random sequences of ``length`` transitions, with z sampled anew from N(mu, exp(logvar)) for every batch.
 
     A batch depends on the seed and the step alone. burn_in: the most transitions that :meth:`before` returns;
-    shows_end: :attr:`~worldmodels.tasks.base.Task.shows_end`. Raises :class:`UserError` if the episodes hold no
-    transitions.
+    shows_end: :attr:`~worldmodels.tasks.base.Task.shows_end`; chosen: the episodes from which sequences are drawn, (E,)
+    bool (None: all). Raises :class:`UserError` if these episodes hold no transitions.
     """
 
     def __init__(
-        self, latents: Latents, batch: int, length: int, seed: int, burn_in: int = 0, shows_end: bool = True
+        self,
+        latents: Latents,
+        batch: int,
+        length: int,
+        seed: int,
+        burn_in: int = 0,
+        shows_end: bool = True,
+        chosen: np.ndarray | None = None,
     ) -> None:
         self._latents, self._batch, self._seed, self._burn_in = latents, batch, seed, burn_in
         self._shows_end = shows_end
         lengths = latents.lengths.numpy()
-        self.length = int(min(length, lengths.max(initial=0)))
+        drawn = lengths if chosen is None else np.where(chosen, lengths, 0)
+        self.length = int(min(length, drawn.max(initial=0)))
         if self.length < 1:
             raise UserError("the episodes hold no transitions; collect again")
         self._lengths = lengths
         self._frame_start = np.concatenate([[0], np.cumsum(lengths + 1)])[:-1]
         self._step_start = np.concatenate([[0], np.cumsum(lengths)])[:-1]
         # Long episodes are drawn more often, so that every transition has about the same chance.
-        self._chance = lengths / lengths.sum()
+        self._chance = drawn / drawn.sum()
 
     def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Episode and first transition of every sequence, each (B,)."""
@@ -137,16 +147,18 @@ def train_memory(
     reward_scale: float = 1.0,
     identity: str = "",
     shows_end: bool = True,
+    held_out_seed: int = 0,
 ) -> dict[str, float]:
     """Train ``memory`` in place; return the mean of its loss, by named parts, over further batches of the same latents.
 
-    That loss is without dropout, as an agent acts.
+    That loss is without dropout, as an agent acts. Of episodes that are held out, the loss is returned, too.
 
     reward_scale: rewards are divided by it during training, so that large rewards do not dominate the loss; the trained
     M predicts rewards in their original unit. identity: a text for everything else that the result depends on, such as
     a digest of the latents; shows_end: that of the task: without it, M does not learn the last frames of episodes that
-    the world ended. Training continues from the checkpoint in ``directory``, if there is one; a checkpoint with other
-    settings, another seed, another number of transitions or another identity is a :class:`UserError`.
+    the world ended; held_out_seed: decides which episodes are held out. Training continues from the checkpoint in
+    ``directory``, if there is one; a checkpoint with other settings, another seed, another number of transitions or
+    another identity is a :class:`UserError`.
     """
     memory.to(device)
     memory.scale_reward(1 / reward_scale)
@@ -158,16 +170,18 @@ def train_memory(
                 "expected episodes with the health, for M's hit head; collect again, or leave out --memory.hit-weight"
             )
         memory.hit_weight.fill_(config.hit_weight)
-    sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in, shows_end)
+    aside = held_out_episodes(len(latents.lengths), config.held_out, held_out_seed)
+    drawing = partial(SequenceSampler, latents, config.batch, config.length, seed, config.burn_in, shows_end)
+    sampler = drawing(~aside if aside.any() else None)
 
-    def loss(batch: Sequences, step: int, mask: Tensor | None = None) -> Loss:
+    def loss(batch: Sequences, steps: Tensor, mask: Tensor | None = None) -> Loss:
         (z, actions, targets), before = batch
         state = None
         with precision(device):
             if before is not None:
                 *burn_in, begun = (tensor.to(device) for tensor in before)
                 state = memory.follow(*burn_in, mask=mask, steps=begun)
-            prediction = memory(z.to(device), actions.to(device), state, mask, sampler.steps(step).to(device))
+            prediction = memory(z.to(device), actions.to(device), state, mask, steps.to(device))
         targets = targets.to(device)
         targets = targets._replace(rewards=targets.rewards / reward_scale)
         mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
@@ -175,12 +189,22 @@ def train_memory(
 
     def training_loss(batch: Sequences, step: int) -> Loss:
         if not config.dropout:
-            return loss(batch, step)
+            return loss(batch, sampler.steps(step))
         drawn = torch.rand(
             (config.batch, memory.latent_size + memory.hidden_size),
             generator=generator(seed, Stream.MEMORY_DROPOUT, step),
         )
-        return loss(batch, step, dropout_mask(drawn, config.dropout).to(device))
+        return loss(batch, sampler.steps(step), dropout_mask(drawn, config.dropout).to(device))
+
+    @torch.no_grad()
+    def measured(source: SequenceSampler, first: int) -> dict[str, float]:
+        """The mean loss of the batches from ``first``, by named parts, without dropout."""
+        totals: dict[str, float] = {}
+        batches = source.batches(first)
+        for step in range(first, first + _MEASURED_BATCHES):
+            for name, value in loss(next(batches), source.steps(step))[1].items():
+                totals[name] = totals.get(name, 0.0) + value.item() / _MEASURED_BATCHES
+        return totals
 
     heads = {"reward": memory.reward_head, "end": memory.end_head, "hit": memory.hit_head, "mask": memory.mask_head}
     parts = ("nll", *(name for name, head in heads.items() if head is not None))
@@ -191,13 +215,16 @@ def train_memory(
     about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
     if not shows_end:
         about["shows_end"] = False
+    held_out = None
+    if aside.any():
+        about["held_out_seed"] = held_out_seed
+        others = drawing(aside)
+        held_out = HeldOut(partial(measured, others, 0), parts)
     items, schedule = config.batch * sampler.length, Schedule(config.steps)
-    fit("memory", [objective], sampler.batches, schedule, directory, items, json.dumps(about), "transitions")
-    totals: dict[str, float] = {}
-    with torch.no_grad():
-        drawn = sampler.batches(config.steps)
-        for step in range(config.steps, config.steps + _MEASURED_BATCHES):
-            for name, value in loss(next(drawn), step)[1].items():
-                totals[name] = totals.get(name, 0.0) + value.item() / _MEASURED_BATCHES
+    identified = json.dumps(about)
+    fit("memory", [objective], sampler.batches, schedule, directory, items, identified, "transitions", held_out)
+    totals = measured(sampler, config.steps)
+    if held_out is not None:
+        totals |= {f"held_out_{name}": value for name, value in held_out.measure().items()}
     memory.scale_reward(reward_scale)
     return totals

@@ -14,6 +14,7 @@ from worldmodels.memory import config as memory
 from worldmodels.run.artifacts import Artifacts
 from worldmodels.run.stage import flat
 from worldmodels.run.variants import evolution_of
+from worldmodels.vision import config as vision
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def _collect(artifacts: Artifacts) -> Found:
 
 
 def _vision(artifacts: Artifacts) -> Found:
-    return {"vision": to_json(artifacts.config.vision), "episodes": _shown(artifacts, artifacts.episode_digests())}, ()
+    settings = without_idle(artifacts.config.vision, vision.LATER)
+    return {"vision": settings, "episodes": _shown(artifacts, artifacts.episode_digests())}, ()
 
 
 def _shown(artifacts: Artifacts, data: Any) -> Any:

@@ -162,7 +162,15 @@ class Pipeline:
         start = artifacts.before.vision(self.device).state_dict() if artifacts.before is not None else None
         settings, shows_end = artifacts.config.vision, artifacts.task.shows_end
         vision, metrics = train_vision(
-            artifacts.shards(), settings, artifacts.seed, self.device, directory, start, identity, shows_end
+            artifacts.shards(),
+            settings,
+            artifacts.seed,
+            self.device,
+            directory,
+            start,
+            identity,
+            shows_end,
+            artifacts.run_config.seed,
         )
         save_tensors(directory / FILES["vision"], vision.state_dict(), {})
         return metrics
@@ -199,6 +207,7 @@ class Pipeline:
             task.reward_scale,
             identity,
             task.shows_end,
+            artifacts.run_config.seed,
         )
         save_tensors(directory / FILES["memory"], memory.state_dict(), {})
         return metrics
