@@ -49,7 +49,7 @@ class Agent(ReadOnly):
     linear C. ``layout`` says what each of the parameters is. ``info`` holds JSON-serialisable notes on the agent's
     origin. ``starts`` (S, 2, Z) float16 holds mu and logvar of the recorded frames at which dreams start, and
     ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros); ``moments`` says more of these moments.
-    ``samples_z``: whether it acts on samples of z, as the agents of the authors' code do, and not on the mean.
+    ``samples_z``: whether it acts on samples of z, as in dreams and in the authors' code, and not on the mean.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class AgentPolicy:
     """Acts in N environments at once, each with its own hidden state, and its own controller if there are several.
 
     z is mu, the mean of V's encoding, without noise. An agent with ``samples_z``, such as those of the published code,
-    acts on samples from N(mu, exp(logvar)); other agents of this package use samples in M's training and dreams alone.
+    acts on samples from N(mu, exp(logvar)); other agents use samples in M's training and dreams alone.
 
     Order of a step, as in the paper: z is encoded from the observation, C acts on [z, h] (h does not depend on this z
     yet), then M advances h by (z, action). M's heads are not evaluated. For a C without inputs, V and M are not run.

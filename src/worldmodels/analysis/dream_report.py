@@ -174,7 +174,7 @@ class DreamReport:
         return identity
 
     def _perturbed(self, seeds: Sequence[int]) -> Policy:
-        return self.agent.task.perturbed(self.agent.policy(len(seeds)), seeds)
+        return self.agent.task.perturbed(self.agent.policy(len(seeds), seeds=seeds), seeds)
 
     def _prediction(self) -> dict[str, Any]:
         """Errors of dreams some steps ahead, and how well M predicts reward and end one step ahead."""

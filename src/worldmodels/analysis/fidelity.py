@@ -48,12 +48,12 @@ def encode_episode(agent: Agent, episode: Episode) -> EncodedEpisode:
     # M predicts samples of z; compared with mu, their noise would count as errors of the dream.
     noise = torch.randn(mu.shape, generator=generator(episode.seed, Stream.FIDELITY_LATENTS))
     z = mu + torch.exp(logvar / 2) * noise.to(mu.device)
-    actions = torch.from_numpy(episode.actions).to(agent.device)
+    actions, seen = torch.from_numpy(episode.actions).to(agent.device), z if agent.samples_z else mu
     state: State = agent.memory.initial_state(1)
     states = [state]
     for step in range(len(actions)):
         begun = torch.full((1,), float(step), device=agent.device)
-        state = agent.memory.step(mu[step : step + 1], actions[step : step + 1], state, begun)
+        state = agent.memory.step(seen[step : step + 1], actions[step : step + 1], state, begun)
         states.append(state)
     return EncodedEpisode(episode, mu, z, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
 

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from worldmodels.agent import Agent
 from worldmodels.core import interrupt
+from worldmodels.core.device import noise
 from worldmodels.core.progress import Progress
+from worldmodels.core.seeds import Stream
 from worldmodels.data.episodes import Shard
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -41,9 +43,17 @@ def encode_shard(vision: Vision, task: Task, shard: Shard, bar: Progress) -> Lat
     return Latents(mu=torch.cat(mu), logvar=torch.cat(logvar), action_mask=torch.cat(masks) if masks else None, **small)
 
 
+def acting_z(latents: Latents, frames: Tensor, samples_z: bool, step: int) -> Tensor:
+    """z (n, Z) float32 of recorded frames (n,) as an agent sees it: the mean, or a sample that depends on ``step``."""
+    mu = latents.mu[frames].float()
+    if not samples_z:
+        return mu
+    return mu + torch.exp(latents.logvar[frames].float() / 2) * noise(tuple(mu.shape), Stream.ACTING, step)
+
+
 def set_starts(agent: Agent, latents: Latents, start_steps: Sequence[int]) -> None:
     """Let the dreams of ``agent`` start at the moments of :func:`dream_starts`, as its own M knows them."""
-    agent.starts, agent.start_states = dream_starts(agent.memory, latents, start_steps)
+    agent.starts, agent.start_states = dream_starts(agent.memory, latents, start_steps, agent.samples_z)
     episodes = _starting(latents, start_steps)
     steps = torch.tensor([step for step in sorted(episodes) for _ in episodes[step]])
     agent.moments = Moments(steps=steps.int() if agent.memory.clock else None)
@@ -81,10 +91,13 @@ def _starting(latents: Latents, start_steps: Sequence[int]) -> dict[int, Tensor]
 
 
 @torch.inference_mode()
-def dream_starts(memory: MDNRNN, latents: Latents, start_steps: Sequence[int]) -> tuple[Tensor, Tensor]:
+def dream_starts(
+    memory: MDNRNN, latents: Latents, start_steps: Sequence[int], samples_z: bool = False
+) -> tuple[Tensor, Tensor]:
     """S moments of the last recorded episodes, from which dreams start.
 
-    start_steps: the steps of the episodes at which dreams start. Returns mu and logvar of the frames at these moments,
+    start_steps: the steps of the episodes at which dreams start; samples_z: whether M follows samples of z, as an agent
+    that acts on them, and not means. Returns mu and logvar of the frames at these moments,
     (S, 2, Z) float16, and h and c of M after the steps before them, (S, 2, H) float16, which are zero for step 0.
     """
     device = next(memory.parameters()).device
@@ -102,7 +115,7 @@ def dream_starts(memory: MDNRNN, latents: Latents, start_steps: Sequence[int]) -
             codes.append(torch.stack([latents.mu[frames], latents.logvar[frames]], dim=1))
             states.append(torch.stack([h, c], dim=1).cpu()[starting])
         now = (lengths - 1).clamp(max=step)
-        z, action = latents.mu[first_frames + now].float(), latents.actions[first_actions + now]
+        z, action = acting_z(latents, first_frames + now, samples_z, step), latents.actions[first_actions + now]
         begun = torch.full((len(chosen),), float(step), device=device)
         h, c = memory.step(z.to(device), action.to(device), (h, c), begun)
     return torch.cat(codes).half(), torch.cat(states).half()

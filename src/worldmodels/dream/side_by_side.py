@@ -33,7 +33,7 @@ class SideBySide:
         if self.env is not None:
             task = self.agent.task
             raw, _ = self.env.reset(seed=seed)
-            policy, before = self.agent.policy(1), min(task.start_steps)
+            policy, before = self.agent.policy(1, seeds=[seed]), min(task.start_steps)
             for _ in range(before):
                 raw, *_ = self.env.step(policy.act(Observations(task, raw[None]))[0])
             z = self.agent.encode(task.frames(raw[None]))[0]

@@ -85,6 +85,8 @@ def _controller(artifacts: Artifacts) -> Found:
         # The C from which the full agent starts is known by the latents, which are of episodes that it has played. The
         # key is not that of the first round, so that an ablation that started from zero is not taken for this one.
         seen = {"inputs": {"names": list(artifacts.inputs)}, "start": artifacts.before.digest("controller")}
+    if artifacts.config.controller.acts_on != "mean":
+        seen["acts_on"] = artifacts.config.controller.acts_on
     if artifacts.hidden:
         seen["hidden"] = artifacts.hidden
     values = {

@@ -224,6 +224,7 @@ class Pipeline:
         agent = untrained_agent(
             artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs, artifacts.hidden
         )
+        agent.samples_z = artifacts.config.controller.acts_on == "sample"
         # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
         set_starts(agent, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
