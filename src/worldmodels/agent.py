@@ -104,7 +104,7 @@ class Agent(ReadOnly):
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers, seeds)
 
     def digest(self) -> str:
-        """SHA-256 of the task, what is known of its world, the inputs of C, all weights, and where dreams start."""
+        """SHA-256 of the task, what is known of its world, inputs of M and C, all weights, and where dreams start."""
         hidden = [f"hidden {self.layout.hidden}"] if self.layout.hidden else []
         total = hashlib.sha256(" ".join([self.task.name, " ".join(self.inputs.names), *hidden]).encode())
         if self.task.facts:
@@ -117,6 +117,8 @@ class Agent(ReadOnly):
                 total.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         if self.samples_z:
             total.update(b"samples_z")
+        if self.memory.clock:
+            total.update(f"clock {self.memory.clock}".encode())
         return total.hexdigest()
 
     def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
