@@ -131,9 +131,9 @@ def test_a_sequence_and_what_led_to_it_have_one_mask_and_every_step_another(
     learnt: list[Tensor | None] = []
     follow, forward = MDNRNN.follow, MDNRNN.forward
 
-    def following(memory: MDNRNN, *arguments: Any, mask: Tensor | None = None, **more: Any) -> Any:
+    def following(memory: MDNRNN, z: Tensor, actions: Tensor, lengths: Tensor, mask: Tensor | None, *more: Any) -> Any:
         followed.append(mask)
-        return follow(memory, *arguments, mask=mask, **more)
+        return follow(memory, z, actions, lengths, mask, *more)
 
     def learning(memory: MDNRNN, z: Tensor, actions: Tensor, state: Any, mask: Tensor | None, *more: Any) -> Any:
         learnt.append(mask)

@@ -179,8 +179,8 @@ def train_memory(
         state = None
         with precision(device):
             if before is not None:
-                *burn_in, begun = (tensor.to(device) for tensor in before)
-                state = memory.follow(*burn_in, mask=mask, steps=begun)
+                burnt_z, burnt_actions, lengths, begun = (tensor.to(device) for tensor in before)
+                state = memory.follow(burnt_z, burnt_actions, lengths, mask, begun)
             prediction = memory(z.to(device), actions.to(device), state, mask, steps.to(device))
         targets = targets.to(device)
         targets = targets._replace(rewards=targets.rewards / reward_scale)

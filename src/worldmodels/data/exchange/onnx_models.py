@@ -114,8 +114,8 @@ def onnx_models(agent: Agent) -> dict[str, _Model]:
     """The parts of an agent by the names of their files, less ".onnx"."""
     vision = copy.deepcopy(agent.vision).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     memory, latent, hidden = agent.memory, agent.vision.latent_size, agent.memory.hidden_size
-    heads = {"reward": memory.reward_head, "end_logit": memory.end_head, "hit_logit": memory.hit_head}
-    heads["mask_logits"] = memory.mask_head
+    heads: dict[str, nn.Module | None] = {"reward": memory.reward_head, "end_logit": memory.end_head}
+    heads |= {"hit_logit": memory.hit_head, "mask_logits": memory.mask_head}
     mixture = ("next_h", "next_c", "log_weights", "means", "log_scales")
     state: dict[str, tuple[int, ...]] = {"z": (latent,), "action": (agent.task.action_size,)}
     state |= {"h": (hidden,), "c": (hidden,), **({"steps": ()} if memory.clock else {})}
