@@ -153,9 +153,7 @@ def test_losses_of_held_out_episodes_are_drawn_beside_those_of_training(tmp_path
     write_metrics(tmp_path, "memory", f"step,nll,end,loss,{held},lr\n20,1.4,.1,2,,,,1\n100,1.3,.2,2,1.6,.3,1.9,1\n")
     write_metrics(tmp_path, "vision", "step,kl,loss,held_out_kl,held_out_loss,lr\n20,9,9,,,1\n200,8,8,8.5,8.5,1\n")
     figure = curves_figure(tmp_path)
-    drawn = panels(figure)
-    (memory,) = (axes for title, axes in drawn.items() if title.startswith("M"))
-    (vision,) = (axes for title, axes in drawn.items() if title.startswith("V"))
+    memory, vision = (panels(figure)[name] for name in ("Memory", "Vision"))
     assert lines(memory)["next z (nats per dimension), held out"] == [(100.0, 1.6)]
     assert lines(on_the_right(figure, memory))["end (cross-entropy), held out"] == [(100.0, 0.3)]
     assert lines(vision)["KL (nats), held out"] == [(200.0, 8.5)]
