@@ -202,20 +202,23 @@ def test_the_probability_of_a_hit_is_without_its_weight() -> None:
 
 
 def test_training_learns_hits_and_refuses_episodes_without_a_health(tmp_path: Path) -> None:
-    latents = stored(tmp_path, wounding_episodes())
-    small = replace(latents, mu=latents.mu / 16)
+    stream, lengths = torch.Generator().manual_seed(1), torch.full((20,), 10)
+    mu = torch.randn(20, 11, 2, generator=stream)
+    hit = torch.nn.functional.pad((mu[:, :-1, 0] > 0.5).float(), (1, 0))  # what is seen before decides
+    frames, nothing, ends = mu.reshape(220, 2).half(), torch.zeros(200, 1), torch.ones(20, dtype=torch.uint8)
+    health = (100.0 - hit.cumsum(1)).reshape(220)
+    latents = Latents(frames, torch.full_like(frames, -60.0), nothing, nothing[:, 0], ends, lengths, None, health)
     losses = []
     for steps in (0, 80):
         torch.manual_seed(0)
-        memory = MDNRNN(2, 2, 16, 2, hit=True)
+        memory = MDNRNN(2, 1, 16, 2, hit=True)
         config = MemoryConfig(steps=steps, batch=16, length=8, lr=2e-2, hit_weight=2.0)
-        losses.append(train_memory(memory, small, config, 1, CPU, tmp_path / str(steps)))
-    assert set(losses[0]) == {"nll", "hit"} and losses[1]["hit"] < 0.6 * losses[0]["hit"]
+        losses.append(train_memory(memory, latents, config, 1, CPU, tmp_path / str(steps)))
+    assert set(losses[0]) == {"nll", "hit"} and losses[1]["hit"] < 0.5 * losses[0]["hit"]
     assert memory.hit_weight.item() == 2.0
-    for health in (None, torch.full_like(small.logvar[:, 0].float(), torch.nan)):
-        bare = replace(small, health=health)
+    for unknown in (None, torch.full((220,), torch.nan)):
         with pytest.raises(UserError, match="expected episodes with the health"):
-            train_memory(memory, bare, config, 1, CPU, tmp_path / "bare")
+            train_memory(memory, replace(latents, health=unknown), config, 1, CPU, tmp_path / "bare")
 
 
 def test_the_packed_memory_predicts_hits_as_m_does() -> None:
@@ -300,7 +303,7 @@ def test_fitness_in_dreams_with_a_health_is_what_single_steps_pay(streams: Any) 
     controllers = np.random.default_rng(1).standard_normal((60, len(agent.controller)))
     fitness = DreamFitness(LocalExecutor(), agent, 1.0, "health", None, torch.float32, streams)
     found, _ = fitness(controllers, seeds, 60)
-    assert 1 < found.min() < found.max() <= 60 and len(np.unique(found)) > 10
+    assert 1 < found.min() < found.max() <= 60 and len(np.unique(found)) > 4
     for index in (0, 31, 59):
         dreams, alive, wanted = Dreams(agent, 1.0, "health", torch.float32, streams), np.ones(4, bool), np.zeros(4)
         dreams.reset(seeds)

@@ -52,7 +52,7 @@ class Rows(NamedTuple):
         """The rows that hold these :attr:`tensors`."""
         given = tuple(tensors)
         count = len(cls._fields) - 1
-        return cls(*given[:count], course=given[count:])
+        return cls._make([*given[:count], given[count:]])
 
 
 class Batch:

@@ -41,7 +41,10 @@ class Courses:
         self._dropout = float(dropout)
         self._size = memory.latent_size + memory.hidden_size
         self._steps = _start_steps(agents[0]) if any(agent.memory.clock for agent in agents) else None
-        self._health, self._drops = _start_health(agents[0]) if mortal else (None, None)
+        self._health: Tensor | None = None
+        self._drops: Tensor | None = None
+        if mortal:
+            self._health, self._drops = _start_health(agents[0])
         self._unweighted_hit_logit = memory.unweighted_hit_logit
 
     def begin(self, streams: Noise, which: Tensor, rows: Sequence[int] | None = None) -> tuple[Tensor, ...]:

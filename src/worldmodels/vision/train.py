@@ -168,8 +168,9 @@ def _held_out(episodes: Sequence[_Piece], blocks: Sequence[_Piece], chosen: np.n
     if len(episodes) == 1:
         last = blocks[-max(1, round(len(blocks) / _HELD_OUT)) :]
         return [_Piece(shard, start, min(stop, episodes[0].stop)) for shard, start, stop in last]
+    whole: Sequence[_Piece]
     if chosen is not None and chosen.any():
-        whole = [episodes[index] for index in np.flatnonzero(chosen)]
+        whole = [episodes[index] for index in np.flatnonzero(chosen).tolist()]
     else:
         choices = [episodes[first::_HELD_OUT] for first in range(min(_HELD_OUT, len(episodes)))]
         wanted = _size(episodes) / _HELD_OUT
@@ -239,7 +240,7 @@ def train_vision(
         training = vision.training
         vision.eval()
         places = np.linspace(0, len(stream.held_out) - 1, min(_CHECKED_PIECES, len(stream.held_out)))
-        pieces = [stream.held_out[place] for place in places.round().astype(int)]
+        pieces = [stream.held_out[place] for place in places.round().astype(int).tolist()]
         losses = _held_out_loss(vision, stream, pieces, config, device)
         vision.train(training)
         return losses
