@@ -28,11 +28,18 @@ from worlds import MAX_STEPS, Scripted, ScriptedEnv
 SEEDS = [3, 4, 5, 8, 4]
 
 
+class Forward(Scripted):
+    """The scripted world, whose pictures can show only actions from 0."""
+
+    def env_action(self, control: np.ndarray) -> np.ndarray:
+        return np.abs(control) / 2
+
+
 def sampling() -> Agent:
     """A small agent that acts on samples of z."""
     torch.manual_seed(0)
     memory = MDNRNN(4, 2, 8, 2, reward=True, end=True)
-    return Agent(Scripted(), ConvVAE(4), memory, torch.randn(2 * 13), ("z", "h"), samples_z=True)
+    return Agent(Forward(), ConvVAE(4), memory, torch.randn(2 * 13), ("z", "h"), samples_z=True)
 
 
 def alone(agent: Agent, controller: np.ndarray, seed: int) -> float:
@@ -79,7 +86,7 @@ def test_recorded_inputs_and_the_states_at_starts_are_those_of_an_agent_that_act
     # The variance of the samples is that of the means, 1, and 4 on top of it.
     z = {samples: one[:, :4].var() for samples, one in inputs.items()}
     assert z[False] == pytest.approx(1.0, abs=0.4) and z[True] == pytest.approx(5.0, abs=2.0)
-    assert np.array_equal(inputs[True], recorded_inputs(agent, latents))
+    assert np.array_equal(inputs[True], recorded_inputs(replaced(agent, True), latents))
     set_starts(agent, latents, (0, 5))
     assert agent.starts is not None and agent.start_states is not None
     starts, states = dream_starts(agent.memory, latents, (0, 5))
