@@ -86,6 +86,11 @@ class Frames:
         """Number of frames."""
         return len(self.images)
 
+    @property
+    def terminated(self) -> np.ndarray:
+        """Whether the world ended each episode, (E,): what happened there is not kept."""
+        return np.zeros(len(self.lengths), np.uint8)
+
     def frames(self, start: int, stop: int) -> np.ndarray:
         """Frames ``start`` to ``stop``."""
         return self.images[start:stop]

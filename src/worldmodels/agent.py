@@ -23,6 +23,7 @@ from worldmodels.core.read_only import ReadOnly
 from worldmodels.core.storage.hub import ORIGIN_FILE
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
+from worldmodels.memory.moments import Moments
 from worldmodels.tasks import Task, get_task
 from worldmodels.tasks.base import Observations
 from worldmodels.vision.base import VISIONS, Vision, decode_frames, encode_frames, make_vision
@@ -43,8 +44,8 @@ class Agent(ReadOnly):
     (None: the task's default; empty: C has only its biases); ``hidden`` is the number of hidden units of C, 0 for a
     linear C. ``layout`` says what each of the parameters is. ``info`` holds JSON-serialisable notes on the agent's
     origin. ``starts`` (S, 2, Z) float16 holds mu and logvar of the recorded frames at which dreams start, and
-    ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros). ``samples_z``: whether it acts on samples of z,
-    as the agents of the authors' code do, and not on the mean.
+    ``start_states`` (S, 2, H) float16 h and c of M there (None: zeros); ``moments`` says more of these moments.
+    ``samples_z``: whether it acts on samples of z, as in dreams and in the authors' code, and not on the mean.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Agent(ReadOnly):
         start_states: Tensor | None = None,
         hidden: int = 0,
         samples_z: bool = False,
+        moments: Moments | None = None,
     ) -> None:
         # V's layers need their weights in this layout and would copy them at every call, a millisecond each time.
         vision = vision.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -68,6 +70,7 @@ class Agent(ReadOnly):
         self.layout = Layout(self.inputs.size, task.control_size, hidden)
         self.controller = controller.detach().float().cpu()
         self.info, self.starts, self.start_states = info or {}, starts, start_states
+        self.moments = moments or Moments()
         self.samples_z = samples_z
         self.device = next(vision.parameters()).device
         self.controllers(self.controller[None])
@@ -97,12 +100,12 @@ class Agent(ReadOnly):
         return AgentPolicy(self, num_envs, self.controller[None] if controllers is None else controllers, seeds)
 
     def digest(self) -> str:
-        """SHA-256 of the task, what is known of its world, the inputs of C, all weights, and where dreams start."""
+        """SHA-256 of the task, what is known of its world, inputs of M and C, all weights, and where dreams start."""
         hidden = [f"hidden {self.layout.hidden}"] if self.layout.hidden else []
         total = hashlib.sha256(" ".join([self.task.name, " ".join(self.inputs.names), *hidden]).encode())
         if self.task.facts:
             total.update(json.dumps(dict(self.task.facts), sort_keys=True).encode())
-        starts = {"starts": self.starts, "start_states": self.start_states}
+        starts = {"starts": self.starts, "start_states": self.start_states, **self.moments.tensors()}
         own = {"controller": self.controller, **{name: value for name, value in starts.items() if value is not None}}
         for part in (self.vision.state_dict(), self.memory.state_dict(), own):
             for name, value in sorted(part.items()):
@@ -110,6 +113,8 @@ class Agent(ReadOnly):
                 total.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         if self.samples_z:
             total.update(b"samples_z")
+        if self.memory.clock:
+            total.update(f"clock {self.memory.clock}".encode())
         return total.hexdigest()
 
     def encode(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -148,6 +153,7 @@ class Agent(ReadOnly):
             tensors["starts"] = self.starts.half()
         if self.start_states is not None:
             tensors["start_states"] = self.start_states.half()
+        tensors |= self.moments.tensors()
         memory = self.memory
         meta = {
             "format": _FORMAT,
@@ -162,6 +168,8 @@ class Agent(ReadOnly):
                 "mask": memory.mask_head is not None,
                 # Agents without these have files as before.
                 **({"restart": True} if memory.restart else {}),
+                **({"clock": memory.clock} if memory.clock else {}),
+                **({"hit": True} if memory.hit_head is not None else {}),
             },
             **({"samples_z": True} if self.samples_z else {}),
             "inputs": list(self.inputs.names),
@@ -183,7 +191,7 @@ class AgentPolicy:
     """Acts in N environments at once, each with its own hidden state, and its own controller if there are several.
 
     z is mu, the mean of V's encoding, without noise. An agent with ``samples_z``, such as those of the published code,
-    acts on samples from N(mu, exp(logvar)); other agents of this package use samples in M's training and dreams alone.
+    acts on samples from N(mu, exp(logvar)); other agents use samples in M's training and dreams alone.
 
     Order of a step, as in the paper: z is encoded from the observation, C acts on [z, h] (h does not depend on this z
     yet), then M advances h by (z, action). M's heads are not evaluated. For a C without inputs, V and M are not run.
@@ -199,16 +207,22 @@ class AgentPolicy:
         """Set all hidden states to zero; row i plays episode i, with controller i if there are several."""
         self._episodes = torch.arange(self.num_envs, device=self.agent.device)
         self._h, self._c = self.agent.memory.initial_state(self.num_envs)
+        self._steps = torch.zeros(self.num_envs, device=self.agent.device)
         self._samples = ActingSamples(self.num_envs, self._seeds) if self.agent.samples_z else None
         self.latents = torch.zeros(self.num_envs, self.agent.vision.latent_size, device=self.agent.device)
         self.inputs = torch.zeros(0, self.agent.inputs.size, device=self.agent.device)
         """The inputs (n, F) of C at the last :meth:`act`, for the n environments that acted."""
+
+    def join(self, steps: int) -> None:
+        """Begin to act in episodes of which so many ``steps`` have been played without this policy, after a reset."""
+        self._steps = self._steps + steps
 
     @torch.inference_mode()
     def begin(self, rows: np.ndarray, episodes: np.ndarray) -> None:
         """The rows ``rows`` (n,) begin new episodes, with the controllers that have the indices ``episodes`` (n,)."""
         index = torch.from_numpy(rows).to(self.agent.device)
         self._h[index] = self._c[index] = self.latents[index] = 0.0
+        self._steps[index] = 0.0
         self._episodes[index] = torch.from_numpy(episodes).to(self.agent.device)
         self._in_order = False
         if self._samples is not None:
@@ -245,7 +259,8 @@ class AgentPolicy:
         z, logvar = agent.encode(observations.frames)
         if self._samples is not None:
             z = self._samples.draw(z, logvar, rows)
-        h, c = (self._h, self._c) if index is None else (self._h[index], self._c[index])
+        own = self._h, self._c, self._steps
+        h, c, steps = own if index is None else tuple(part[index] for part in own)
         self.inputs = agent.inputs(z, h, c)
         control = self._control(self.inputs, index, observations)
         action = agent.task.env_action(control)
@@ -253,12 +268,11 @@ class AgentPolicy:
             taken = agent.task.dream_action(torch.from_numpy(control)).to(agent.device)
         else:
             taken = torch.from_numpy(agent.task.memory_action(action)).to(agent.device)
-        state = agent.memory.step(z, taken, (h, c))
+        h, c = agent.memory.step(z, taken, (h, c), steps)
         if index is None:
-            (self._h, self._c), self.latents = state, z
+            self._h, self._c, self._steps, self.latents = h, c, steps + 1, z
         else:
-            self._h[index], self._c[index] = state
-            self.latents[index] = z
+            self._h[index], self._c[index], self._steps[index], self.latents[index] = h, c, steps + 1, z
         return action
 
     def _control(self, inputs: Tensor, index: Tensor | None, observations: Observations) -> np.ndarray:
@@ -307,7 +321,10 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
         with torch.device("meta"):
             vision = make_vision(meta["vision"]["name"], latent)
             heads = bool(sizes["reward"]), bool(sizes["end"]), task.control_size if sizes["mask"] else 0
-            memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads, bool(sizes.get("restart", False)))
+            more = bool(sizes.get("restart", False)), int(sizes.get("clock", 0)), bool(sizes.get("hit", False))
+            if more[1] < 0:
+                raise ValueError(f"expected a clock of 0 or more steps, got {more[1]}")
+            memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads, *more)
         _fill(vision, tensors, "vision.")
         _fill(memory, tensors, "memory.")
         _check_finite("controller", tensors["controller"])
@@ -321,7 +338,8 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
                 _check_finite(name, values)
         kind = int(meta.get("hidden", 0)), bool(meta.get("samples_z", False))
         origin = meta["inputs"], meta["info"], starts, states
-        agent = Agent(task, vision, memory, tensors["controller"], *origin, *kind)
+        moments = Moments.read(tensors, 0 if starts is None else len(starts))
+        agent = Agent(task, vision, memory, tensors["controller"], *origin, *kind, moments)
         _check_outputs(agent)
         if (path.parent / ORIGIN_FILE).is_file():  # beside an agent that was downloaded from a hub
             origin = read_json(path.parent / ORIGIN_FILE)
@@ -365,7 +383,7 @@ def _check_outputs(agent: Agent) -> None:
     for _ in range(2):
         h, c = agent.memory.step(z, torch.zeros(len(z), agent.task.action_size, device=agent.device), (h, c))
     prediction = agent.memory.heads(h)
-    heads: list[Tensor | None] = [*prediction.mixture, prediction.reward, prediction.end_logit]
+    heads: list[Tensor | None] = [*prediction.mixture, *prediction[1:]]
     # C's own output is always within [-1, 1]; what must not overflow is the sum before, for inputs of any likely size.
     before = _LARGEST_INPUT * agent.controller.abs().sum()
     outputs: dict[str, list[Tensor | None]] = {

@@ -85,8 +85,8 @@ def rollout(
     then stops simulating the row. The observer is told which rows the world ended, but not which ones a limit ended.
     """
     count, total = env.num_envs, len(seeds)
-    raw, _ = env.reset(seed=list(seeds[:count]))  # type: ignore[arg-type]
-    observations = Observations(task, raw)
+    raw, info = env.reset(seed=list(seeds[:count]))  # type: ignore[arg-type]
+    observations = Observations(task, raw, info.get("health"))
     if observer is not None:
         assert total == count
         observer.start(observations)
@@ -100,8 +100,10 @@ def rollout(
         interrupt.check()
         chosen = policy.act(observations, rows)
         actions[rows] = chosen
-        raw, rewards, ended, cut, _ = env.step(actions)
-        observations = Observations(task, raw if len(rows) == count else raw[rows])
+        raw, rewards, ended, cut, info = env.step(actions)
+        observations = Observations(task, raw, info.get("health"))
+        if len(rows) < count:
+            observations = observations.of(rows)
         playing = episodes[rows]
         returns[playing] += rewards[rows]
         lengths[playing] += 1

@@ -148,6 +148,18 @@ def test_losses_of_another_v_are_drawn_by_their_names(tmp_path: Path) -> None:
     assert panel.get_yscale() == "linear", "a logarithm cannot show what is below 0"
 
 
+def test_losses_of_held_out_episodes_are_drawn_beside_those_of_training(tmp_path: Path) -> None:
+    held = "held_out_nll,held_out_end,held_out_loss"
+    write_metrics(tmp_path, "memory", f"step,nll,end,loss,{held},lr\n20,1.4,.1,2,,,,1\n100,1.3,.2,2,1.6,.3,1.9,1\n")
+    write_metrics(tmp_path, "vision", "step,kl,loss,held_out_kl,held_out_loss,lr\n20,9,9,,,1\n200,8,8,8.5,8.5,1\n")
+    figure = curves_figure(tmp_path)
+    memory, vision = (panels(figure)[name] for name in ("Memory", "Vision"))
+    assert lines(memory)["next z (nats per dimension), held out"] == [(100.0, 1.6)]
+    assert lines(on_the_right(figure, memory))["end (cross-entropy), held out"] == [(100.0, 0.3)]
+    assert lines(vision)["KL (nats), held out"] == [(200.0, 8.5)]
+    assert not any("loss" in label for axes in figure.axes for label in lines(axes))
+
+
 def test_long_noisy_curves_are_drawn_with_their_running_median(tmp_path: Path) -> None:
     rows = [f"{step},{100 + 50 * (step % 7 == 0)},1" for step in range(1, 101)]
     write_metrics(tmp_path, "vision", "step,reconstruction,kl\n" + "\n".join(rows) + "\n")

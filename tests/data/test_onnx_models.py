@@ -12,10 +12,32 @@ from dream_agents import dreamer
 from worldmodels.core.errors import UserError
 from worldmodels.data.exchange import onnx_models
 from worldmodels.data.exchange.onnx_models import export_onnx
+from worldmodels.memory.mdnrnn import MDNRNN
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_a_memory_with_a_clock_is_told_the_time_and_says_how_likely_a_hit_is(tmp_path: Path) -> None:
+    agent = dreamer()
+    agent.memory = MDNRNN(6, 3, 16, 3, reward=True, end=True, clock=20, hit=True).eval()
+    agent.memory.hit_weight.fill_(7.0)
+    export_onnx(agent, tmp_path / "models")
+    about = json.loads((tmp_path / "models" / "agent.json").read_text())
+    assert about["clock"] == 20 and about["hit_weight"] == 7.0 and about["models"]["memory"]["inputs"]["steps"] == ["N"]
+    model, steps = session(tmp_path / "models" / "memory.onnx"), np.array([0, 3, 2000], np.float32)
+    z, action = np.ones((3, 6), np.float32), np.zeros((3, 3), np.float32)
+    h = c = np.zeros((3, 16), np.float32)
+    found = model.run(None, {"z": z, "action": action, "h": h, "c": c, "steps": steps})
+    names = [one.name for one in model.get_outputs()]
+    with torch.no_grad():
+        state = torch.from_numpy(h), torch.from_numpy(c)
+        wanted, _ = agent.memory.step(torch.from_numpy(z), torch.from_numpy(action), state, torch.from_numpy(steps))
+        hits = agent.memory.heads(wanted).hit_logit
+    assert hits is not None and len(np.unique(found[names.index("next_h")], axis=0)) == 3
+    np.testing.assert_allclose(found[names.index("next_h")], wanted.numpy(), atol=1e-4)
+    np.testing.assert_allclose(found[names.index("hit_logit")], hits.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("hidden", [0, 5])

@@ -173,7 +173,7 @@ class Graphs:
             def __call__(self, work: Callable[[], object]) -> None:
                 standing: StandingBatch = work.func.__self__  # type: ignore[attr-defined]
                 assert isinstance(standing.streams, CounterBasedStreams)
-                tensors = *standing.rows, *standing.controllers.tensors(), *standing.streams.tensors()
+                tensors = *standing.rows.tensors, *standing.controllers.tensors(), *standing.streams.tensors()
                 memory = [one.data_ptr() for one in tensors]
                 assert self._memory in ([], memory), "a graph would not see these tensors"
                 self._memory = memory

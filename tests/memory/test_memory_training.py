@@ -14,7 +14,8 @@ from worldmodels.data.latents import load_latents, save_latents
 from worldmodels.memory import train
 from worldmodels.memory.config import MemoryConfig
 from worldmodels.memory.latents import Latents
-from worldmodels.memory.mdnrnn import MDNRNN
+from worldmodels.memory.mdnrnn import MDNRNN, memory_loss
+from worldmodels.memory.mixture import log_likelihood
 from worldmodels.memory.train import SequenceSampler, train_memory
 from worlds import action_at, ends_by_itself, length_of, reward_at, scripted_episodes
 
@@ -127,6 +128,27 @@ def test_a_store_without_transitions_is_refused() -> None:
     )  # fmt: skip
     with pytest.raises(UserError, match="no transitions"):
         SequenceSampler(latents, 4, 10, seed=1)
+
+
+def test_frames_that_show_nothing_are_no_targets_but_ends_and_rewards_are_learnt_there(stored: Latents) -> None:
+    sampler, plain = (SequenceSampler(stored, 64, 5, 1, shows_end=shows_end) for shows_end in (False, True))
+    (z, actions, targets), (other_z, _, others) = sampler.batch(2), plain.batch(2)
+    assert targets.pictures is not None and others.pictures is None and torch.equal(z, other_z)
+    assert torch.equal(targets.pictures, 1 - targets.ends) and targets.ends.sum() > 3
+    memory = small_memory()
+    changed = targets._replace(z=torch.where(targets.pictures[..., None] == 1, targets.z, 99.0))
+    gradients = []
+    for one in (targets, changed):
+        memory.zero_grad()
+        memory_loss(memory(z, actions), one)[0].backward()
+        gradients.append([weight.grad.clone() for weight in memory.parameters() if weight.grad is not None])
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
+    prediction = memory(z, actions)
+    (_, parts), (_, whole) = (memory_loss(prediction, one) for one in (targets, others))
+    assert torch.equal(parts["end"], whole["end"]) and torch.equal(parts["reward"], whole["reward"])
+    real = (targets.mask * targets.pictures).bool()
+    wanted = -log_likelihood(prediction.mixture, targets.z)[real].mean()
+    assert parts["nll"].item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_latents_of_another_v_are_refused(stored: Latents, tmp_path: Path) -> None:

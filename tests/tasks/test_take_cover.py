@@ -116,7 +116,22 @@ def test_recorded_episodes_keep_the_fatal_action_and_the_death() -> None:
     assert episode.terminated and len(episode.frames) == steps + 1 and episode.rewards.tolist() == [1.0] * steps
     assert set(np.unique(episode.actions)) <= {-1.0, 0.0, 1.0}
     assert episode.frames[:-1].reshape(steps, -1).max(axis=1).min() > 0, "a black frame in the middle"
-    assert (episode.frames[-1] == 0).all(), "the stock game shows nothing after death"
+    assert (episode.frames[-1] == 0).all() and not TASK.shows_end, "the stock game shows nothing after death"
+
+
+def test_the_health_of_the_game_is_recorded_and_falls_until_death() -> None:
+    episodes = record_episodes(LocalExecutor(), TASK, "vizdoom", TASK.random_policy, [11, 12, 13], 2100)
+    for episode in episodes:
+        health = episode.health
+        assert health is not None and len(health) == len(episode.frames) and health[0] == TASK.full_health == 100
+        assert (np.diff(health) <= 0).all() and (health[:-1] > 0).all()
+        assert episode.terminated == (health[-1] == 0)
+
+
+def test_the_last_frame_of_a_game_that_a_limit_ended_is_a_picture() -> None:
+    for episode in record_episodes(LocalExecutor(), TASK, "vizdoom", TASK.random_policy, [11, 12], 30):
+        assert not episode.terminated and len(episode.frames) == 31
+        assert episode.frames.reshape(31, -1).max(axis=1).min() > 0
 
 
 def test_after_death_the_observation_is_black_and_pictures_show_the_last_living_screen() -> None:

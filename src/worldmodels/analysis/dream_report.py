@@ -152,7 +152,8 @@ class DreamReport:
 
     def _identity(self, name: str) -> dict[str, Any]:
         """Everything that a part's result depends on."""
-        kept = {"starts": self.agent.starts, "start_states": self.agent.start_states}
+        agent = self.agent
+        kept = {"starts": agent.starts, "start_states": agent.start_states, **agent.moments.tensors()}
         settings = to_json(self.config)
         identity = {
             "config": {key: settings[key] for key in _SETTINGS[name.partition("-")[0]]},
@@ -162,16 +163,18 @@ class DreamReport:
             "agent": self.agent.digest(),
             "starts": tensors_digest({key: value for key, value in kept.items() if value is not None}),
         }
+        # Without dropout, parts that earlier versions measured are still valid.
+        dropout = [self.dream.dropout] if self.dream.dropout else []
         if name == "correlation":
-            identity["dream"] = [self.dream.temperature, self.dream.termination]
+            identity["dream"] = [self.dream.temperature, self.dream.termination, *dropout]
         if name.startswith("temperature"):
             evolution = self.evolution
-            identity["dream"] = [self.dream.termination, list(self.dream.start_steps)]
+            identity["dream"] = [self.dream.termination, list(self.dream.start_steps), *dropout]
             identity["evolution"] = [evolution.strategy, evolution.components, to_json(evolution.phases[_PHASE])]
         return identity
 
     def _perturbed(self, seeds: Sequence[int]) -> Policy:
-        return self.agent.task.perturbed(self.agent.policy(len(seeds)), seeds)
+        return self.agent.task.perturbed(self.agent.policy(len(seeds), seeds=seeds), seeds)
 
     def _prediction(self) -> dict[str, Any]:
         """Errors of dreams some steps ahead, and how well M predicts reward and end one step ahead."""
@@ -209,7 +212,7 @@ class DreamReport:
         config, dream = self.config, self.dream
         controllers = controllers_of_all_strengths(self.agent, config.controllers, self.seed)
         episodes, dreams = self._seeds(config.controller_episodes, 1), self._seeds(4 * config.controller_episodes, 2)
-        in_dreams = DreamFitness(self.executor, self.agent, dream.temperature, dream.termination)
+        in_dreams = DreamFitness(self.executor, self.agent, dream.temperature, dream.termination, dropout=dream.dropout)
         real, _ = WorldFitness(self.executor, self.agent, self._backend)(controllers, episodes, self._steps)
         dreamt, _ = in_dreams(controllers, dreams, self._steps)
         x, y = dreamt.mean(axis=1), real.mean(axis=1)
@@ -222,7 +225,7 @@ class DreamReport:
         config = self.config
         agent = copy.copy(self.agent)
         agent.controller = torch.zeros_like(agent.controller)
-        in_dreams = DreamFitness(self.executor, agent, temperature, self.dream.termination)
+        in_dreams = DreamFitness(self.executor, agent, temperature, self.dream.termination, dropout=self.dream.dropout)
         phase = Phase(
             name=f"temperature {temperature:g}",
             settings=self._phase_settings(),

@@ -48,11 +48,12 @@ def encode_episode(agent: Agent, episode: Episode) -> EncodedEpisode:
     # M predicts samples of z; compared with mu, their noise would count as errors of the dream.
     noise = torch.randn(mu.shape, generator=generator(episode.seed, Stream.FIDELITY_LATENTS))
     z = mu + torch.exp(logvar / 2) * noise.to(mu.device)
-    actions = torch.from_numpy(episode.actions).to(agent.device)
+    actions, seen = torch.from_numpy(episode.actions).to(agent.device), z if agent.samples_z else mu
     state: State = agent.memory.initial_state(1)
     states = [state]
     for step in range(len(actions)):
-        state = agent.memory.step(mu[step : step + 1], actions[step : step + 1], state)
+        begun = torch.full((1,), float(step), device=agent.device)
+        state = agent.memory.step(seen[step : step + 1], actions[step : step + 1], state, begun)
         states.append(state)
     return EncodedEpisode(episode, mu, z, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states]))
 
@@ -93,9 +94,8 @@ def open_loop(agent: Agent, episodes: Sequence[EncodedEpisode], horizon: int, st
         return OpenLoop(empty, empty, float("nan"), empty, empty, float("nan"), 0)
     dreams = Dreams(agent)
     dreams.reset(rng.integers(1 << 31, size=len(moments)).tolist())
-    dreams.z = torch.stack([encoded.z[start] for encoded, start in moments])
-    dreams.h = torch.stack([encoded.h[start] for encoded, start in moments])
-    dreams.c = torch.stack([encoded.c[start] for encoded, start in moments])
+    z, h, c = (torch.stack([getattr(encoded, name)[start] for encoded, start in moments]) for name in ("z", "h", "c"))
+    dreams.move(z, h, c, torch.tensor([[float(start)] for _, start in moments]))
     first = dreams.z.clone()
     still = agent.decode(first).astype(np.float32)
     latent, latent_still, frame, frame_still = (empty.copy() for _ in range(4))
@@ -114,9 +114,14 @@ def open_loop(agent: Agent, episodes: Sequence[EncodedEpisode], horizon: int, st
             frame[ahead - 1] = _rms(agent.decode(dreams.z) - frames)
             frame_still[ahead - 1] = _rms(still - frames)
             floors.append(_rms(agent.decode(mu) - frames))
-    all_z = torch.cat([encoded.z for encoded in episodes])
+    all_z = torch.cat([encoded.z[: _shown(agent, encoded.episode)] for encoded in episodes])
     guess = (2 * all_z.var(dim=0).mean()).sqrt().item()
     return OpenLoop(latent, latent_still, guess, frame, frame_still, float(np.mean(floors)), len(moments))
+
+
+def _shown(agent: Agent, episode: Episode) -> int:
+    """How many frames of an episode show something."""
+    return len(episode.frames) - int(episode.terminated and not agent.task.shows_end)
 
 
 def _rms(difference: np.ndarray) -> float:

@@ -15,6 +15,7 @@ Columns = dict[str, np.ndarray]
 """Numbers (R,) by column name, NaN where a cell is empty."""
 
 _NOT_LOSSES = ("step", "loss", "lr")
+_HELD_OUT = "held_out_"
 _LOSSES = {
     "reconstruction": "reconstruction (squared error)",
     "kl": "KL (nats)",
@@ -27,6 +28,7 @@ _LOSSES = {
     "nll": "next z (nats per dimension)",
     "reward": "reward (squared error)",
     "end": "end (cross-entropy)",
+    "hit": "hit (cross-entropy)",
     "mask": "action mask (cross-entropy)",
 }
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, GREY)
@@ -42,6 +44,7 @@ def vision_panel(axes: Axes, data: Columns) -> None:
         return
     for name, colour in zip(losses, cycle(_COLOURS)):
         _line(axes, data, name, _label(name), colour)
+        _held_out(axes, data, name, colour)
     if min(np.nanmin(data[name]) for name in losses) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -58,6 +61,7 @@ def memory_panel(axes: Axes, data: Columns) -> None:
         _missing(axes)
         return
     _line(axes, data, "nll", _label("nll"), BLUE)
+    _held_out(axes, data, "nll", BLUE)
     axes.set(xlabel="training step", ylabel="negative log-likelihood")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _focus(axes, data["nll"])
@@ -66,6 +70,7 @@ def memory_panel(axes: Axes, data: Columns) -> None:
         twins.append(_twin(axes, "loss of the other heads (dashed)"))
         for name, colour in zip(other_losses, cycle(_COLOURS[1:])):
             _line(twins[1], data, name, _label(name), colour, style="--")
+            _held_out(twins[1], data, name, colour)
         _focus(twins[1], np.concatenate([data[name] for name in other_losses]), zero=True)
     legend_below(twins)
 
@@ -152,7 +157,13 @@ def _finished(scores: Mapping[str, Any], count: int) -> np.ndarray | None:
 def _losses(data: Columns) -> list[str]:
     """Names of the columns that are parts of a loss and hold numbers."""
     names = [name for name in data if name not in _NOT_LOSSES and not name.endswith("_per_s")]
+    names = [name for name in names if not name.startswith(_HELD_OUT)]
     return [name for name in names if np.isfinite(data[name]).any()]
+
+
+def _held_out(axes: Axes, data: Columns, name: str, colour: str) -> None:
+    """Draw a part of the loss on episodes that are held out, dotted, where it was measured."""
+    _line(axes, data, f"{_HELD_OUT}{name}", f"{_label(name)}, held out", colour, style=":")
 
 
 def _label(name: str) -> str:

@@ -167,6 +167,7 @@ class _Sampler:
     def __init__(self, task: Task, env: VectorEnv, every: int, first: int) -> None:
         assert isinstance(task, TellsState)
         self._task: TellsState = task
+        self._shows_end = task.shows_end
         self._env, self._every = env, every
         self._age, self._episodes = np.zeros(env.num_envs, np.int64), first + np.arange(env.num_envs)
         self._kept: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
@@ -178,6 +179,8 @@ class _Sampler:
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
     ) -> None:
         self._age[rows] += 1
+        if not self._shows_end:
+            rows, after = rows[~ended], after.of(~ended)
         self._keep(rows, after)
 
     def _keep(self, rows: np.ndarray, observations: Observations) -> None:

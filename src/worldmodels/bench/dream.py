@@ -143,11 +143,12 @@ class _Dreaming:
             z = agent.starts[:1, 0].float().to(agent.device)
             h, c = memory.initial_state(1)
             total = 0.0
-            for _ in range(count):
+            for step in range(count):
                 control = controller(agent.inputs(z, h, c))
                 if memory.mask_head is not None:
                     control = control.masked_fill(memory.mask_logits(z) <= 0, -torch.inf)
-                h, c = memory.step(z, agent.task.dream_action(control), (h, c))
+                steps = torch.full((1,), float(step), device=agent.device)
+                h, c = memory.step(z, agent.task.dream_action(control), (h, c), steps)
                 prediction = memory.heads(h)
                 z = sample(prediction.mixture)
                 if prediction.reward is not None:

@@ -52,7 +52,8 @@ class PlainAgent:
         self._task, self._inputs = agent.task, agent.inputs
         self._vision = plain_vision(agent.vision)
         memory = agent.memory
-        self._lstm = nn.LSTM(memory.latent_size + memory.action_size, memory.hidden_size, batch_first=True)
+        self._lstm = nn.LSTM(memory.lstm.input_size, memory.hidden_size, batch_first=True)
+        self._restart, self._clock = memory.restart, memory.clock
         self._lstm.load_state_dict({name: value.cpu() for name, value in memory.lstm.state_dict().items()})
         layers = list[nn.Module]()
         for bias, weights in agent.layout.layers(controller):
@@ -67,6 +68,7 @@ class PlainAgent:
     def reset(self) -> None:
         """Set the state of M to zero."""
         self._state = torch.zeros(1, 1, self._lstm.hidden_size), torch.zeros(1, 1, self._lstm.hidden_size)
+        self._steps = 0
 
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> np.ndarray:
@@ -77,6 +79,11 @@ class PlainAgent:
         control = self._controller(self._inputs(z, h, c)).numpy()
         mask = self._task.action_mask(frame) if self._task.masked else None
         action = self._task.env_action(control if mask is None else np.where(mask, control, -np.inf))
-        taken = torch.from_numpy(self._task.memory_action(action))
-        _, self._state = self._lstm(torch.cat([z, taken], dim=-1)[:, None], self._state)
+        inputs = [z, torch.from_numpy(self._task.memory_action(action))]
+        if self._restart:
+            inputs.append(torch.tensor([[float(self._steps == 0)]]))
+        if self._clock:
+            inputs.append(torch.tensor([[self._steps / self._clock]]))
+        _, self._state = self._lstm(torch.cat(inputs, dim=-1)[:, None], self._state)
+        self._steps += 1
         return np.asarray(action[0])

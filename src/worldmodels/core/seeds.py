@@ -31,6 +31,8 @@ class Stream(IntEnum):
     SEQUENCES = 21
     MEMORY_NOISE = 22
     BURN_IN_NOISE = 23
+    MEMORY_DROPOUT = 24
+    HELD_OUT = 25
     CMA = 31
     PEPG = 32
     OPENAI_ES = 33
@@ -38,6 +40,7 @@ class Stream(IntEnum):
     HIDDEN_LAYER = 35
     DREAM_UNIFORM = 41
     DREAM_NORMAL = 42
+    DREAM_DROPOUT = 43
     FIDELITY_MOMENTS = 51
     FIDELITY_CONTROLLERS = 52
     FIDELITY_LATENTS = 53

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -172,6 +172,14 @@ def _fits(value: Any, kind: Any) -> bool:
 def to_json(settings: Any) -> dict[str, Any]:
     """Settings as JSON-serialisable values; tuples become lists."""
     return {name: _plain(value) for name, value in dataclasses.asdict(settings).items()}
+
+
+def without_idle(settings: Any, optional: Collection[str]) -> dict[str, Any]:
+    """:func:`to_json` without the settings named in ``optional`` that are off (0 or None).
+
+    For the identity of work: with a setting that was added later, but is off, it is the work of earlier versions.
+    """
+    return {name: value for name, value in to_json(settings).items() if value or name not in optional}
 
 
 def _plain(value: Any) -> Any:

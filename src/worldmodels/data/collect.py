@@ -17,6 +17,8 @@ from worldmodels.tasks.base import Observations, PolicyFor
 class Recorder:
     """An observer that records N episodes: the reset frame, and of every step the action, reward and next frame.
 
+    Of tasks with a full_health, the health at every frame is recorded, too.
+
     count: N; steps: the longest episode. The memory depends on the steps that are recorded, not on ``steps``.
     """
 
@@ -24,12 +26,17 @@ class Recorder:
         self.steps, self._task = steps, task
         self._frames = GrowingFrames(count)
         self._actions, self._rewards = GrowingNumbers(count, task.action_size), GrowingNumbers(count)
+        self._health: GrowingNumbers | None = None
         self._length = np.zeros(count, dtype=np.int64)
         self._terminated = np.zeros(count, dtype=bool)
 
     def start(self, observations: Observations) -> None:
         """Record the reset frames."""
-        self._frames.put(np.arange(len(self._length)), self._length, observations.frames)
+        rows = np.arange(len(self._length))
+        self._frames.put(rows, self._length, observations.frames)
+        if self._task.full_health is not None and observations.health is not None:
+            self._health = GrowingNumbers(len(rows))
+            self._health.put(rows, self._length, observations.health)
 
     def step(
         self, rows: np.ndarray, actions: np.ndarray, rewards: np.ndarray, ended: np.ndarray, after: Observations
@@ -39,6 +46,9 @@ class Recorder:
         self._actions.put(rows, now, self._task.memory_action(actions))
         self._rewards.put(rows, now, rewards)
         self._frames.put(rows, now + 1, after.frames)
+        if self._health is not None:
+            assert after.health is not None
+            self._health.put(rows, now + 1, after.health)
         self._terminated[rows] = ended
         self._length[rows] += 1
 
@@ -61,6 +71,7 @@ class Recorder:
                 bool(self._terminated[row]),
                 seeds[row],
                 renderer,
+                None if self._health is None else self._health.of(row, length + 1),
             )
             for row, length in enumerate(self._length.tolist())
         ]

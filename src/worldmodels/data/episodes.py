@@ -40,7 +40,8 @@ class Episode:
 
     frames: (T+1, 64, 64, 3) uint8, of a long episode that was just recorded compressed in memory, so that its slices
     are arrays (``growing.PackedFrames``); actions: (T, A) float32, as M sees them; rewards: (T,) float32;
-    terminated: whether the world ended it (False: a time limit did); seed: of the environment; renderer: the backend.
+    terminated: whether the world ended it (False: a time limit did); seed: of the environment; renderer: the backend;
+    health: (T+1,) float32, at every frame, None where the world does not tell it.
     """
 
     frames: np.ndarray
@@ -49,6 +50,7 @@ class Episode:
     terminated: bool
     seed: int
     renderer: str
+    health: np.ndarray | None = None
 
     def __repr__(self) -> str:
         end = "ended by the world" if self.terminated else "cut off"
@@ -60,8 +62,8 @@ class Shard:
     """Stored episodes; frames are read when they are needed, everything else at once.
 
     lengths: (E,) int64, the actions of each episode; actions (sum of lengths, A) float32; rewards (sum of lengths,)
-    float32; terminated (E,) uint8; seeds (E,) int64. Raises :class:`UserError` for a damaged shard, but does not read
-    its frames.
+    float32; terminated (E,) uint8; seeds (E,) int64; health (num_frames,) float32, NaN where it is not known, or None
+    where it was not recorded at all. Raises :class:`UserError` for a damaged shard, but does not read its frames.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,6 +78,8 @@ class Shard:
             self.rewards = np.asarray(arrays["rewards"][:])
             self.terminated = np.asarray(arrays["terminated"][:])
             self.seeds = np.asarray(arrays["seeds"][:])
+            health = _checked(group["health"], "health", "float32") if "health" in group else None
+            self.health = None if health is None else np.asarray(health[:])
             self.renderer = str(group.attrs["renderer"])
         except UserError:  # a bucket cannot be reached
             raise
@@ -98,6 +102,8 @@ class Shard:
         steps = int(self.lengths.sum())
         if not len(self.actions) == len(self.rewards) == steps or self.num_frames != steps + len(self.lengths):
             return "the arrays disagree about the number of steps"
+        if self.health is not None and self.health.shape != (self.num_frames,):
+            return "the arrays disagree about the number of frames"
         if not np.isfinite(self.rewards).all() or not np.isfinite(self.actions).all():
             return "rewards or actions are not finite"
         return ""
@@ -144,6 +150,7 @@ class Shard:
             bool(self.terminated[index]),
             int(self.seeds[index]),
             self.renderer,
+            None if self.health is None else self.health[frame : frame + length + 1],
         )
 
 
@@ -233,6 +240,12 @@ class EpisodeStore:
                 "terminated": np.array([episode.terminated for episode in episodes], dtype=np.uint8),
                 "seeds": np.array([episode.seed for episode in episodes], dtype=np.int64),
             }
+            if any(episode.health is not None for episode in episodes):
+                told = [
+                    np.full(len(episode.frames), np.nan) if episode.health is None else episode.health
+                    for episode in episodes
+                ]
+                small["health"] = np.concatenate(told).astype(np.float32)
             for name, values in small.items():
                 group.create_array(name, data=values, chunks=values.shape, compressors=codec)
         written(self.shard_path(index))

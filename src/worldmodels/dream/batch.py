@@ -4,14 +4,15 @@ Legend: N rows, P candidates, Z latent, H hidden.
 """
 
 import copy
+from collections.abc import Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
 from worldmodels.controller.hidden import Controllers
 from worldmodels.controller.linear import LinearControllers
-from worldmodels.dream.dreams import Dreams
+from worldmodels.dream.dreams import Dreams, DreamState
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
 from worldmodels.dream.fast.cuda_graph import CudaGraph
 from worldmodels.dream.fast.streams import Noise, Numbers
@@ -20,10 +21,10 @@ from worldmodels.dream.fast.streams import Noise, Numbers
 class Rows(NamedTuple):
     """N rows, each of which is one dream of one candidate.
 
-    z, h, c: its state, as in :data:`DreamState`; alive: whether it is still running, (N,) bool (a row that has ended is
-    advanced without rewards until it is dropped); returns: the sum of its rewards so far, (N,) float32; lived: its
-    steps so far, (N,) int64; candidate: its candidate, from 0, (N,) int64; place: its index in the first batch, (N,)
-    int64.
+    z, h, c, course: its state, as in :data:`DreamState`; alive: whether it is still running, (N,) bool (a row that has
+    ended is advanced without rewards until it is dropped); returns: the sum of its rewards so far, (N,) float32; lived:
+    its steps so far, (N,) int64; candidate: its candidate, from 0, (N,) int64; place: its index in the first batch,
+    (N,) int64.
     """
 
     z: Tensor
@@ -34,6 +35,24 @@ class Rows(NamedTuple):
     lived: Tensor
     candidate: Tensor
     place: Tensor
+    course: tuple[Tensor, ...] = ()
+
+    @property
+    def state(self) -> DreamState:
+        """The state of the dreams."""
+        return self.z, self.h, self.c, *self.course
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, those of the course last."""
+        return *self[:-1], *self.course
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor]) -> Self:
+        """The rows that hold these :attr:`tensors`."""
+        given = tuple(tensors)
+        count = len(cls._fields) - 1
+        return cls._make([*given[:count], given[count:]])
 
 
 class Batch:
@@ -69,12 +88,11 @@ class Batch:
         return rows
 
     def _step(self, rows: Rows, numbers: Numbers) -> Rows:
-        state = rows.z, rows.h, rows.c
-        control = self.dreams.masked(self._controls(self.dreams.inputs(state), rows), rows.z)
+        control = self.dreams.masked(self._controls(self.dreams.inputs(rows.state), rows), rows.z)
         actions = self.dreams.agent.task.dream_action(control)
-        state, reward, ended = self.dreams.advance(state, actions, numbers)
-        returns = rows.returns + reward.masked_fill(~rows.alive, 0.0)
-        return Rows(*state, rows.alive & ~ended, returns, rows.lived + rows.alive, rows.candidate, rows.place)
+        (z, h, c, *course), reward, ended = self.dreams.advance(rows.state, actions, numbers)
+        returns, alive = rows.returns + reward.masked_fill(~rows.alive, 0.0), rows.alive & ~ended
+        return Rows(z, h, c, alive, returns, rows.lived + rows.alive, rows.candidate, rows.place, tuple(course))
 
     def _controls(self, inputs: Tensor, rows: Rows) -> Tensor:
         if isinstance(self.controllers, LinearControllers):
@@ -88,7 +106,7 @@ class Batch:
         """A batch of the rows ``kept`` (n,) only."""
         streams = copy.copy(self.streams)
         streams.keep(kept)
-        rows = Rows(*(tensor[kept] for tensor in self.rows))
+        rows = Rows.of(tensor[kept] for tensor in self.rows.tensors)
         return Batch(self.dreams, self.controllers, streams, rows, first_size=self.first_size)
 
 
@@ -113,7 +131,7 @@ class StandingBatch(Batch):
             self._in_place(steps)
 
     def _in_place(self, steps: int) -> None:
-        for ours, new in zip(self.rows, self._after(steps), strict=True):
+        for ours, new in zip(self.rows.tensors, self._after(steps).tensors, strict=True):
             ours.copy_(new)
 
     def _controls(self, inputs: Tensor, rows: Rows) -> Tensor:
@@ -127,4 +145,4 @@ def shapes(batch: Batch) -> tuple[object, ...]:
 
 def _tensors(batch: Batch) -> tuple[Tensor, ...]:
     assert isinstance(batch.streams, CounterBasedStreams), "random numbers from the CPU cannot be recorded"
-    return *batch.rows, *batch.controllers.tensors(), *batch.streams.tensors()
+    return *batch.rows.tensors, *batch.controllers.tensors(), *batch.streams.tensors()

@@ -8,17 +8,19 @@ from torch import Tensor
 from worldmodels.agent import Agent
 from worldmodels.core.device import fast_bfloat16
 from worldmodels.core.errors import UserError
+from worldmodels.dream.course import Course, Courses
 from worldmodels.dream.fast.counter_based import CounterBasedStreams
 from worldmodels.dream.fast.streams import Noise, Numbers, NumpyStreams
 from worldmodels.memory.mdnrnn import State
 from worldmodels.memory.packed import PackedMemory
 
-TERMINATIONS = ("sample", "threshold")
+TERMINATIONS = ("sample", "threshold", "health")
 """How a dream ends: "sample" draws an end from its predicted probability; with "threshold" the dream ends where the
-output of the end head, in whose loss ends have a higher weight, exceeds 0.5 (as in the authors' code)."""
+output of the end head, in whose loss ends have a higher weight, exceeds 0.5 (as in the authors' code); with "health" a
+dream has a health, which hits take, and ends without any."""
 
-DreamState = tuple[Tensor, Tensor, Tensor]
-"""The state of N dreams: z (N, Z), h (N, H), c (N, H), all float32.
+DreamState = tuple[Tensor, ...]
+"""The state of N dreams: z (N, Z), h (N, H), c (N, H), and for dreams that have one their :class:`Course`; all float32.
 
 With a dream model, h and c are (N, 2H): those of the agent's own M, then those of the dream model.
 """
@@ -30,9 +32,10 @@ class Dreams:
     temperature: above 1, dreams are more uncertain than M's predictions, below 1 less (paper, section 4.2);
     termination: one of :data:`TERMINATIONS`; dtype: of matrix products (None: the fastest on the device); streams: the
     source of random numbers (None: NumPy on a CPU, counter-based elsewhere); dream_model: an agent with the same V and
-    the same starts whose M dreams (None: the agent's own M). With a dream model, the agent's own M only tracks its
-    hidden state, as in the real world, and C sees that state and not the dream model's. Raises :class:`UserError` for
-    an agent that cannot dream.
+    the same starts whose M dreams (None: the agent's own M); dropout: share of z and h that the M that dreams does not
+    see, by a mask that each dream draws at its start and keeps. With a dream model, the agent's own M only tracks its
+    hidden state, as in the real world, and C sees that state and not the dream model's. What C sees is never dropped.
+    Raises :class:`UserError` for an agent that cannot dream.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Dreams:
         dtype: torch.dtype | None = None,
         streams: type[NumpyStreams] | type[CounterBasedStreams] | None = None,
         dream_model: Agent | None = None,
+        dropout: float = 0.0,
     ) -> None:
         agents = [agent] if dream_model is None else [agent, dream_model]
         for member in agents:
@@ -55,6 +59,8 @@ class Dreams:
         self._starts = agent.starts.float().to(agent.device)
         self._states = torch.cat([_start_states(member) for member in agents], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
+        self._courses = Courses(agents, dropout, termination == "health")
+        self._course: tuple[Tensor, ...] = ()
         self.noise = streams or (NumpyStreams if agent.device.type == "cpu" else CounterBasedStreams)
         self.z = self.h = self.c = torch.empty(0)
 
@@ -65,7 +71,16 @@ class Dreams:
     def reset(self, seeds: Sequence[int]) -> None:
         """Start one dream per seed, each with its own random stream."""
         self._streams = self.streams(seeds)
-        self.z, self.h, self.c = self.start(self._streams)
+        self._state = self.start(self._streams)
+
+    @property
+    def _state(self) -> DreamState:
+        return self.z, self.h, self.c, *self._course
+
+    @_state.setter
+    def _state(self, state: DreamState) -> None:
+        self.z, self.h, self.c, *course = state
+        self._course = tuple(course)
 
     def streams(self, seeds: Sequence[int], shared: bool = False) -> Noise:
         """Random streams for dreams with these seeds; ``shared``: rows with the same seed share one stream."""
@@ -76,16 +91,30 @@ class Dreams:
 
         Dreams start at first frames with zero states (as in the paper), unless the setting start_steps says otherwise.
         """
-        return self._first(*streams.start(len(self._starts)))
+        which, normal = streams.start(len(self._starts))
+        return *self._first(which, normal), *self._courses.begin(streams, which)
 
     @torch.inference_mode()
     def restart(self, rows: Tensor, seeds: Sequence[int]) -> None:
         """Start new dreams in the rows ``rows`` (n,), with these seeds."""
-        self.z, self.h, self.c = self.z.clone(), self.h.clone(), self.c.clone()
-        started = self._first(*self._streams.replace(rows.tolist(), seeds, len(self._starts)))
-        self.z[rows], self.h[rows], self.c[rows] = started
+        which, normal = self._streams.replace(rows.tolist(), seeds, len(self._starts))
+        started = *self._first(which, normal), *self._courses.begin(self._streams, which, rows.tolist())
+        state = tuple(part.clone() for part in self._state)
+        for part, fresh in zip(state, started, strict=True):
+            part[rows] = fresh
+        self._state = state
 
-    def _first(self, which: Tensor, normal: Tensor) -> DreamState:
+    def move(self, z: Tensor, h: Tensor, c: Tensor, steps: Tensor) -> None:
+        """Put the dreams elsewhere: at z (N, Z), with the state h and c of M there, ``steps`` (N, 1) after the start.
+
+        What else they have of their own, such as a dropout mask, they keep.
+        """
+        self.z, self.h, self.c = z, h, c
+        course = Course(*self._course) if self._course else None
+        if course is not None and course.steps.shape[1]:
+            self._course = course._replace(steps=steps.to(z.device))
+
+    def _first(self, which: Tensor, normal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mu, logvar = self._starts[which].unbind(1)
         h, c = self._states[which].unbind(1)
         return torch.addcmul(mu, torch.exp(logvar / 2), normal), h.contiguous(), c.contiguous()
@@ -96,13 +125,12 @@ class Dreams:
 
         Rows that are ``frozen`` (N,) bool keep their states; what is returned for them has no meaning.
         """
-        before = self.z, self.h, self.c
+        before = self._state
         state, reward, ended = self.advance(before, actions, self._streams.next())
         if frozen is not None and bool(frozen.any()):
             still = frozen.unsqueeze(1)
-            self.z, self.h, self.c = (torch.where(still, a, b) for a, b in zip(before, state, strict=True))
-        else:
-            self.z, self.h, self.c = state
+            state = tuple(torch.where(still, old, new) for old, new in zip(before, state, strict=True))
+        self._state = state
         return reward, ended
 
     def advance(self, state: DreamState, actions: Tensor, numbers: Numbers) -> tuple[DreamState, Tensor, Tensor]:
@@ -111,27 +139,38 @@ class Dreams:
         It neither synchronises nor copies from another device, so that it can be recorded as a CUDA graph.
         """
         uniform, normal, chance = numbers
-        h, c = self._followed(state, actions)
+        course = Course(*state[3:]) if len(state) > 3 else None
+        h, c = self._followed(state, actions, course)
         dreaming = self._memories[-1]
         drawn = dreaming.draw(h[:, -dreaming.hidden_size :], uniform, normal, self.temperature)
-        if drawn.end_logit is None:
+        if course is not None:
+            course = self._courses.after(course, drawn.hit_logit, chance)
+        if self._termination == "health":
+            assert course is not None
+            ended = course.health.squeeze(1) <= 0
+        elif drawn.end_logit is None:
             ended = torch.zeros(len(h), dtype=torch.bool, device=h.device)
         elif self._termination == "sample":
             ended = chance < torch.sigmoid(self._unweighted_end_logit(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
+        after = drawn.z, h, c, *(() if course is None else course)
         if self._alive_reward is not None:
-            return (drawn.z, h, c), torch.full_like(drawn.z[:, 0], self._alive_reward), ended
+            return after, torch.full_like(drawn.z[:, 0], self._alive_reward), ended
         assert drawn.reward is not None
-        return (drawn.z, h, c), drawn.reward, ended
+        return after, drawn.reward, ended
 
-    def _followed(self, state: DreamState, actions: Tensor) -> State:
-        z, h, c = state
+    def _followed(self, state: DreamState, actions: Tensor, course: Course | None) -> State:
+        z, h, c = state[:3]
+        mask = None if course is None or not course.mask.shape[1] else course.mask
+        steps = None if course is None else course.steps
         if len(self._memories) == 1:
-            return self._memories[0].step(z, actions, (h, c))
-        halves = zip(self._memories, h.chunk(2, dim=1), c.chunk(2, dim=1), strict=True)
-        after = [memory.step(z, actions, (h, c)) for memory, h, c in halves]
-        return torch.cat([h for h, _ in after], dim=1), torch.cat([c for _, c in after], dim=1)
+            return self._memories[0].step(z, actions, (h, c), mask, steps)
+        own, dreaming = self._memories
+        (own_h, dreaming_h), (own_c, dreaming_c) = h.chunk(2, dim=1), c.chunk(2, dim=1)
+        own_h, own_c = own.step(z, actions, (own_h, own_c), None, steps)
+        dreaming_h, dreaming_c = dreaming.step(z, actions, (dreaming_h, dreaming_c), mask, steps)
+        return torch.cat([own_h, dreaming_h], dim=1), torch.cat([own_c, dreaming_c], dim=1)
 
     @torch.inference_mode()
     def action_mask(self, z: Tensor) -> Tensor | None:
@@ -156,7 +195,7 @@ class Dreams:
     def inputs(self, state: DreamState) -> Tensor:
         """The inputs (N, F) of C in the given state: z, and h and c of the agent's own M."""
         own = self._memories[0].hidden_size
-        z, h, c = state
+        z, h, c = state[:3]
         return self.agent.inputs(z, h[:, :own], c[:, :own])
 
 
@@ -179,5 +218,10 @@ def check_dream(agent: Agent, temperature: float, termination: str) -> None:
         raise UserError("this agent holds no recorded frames to start dreams from; train it with this version")
     if task.alive_reward is None and agent.memory.reward_head is None:
         raise UserError(f"dreams of {task.name} need an M that predicts the reward, and this agent's does not")
+    if termination == "health" and (agent.memory.hit_head is None or agent.moments.drops is None):
+        raise UserError(
+            "dreams that end by their health need an M that predicts hits, and recorded hits; this agent lacks them: "
+            'choose the termination "sample" or "threshold"'
+        )
     if task.predicts_end and agent.memory.end_head is None:
         raise UserError(f"dreams of {task.name} need an M that predicts the end, and this agent's does not")

@@ -30,10 +30,11 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N dreams of one agent, advanced in one batched step.
 
     agent: a shipped agent's name, a path, or an :class:`Agent`; temperature: see the paper, section 4.2; termination:
-    "sample" (an end is drawn from its predicted probability) or "threshold" (the dream ends where the output of the end
-    head exceeds 0.5); max_steps: dreams are truncated after so many steps (None: the task's limit); observation:
-    "latent" (N, F) float32 or "frame" (N, 64, 64, 3) uint8; dtype: of matrix products (None: the fastest). Invalid
-    options are a :class:`UserError`.
+    "sample" (an end is drawn from its predicted probability), "threshold" (the dream ends where the output of the end
+    head exceeds 0.5) or "health" (hits take health until none is left); dropout: share of z and h that M does not see,
+    by a mask that each dream draws and keeps; max_steps: dreams are truncated after so many steps (None: the task's
+    limit); observation: "latent" (N, F) float32 or "frame" (N, 64, 64, 3) uint8; dtype: of matrix products (None: the
+    fastest). Invalid options are a :class:`UserError`.
 
     Actions are those of the real world. A row that has ended keeps its state, with reward 0, until it is reset
     (``options={"reset_mask": mask}`` resets the rows in the mask). With autoreset_mode SAME_STEP, a new dream starts in
@@ -54,6 +55,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         autoreset_mode: AutoresetMode = AutoresetMode.DISABLED,
         render_mode: str | None = None,
         dtype: torch.dtype | None = None,
+        dropout: float = 0.0,
     ) -> None:
         if num_envs < 1:
             raise UserError(f"expected at least 1 dream, got {num_envs}")
@@ -70,7 +72,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": ["rgb_array"], "render_fps": rate}
         self._mode, self._observation = autoreset_mode, observation
         self._limit = max_steps or self.agent.task.max_steps
-        self._dreams = Dreams(self.agent, temperature, termination, dtype)
+        self._dreams = Dreams(self.agent, temperature, termination, dtype, dropout=dropout)
         if observation == "frame":
             self.single_observation_space: spaces.Space[Any] = spaces.Box(0, 255, (64, 64, 3), np.uint8)
         else:

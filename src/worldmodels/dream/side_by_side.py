@@ -33,11 +33,11 @@ class SideBySide:
         if self.env is not None:
             task = self.agent.task
             raw, _ = self.env.reset(seed=seed)
-            policy = self.agent.policy(1)
-            for _ in range(min(task.start_steps)):
+            policy, before = self.agent.policy(1, seeds=[seed]), min(task.start_steps)
+            for _ in range(before):
                 raw, *_ = self.env.step(policy.act(Observations(task, raw[None]))[0])
-            self.dreams.z = self.agent.encode(task.frames(raw[None]))[0]
-            self.dreams.h, self.dreams.c = policy.state
+            z = self.agent.encode(task.frames(raw[None]))[0]
+            self.dreams.move(z, *policy.state, torch.full((1, 1), float(before)))
 
     @property
     def over(self) -> bool:

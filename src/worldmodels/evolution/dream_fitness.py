@@ -31,8 +31,8 @@ _RECORDED = 12
 class DreamFitness:
     """The returns of controllers in dreams; every controller plays the dreams of all seeds.
 
-    ``patience`` is ignored, because the rewards that M predicts fluctuate around zero. dream_model, dtype and streams:
-    as in :class:`~worldmodels.dream.dreams.Dreams`.
+    ``patience`` is ignored, because the rewards that M predicts fluctuate around zero. The other arguments are
+    those of :class:`~worldmodels.dream.dreams.Dreams`.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class DreamFitness:
         dream_model: Agent | None = None,
         dtype: torch.dtype | None = None,
         streams: type[NumpyStreams] | type[CounterBasedStreams] | None = None,
+        dropout: float = 0.0,
     ) -> None:
         self._executor = executor
-        self._dreaming = _Dreaming(Dreams(agent, temperature, termination, dtype, streams, dream_model))
+        self._dreaming = _Dreaming(Dreams(agent, temperature, termination, dtype, streams, dream_model, dropout))
 
     def __call__(
         self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
@@ -103,7 +104,7 @@ class _Dreaming(ReadOnly):
         dreams, count = self._dreams, len(controllers)
         parameters = torch.from_numpy(controllers.astype(np.float32)).to(self._agent.device)
         streams = dreams.streams(list(seeds) * count, shared=True)
-        z, h, c = dreams.start(streams)
+        z, h, c, *course = dreams.start(streams)
         place = torch.arange(len(z), device=z.device)
         rows = Rows(
             *(z, h, c),
@@ -112,6 +113,7 @@ class _Dreaming(ReadOnly):
             lived=torch.zeros_like(place),
             candidate=place // len(seeds),
             place=place,
+            course=tuple(course),
         )
         return self._settled(Batch(dreams, self._agent.controllers(parameters), streams, rows, whole=True))
 

@@ -87,7 +87,7 @@ def _play(
 ) -> Rollouts:
     """One episode per controller."""
     env = environments.of(agent.task, len(controllers), backend, refill=True)
-    policy = agent.policy(env.num_envs, torch.from_numpy(controllers.astype(np.float32)))
+    policy = agent.policy(env.num_envs, torch.from_numpy(controllers.astype(np.float32)), seeds)
     return rollout(agent.task, env, policy, seeds, steps, patience)
 
 

@@ -12,7 +12,7 @@ from worldmodels.agent import Agent
 from worldmodels.controller.strategies import STRATEGIES
 from worldmodels.core.errors import UserError
 from worldmodels.core.seeds import episode_seeds
-from worldmodels.data.encode import dream_starts
+from worldmodels.data.encode import set_starts
 from worldmodels.dream.config import DreamConfig
 from worldmodels.evolution.config import EvolutionConfig, PhaseConfig
 from worldmodels.evolution.dream_fitness import DreamFitness
@@ -125,7 +125,9 @@ class Evolution:
         dream_models: list[Agent | None] = [self._dreaming(memory) for memory in self.dream_models]
         return SharedFitness(
             [
-                DreamFitness(self.executor, own, dream.temperature, dream.termination, dream_model)
+                DreamFitness(
+                    self.executor, own, dream.temperature, dream.termination, dream_model, dropout=dream.dropout
+                )
                 for dream_model in dream_models or [None]
             ]
         )
@@ -134,8 +136,7 @@ class Evolution:
         """A copy of the agent with the given M; its dreams start from recorded moments, with the states of this M."""
         dreaming = copy.copy(self.agent)
         dreaming.memory = memory
-        steps = self.dream.start_steps or self.agent.task.start_steps
-        dreaming.starts, dreaming.start_states = dream_starts(memory, self.latents, steps)
+        set_starts(dreaming, self.latents, self.dream.start_steps or self.agent.task.start_steps)
         return dreaming
 
 

@@ -22,6 +22,7 @@ import torch
 from worldmodels.agent import Agent, AgentPolicy
 from worldmodels.controller.layout import Layout
 from worldmodels.core.errors import UserError
+from worldmodels.data.encode import acting_z
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
 from worldmodels.memory.latents import Latents
@@ -144,12 +145,12 @@ def recorded_inputs(agent: Agent, latents: Latents) -> np.ndarray:
     inputs = []
     for step in range(int(lengths[0])):
         rows = chosen[: int((lengths > step).sum())]
-        z = latents.mu[frames_before[rows] + step].float().to(agent.device)
+        z = acting_z(latents, frames_before[rows] + step, agent.samples_z, step).to(agent.device)
         h, c = h[: len(rows)], c[: len(rows)]
         if step % every == 0:
             inputs.append(agent.inputs(z, h, c).cpu())
         action = latents.actions[actions_before[rows] + step].to(agent.device)
-        h, c = agent.memory.step(z, action, (h, c))
+        h, c = agent.memory.step(z, action, (h, c), torch.full((len(rows),), float(step), device=agent.device))
     sample = torch.cat(inputs).numpy()
     if len(sample) < 2:
         raise UserError("the recorded episodes are too short for components of C's inputs; collect longer ones")
@@ -166,7 +167,7 @@ def _visit(
     agent: Agent, backend: str, seeds: Sequence[int], steps: int, environments: Environments
 ) -> list[np.ndarray]:
     env = environments.of(agent.task, len(seeds), backend)
-    recorder = _InputRecorder(agent.policy(len(seeds)), _every(steps * len(seeds)))
+    recorder = _InputRecorder(agent.policy(len(seeds), seeds=seeds), _every(steps * len(seeds)))
     rollout(agent.task, env, recorder, seeds, steps)
     return recorder.inputs
 

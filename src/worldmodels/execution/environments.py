@@ -44,10 +44,17 @@ def make_envs(task: Task, num_envs: int, backend: str, activity: Activity | None
     if world.check is not None:
         world.check(num_envs)
     options: dict[str, Any] = dict(world.options)
+    health = task.full_health is not None
     if activity is not None:
-        return SerialVectorEnv(world.env_id, num_envs, observation, task.action_space, options, activity)
+        return SerialVectorEnv(world.env_id, num_envs, observation, task.action_space, options, activity, health)
     return ProcessVectorEnv(
-        world.env_id, num_envs, observation, task.action_space, make_options=options, when_closed=world.cleanup
+        world.env_id,
+        num_envs,
+        observation,
+        task.action_space,
+        make_options=options,
+        when_closed=world.cleanup,
+        health=health,
     )
 
 

@@ -21,14 +21,18 @@ class FrozenRowsEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N copies of an environment that never reset by themselves.
 
     A row that has ended is not stepped any more: it keeps its last observation, with reward 0 and both flags
-    False, until the next reset. ``reset`` and ``step`` return the same array of observations every time and
-    overwrite it. ``reset(options={"reset_mask": mask})`` resets the rows of the mask alone, as Gymnasium's own do.
+    False, until the next reset. ``reset`` and ``step`` return the same arrays of observations and of health every time
+    and overwrite them. ``reset(options={"reset_mask": mask})`` resets the rows of the mask alone, as Gymnasium's own
+    do.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
 
     def _set_up(self, observation: spaces.Box, action: ActionSpace, arrays: Mapping[str, np.ndarray]) -> None:
-        """arrays: observations, actions, rewards, terminated and truncated of all rows, in this order of steps."""
+        """arrays: observations, actions, rewards, terminated and truncated of all rows, in this order of steps.
+
+        If there is an array "health", it is part of the info.
+        """
         self.num_envs = len(arrays["rewards"])
         self.single_observation_space, self.single_action_space = observation, action
         self.observation_space = batch_space(observation, self.num_envs)
@@ -51,14 +55,14 @@ class FrozenRowsEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """First observations (N, ...) of new episodes, and an empty info. seed: one per row, or one for all."""
+        """First observations (N, ...) of new episodes, and their info. seed: one per row, or one for all."""
         seeds = row_seeds(seed, self.num_envs)
         rows = np.flatnonzero((options or {}).get(RESET_MASK, np.ones(self.num_envs, dtype=bool))).tolist()
         if len(rows) < self.num_envs and not self._started:
             raise UserError("expected a reset of all rows before one of some rows")
         self._reset_rows({row: seeds[row] for row in rows})
         self._alive[rows] = True
-        return self._arrays["observations"], {}
+        return self._arrays["observations"], self._info
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step the rows that are still running; ``actions`` (N, A) holds a row for every environment."""
@@ -72,7 +76,11 @@ class FrozenRowsEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         rewards = np.where(alive, arrays["rewards"], 0.0)
         terminated, truncated = alive & arrays["terminated"], alive & arrays["truncated"]
         self._alive &= ~(terminated | truncated)
-        return arrays["observations"], rewards, terminated, truncated, {}
+        return arrays["observations"], rewards, terminated, truncated, self._info
+
+    @property
+    def _info(self) -> dict[str, Any]:
+        return {"health": self._arrays["health"]} if "health" in self._arrays else {}
 
     def retire(self, rows: np.ndarray) -> None:
         """Freeze the rows ``rows``, which are not needed any more, as if they had ended, until the next reset."""

@@ -44,7 +44,8 @@ class ProcessVectorEnv(FrozenRowsEnv):
     workers are ended and WorkerDied is raised; the next ``reset`` starts new ones.
 
     env_id: also as "module:Id-v0"; an unknown one is a UserError; processes: number of workers (None: one per core,
-    at most one per row); make_options: of ``gymnasium.make``; when_closed: called after the workers have ended.
+    at most one per row); make_options: of ``gymnasium.make``; when_closed: called after the workers have ended; health:
+    whether the info holds "health" (N,) float32, NaN where an environment's own info does not.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ProcessVectorEnv(FrozenRowsEnv):
         timeout: float = 60.0,
         make_options: Mapping[str, Any] | None = None,
         when_closed: Callable[[], None] | None = None,
+        health: bool = False,
     ) -> None:
         if num_envs < 1 or (processes is not None and processes < 1) or timeout <= 0:
             raise UserError(
@@ -69,7 +71,7 @@ class ProcessVectorEnv(FrozenRowsEnv):
         count = min(num_envs, processes or usable_cores())
         # Rows are dealt out in turn, because neighbouring rows often end at similar times.
         self._rows = [list(range(worker, num_envs, count)) for worker in range(count)]
-        self._layout = layout_of(observation, action, num_envs, count)
+        self._layout = layout_of(observation, action, num_envs, count, health)
         self._fd = anonymous_file(self._layout)
         self._shared = map_arrays(self._fd, self._layout)
         self._set_up(observation, action, self._shared)
@@ -84,7 +86,7 @@ class ProcessVectorEnv(FrozenRowsEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """First observations (N, ...) of new episodes, and an empty info. seed: one per row, or one for all."""
+        """First observations (N, ...) of new episodes, and their info. seed: one per row, or one for all."""
         if not self._finalizer.alive:
             raise UserError("this environment is closed; make a new one")
         return super().reset(seed=seed, options=options)

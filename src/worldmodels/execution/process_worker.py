@@ -50,8 +50,8 @@ Layout = dict[str, tuple[tuple[int, ...], str]]
 """Shape and dtype of every shared array."""
 
 
-def layout_of(observation: spaces.Box, action: "ActionSpace", count: int, workers: int) -> Layout:
-    """The arrays that a vector environment with ``count`` rows shares with its workers."""
+def layout_of(observation: spaces.Box, action: "ActionSpace", count: int, workers: int, health: bool = False) -> Layout:
+    """The arrays that a vector environment with ``count`` rows shares with its workers; health: whether that is one."""
     return {
         "observations": ((count, *observation.shape), np.dtype(observation.dtype).str),
         "actions": ((count, *(action.shape or ())), np.dtype(action.dtype).str),
@@ -59,6 +59,7 @@ def layout_of(observation: spaces.Box, action: "ActionSpace", count: int, worker
         "terminated": ((count,), "|b1"),
         "truncated": ((count,), "|b1"),
         "beats": ((workers,), "<i8"),
+        **({"health": ((count,), "<f4")} if health else {}),
     }
 
 
@@ -191,15 +192,18 @@ class Copies:
         """Reset rows, given with their seeds, and write their observations into the arrays."""
         with self._in_environment():
             for row, seed in seeds:
-                _write(arrays["observations"], row, self._envs[row].reset(seed=seed)[0])
+                observation, info = self._envs[row].reset(seed=seed)
+                _write(arrays["observations"], row, observation)
+                _write_health(arrays, row, info)
                 self._activity.beat()
 
     def step(self, rows: Iterable[int], arrays: Mapping[str, np.ndarray]) -> None:
         """Step rows with the actions in the arrays, and write what they return into the arrays."""
         with self._in_environment():
             for row in rows:
-                observation, reward, end, cut, _ = self._envs[row].step(arrays["actions"][row].copy())
+                observation, reward, end, cut, info = self._envs[row].step(arrays["actions"][row].copy())
                 _write(arrays["observations"], row, observation)
+                _write_health(arrays, row, info)
                 arrays["rewards"][row] = reward
                 arrays["terminated"][row], arrays["truncated"][row] = end, cut
                 self._activity.beat()
@@ -278,6 +282,12 @@ def _write(observations: np.ndarray, row: int, observation: Any) -> None:
     if np.shape(observation) != observations.shape[1:]:
         raise ValueError(f"expected observations of shape {observations.shape[1:]}, got {np.shape(observation)}")
     np.copyto(observations[row], observation, casting="same_kind")
+
+
+def _write_health(arrays: Mapping[str, np.ndarray], row: int, info: Mapping[str, Any]) -> None:
+    """Write the health that an environment's info tells, NaN if it does not, where there is an array for it."""
+    if "health" in arrays:
+        arrays["health"][row] = info.get("health", np.nan)
 
 
 def _end_with_parent(parent: int, envs: Mapping[int, "gymnasium.Env[Any, Any]"]) -> None:

@@ -21,6 +21,7 @@ class SerialVectorEnv(FrozenRowsEnv):
     """Copies of ``gymnasium.make(env_id)``, as many rows as :meth:`resize` asked for last.
 
     The copies are made at the first reset of their row, and kept. Errors that they raise are :class:`WorkerDied`.
+    health: as for :class:`~worldmodels.execution.process_env.ProcessVectorEnv`.
     """
 
     def __init__(
@@ -31,16 +32,17 @@ class SerialVectorEnv(FrozenRowsEnv):
         action: ActionSpace,
         make_options: Mapping[str, Any] | None = None,
         activity: Activity | None = None,
+        health: bool = False,
     ) -> None:
         check_id(env_id)
         self._env_id = env_id
         self._copies = Copies(env_id, {"disable_env_checker": True, **(make_options or {})}, activity)
-        self._spaces = observation, action
+        self._spaces, self._health = (observation, action), health
         self.resize(num_envs)
 
     def resize(self, num_envs: int) -> None:
         """Change the number of rows; a reset must follow."""
-        layout = layout_of(*self._spaces, num_envs, 0)
+        layout = layout_of(*self._spaces, num_envs, 0, self._health)
         self._set_up(*self._spaces, {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.items()})
         self._was_reset = False
 

@@ -11,17 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from worldmodels.memory.dropout import masked_follow, masked_steps
 from worldmodels.memory.mixture import Mixture, log_likelihood, mixture_from
 
 _MASK_HIDDEN = 128
 
 
 class Prediction(NamedTuple):
-    """M's prediction of the next step: mixture of the next z; reward (...) and logit of the end (...), or None."""
+    """M's prediction of the next step: mixture of the next z; reward, logit of the end and of a hit (...), or None."""
 
     mixture: Mixture
     reward: Tensor | None
     end_logit: Tensor | None
+    hit_logit: Tensor | None = None
 
 
 State = tuple[Tensor, Tensor]
@@ -35,16 +37,20 @@ def restart_inputs(state: State) -> list[Tensor]:
 
 
 class MDNRNN(nn.Module):
-    """p(z', reward, end given z, action, hidden state).
+    """p(z', reward, end, hit given z, action, hidden state).
 
     reward, end: whether there is such a head; mask_size: controls C of the action mask head, 0 for none; restart:
     whether M has one more input, which is 1 at the first step of an episode and else 0, as in the authors' code for
-    Doom. An episode begins where the state is zero. Without all these, M has 422,368 trained parameters for Z=32, A=3,
-    H=256 and K=5.
+    Doom. An episode begins where the state is zero. clock: steps that count as 1 on M's clock, a further input that
+    tells how many steps of the episode are behind, 0 for none; hit: whether there is a head for hits, steps in which
+    the health falls. Without all these, M has 422,368 trained parameters for
+    Z=32, A=3, H=256 and K=5.
     """
 
     end_weight: Tensor
     """Weight of ends in the training loss, by which the predicted odds of an end are too high."""
+    hit_weight: Tensor
+    """The same for hits."""
 
     def __init__(
         self,
@@ -56,12 +62,14 @@ class MDNRNN(nn.Module):
         end: bool = False,
         mask_size: int = 0,
         restart: bool = False,
+        clock: int = 0,
+        hit: bool = False,
     ) -> None:
         super().__init__()
         self.latent_size, self.action_size = latent_size, action_size
-        self.hidden_size, self.mixtures, self.restart = hidden_size, mixtures, restart
+        self.hidden_size, self.mixtures, self.restart, self.clock = hidden_size, mixtures, restart, clock
         # The authors' LSTM has one bias per gate; torch's second one stays zero and is not trained.
-        self.lstm = nn.LSTM(latent_size + action_size + restart, hidden_size, batch_first=True)
+        self.lstm = nn.LSTM(latent_size + action_size + restart + bool(clock), hidden_size, batch_first=True)
         self.mixture_head = nn.Linear(hidden_size, latent_size * 3 * mixtures)
         self.reward_head = nn.Linear(hidden_size, 1) if reward else None
         self.end_head = nn.Linear(hidden_size, 1) if end else None
@@ -71,8 +79,11 @@ class MDNRNN(nn.Module):
             if mask_size
             else None
         )
+        self.hit_head = nn.Linear(hidden_size, 1) if hit else None
         if end:
             self.register_buffer("end_weight", torch.ones(()))
+        if hit:
+            self.register_buffer("hit_weight", torch.ones(()))
         with torch.no_grad():
             _, _, bias, second_bias = self._weights
             second_bias.zero_()
@@ -83,6 +94,10 @@ class MDNRNN(nn.Module):
     def unweighted_end_logit(self, end_logit: Tensor) -> Tensor:
         """The end head's logit (...) corrected for the weight of ends: its sigmoid is the probability of an end."""
         return end_logit - self.end_weight.log()
+
+    def unweighted_hit_logit(self, hit_logit: Tensor) -> Tensor:
+        """The hit head's logit (...) corrected for the weight of hits: its sigmoid is the probability of a hit."""
+        return hit_logit - self.hit_weight.log()
 
     @torch.no_grad()
     def scale_reward(self, factor: float) -> None:
@@ -98,7 +113,7 @@ class MDNRNN(nn.Module):
         return logits
 
     @property
-    def _weights(self) -> list[nn.Parameter]:
+    def _weights(self) -> list[Tensor]:
         """Input weights (4H, Z+A), state weights (4H, H), biases (4H,), and torch's second biases (4H,), all 0."""
         return list(self.lstm.parameters())
 
@@ -107,31 +122,60 @@ class MDNRNN(nn.Module):
         weight = self._weights[1]
         return weight.new_zeros(num, self.hidden_size), weight.new_zeros(num, self.hidden_size)
 
-    def forward(self, z: Tensor, actions: Tensor, state: State | None = None) -> Prediction:
-        """Predictions (B, T) along sequences z (B, T, Z) and actions (B, T, A), from ``state`` (None: zeros)."""
-        begin = None if state is None else (state[0][None], state[1][None])
-        hidden, _ = self.lstm(self._sequence_inputs(z, actions, state), begin)
+    def forward(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> Prediction:
+        """Predictions (B, T) along sequences z (B, T, Z) and actions (B, T, A), from ``state`` (None: zeros).
+
+        mask: a dropout mask (B, Z+H), by which z and h are multiplied where they enter a step; None for none; steps:
+        (B,), how many steps of its episode are behind the first of each sequence, for an M with a clock (None: none).
+        """
+        inputs = self._sequence_inputs(z, actions, state, mask, steps)
+        if mask is not None:
+            begin = self.initial_state(len(z)) if state is None else state
+            after, _ = masked_steps(self._weights[:3], inputs, begin, mask[:, self.latent_size :])
+            return self.heads(torch.stack(after, dim=1))
+        hidden, _ = self.lstm(inputs, None if state is None else (state[0][None], state[1][None]))
         return self.heads(hidden)
 
     @torch.no_grad()
-    def follow(self, z: Tensor, actions: Tensor, lengths: Tensor) -> State:
+    def follow(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        lengths: Tensor,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> State:
         """The state after the first ``lengths`` (B,) steps of z (B, T, Z) and actions (B, T, A), without gradients.
 
-        A row of length 0 has a zero state.
+        A row of length 0 has a zero state. mask, steps: as for :meth:`forward`.
         """
         h, c = self.initial_state(len(z))
         rows = lengths.nonzero().squeeze(1)
-        if len(rows):
-            inputs = self._sequence_inputs(z, actions, None)[rows]
-            packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
-            _, (last_h, last_c) = self.lstm(packed)
-            h[rows], c[rows] = last_h[0].float(), last_c[0].float()
+        if not len(rows):
+            return h, c
+        if mask is not None:
+            inputs = self._sequence_inputs(z, actions, None, mask, steps)
+            return masked_follow(self._weights[:3], inputs, lengths, (h, c), mask[:, self.latent_size :])
+        inputs = self._sequence_inputs(z, actions, None, None, steps)[rows]
+        packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
+        _, (last_h, last_c) = self.lstm(packed)
+        h[rows], c[rows] = last_h[0].float(), last_c[0].float()
         return h, c
 
-    def step(self, z: Tensor, actions: Tensor, state: State) -> State:
-        """The state after z (N, Z) and actions (N, A) from ``state``; the heads are not evaluated."""
+    def step(self, z: Tensor, actions: Tensor, state: State, steps: Tensor | None = None) -> State:
+        """The state after z (N, Z) and actions (N, A) from ``state``; the heads are not evaluated.
+
+        steps: (N,), how many steps of each row's episode are behind it, for an M with a clock (None: none are).
+        """
         from_inputs, from_state, bias, _ = self._weights
-        inputs = torch.cat([z, actions, *self.restart_inputs(state)], dim=-1)
+        inputs = torch.cat([z, actions, *self.restart_inputs(state), *self._clock_inputs(z, steps)], dim=-1)
         # One fused product each for inputs and state; gates in torch's order i, f, g, o.
         gates = torch.addmm(bias, inputs, from_inputs.t())
         gates = torch.addmm(gates, state[0], from_state.t())
@@ -143,13 +187,33 @@ class MDNRNN(nn.Module):
         """The restart inputs (N, 1) of rows with this state, as the only element; empty for an M without that input."""
         return restart_inputs(state) if self.restart else []
 
-    def _sequence_inputs(self, z: Tensor, actions: Tensor, state: State | None) -> Tensor:
-        """The inputs of the LSTM (B, T, Z + A, or one more) along sequences z (B, T, Z) and actions (B, T, A)."""
-        parts = [z, actions]
+    def _clock_inputs(self, z: Tensor, steps: Tensor | None) -> list[Tensor]:
+        """The clock (N, 1) of rows z (N, Z) after ``steps`` (N,), as the only element; empty for an M without one."""
+        if not self.clock:
+            return []
+        return [z.new_zeros(len(z), 1) if steps is None else (steps.to(z.dtype) / self.clock).unsqueeze(1)]
+
+    def _sequence_inputs(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State | None,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> Tensor:
+        """The inputs of the LSTM (B, T, I) along sequences z (B, T, Z) and actions (B, T, A).
+
+        I is Z + A, and one more each for restart and clock. Of ``mask`` (B, Z+H), only the part for z is applied.
+        """
+        parts = [z if mask is None else z * mask[:, None, : self.latent_size], actions]
         if self.restart:
             first = z.new_zeros(*z.shape[:2], 1)
             first[:, 0] = 1.0 if state is None else restart_inputs(state)[0].to(first.dtype)
             parts.append(first)
+        if self.clock:
+            passed = torch.arange(z.shape[1], device=z.device, dtype=z.dtype).expand(len(z), -1)
+            begun = passed if steps is None else passed + steps.to(z.dtype).unsqueeze(1)
+            parts.append((begun / self.clock).unsqueeze(2))
         return torch.cat(parts, dim=-1)
 
     def heads(self, hidden: Tensor) -> Prediction:
@@ -158,6 +222,7 @@ class MDNRNN(nn.Module):
             mixture_from(self.mixture_head(hidden), self.latent_size),
             self.reward_head(hidden).squeeze(-1).float() if self.reward_head is not None else None,
             self.end_head(hidden).squeeze(-1).float() if self.end_head is not None else None,
+            self.hit_head(hidden).squeeze(-1).float() if self.hit_head is not None else None,
         )
 
 
@@ -165,7 +230,9 @@ class Targets(NamedTuple):
     """The recorded next steps: z (B, T, Z), rewards (B, T), ends (B, T) in {0, 1}.
 
     mask (B, T): 1 for steps of the episode and 0 for padding after its end; action_mask (B, T, C): 1 for controls that
-    are valid at that z, or None for a task without action masks.
+    are valid at that z, or None for a task without action masks; pictures (B, T): 0 where z is that of a frame that
+    shows nothing, and else 1, or None if all frames show something; hits (B, T): 1 where the health fell, NaN where it
+    is not known, or None where it was not recorded.
     """
 
     z: Tensor
@@ -173,6 +240,8 @@ class Targets(NamedTuple):
     ends: Tensor
     mask: Tensor
     action_mask: Tensor | None = None
+    pictures: Tensor | None = None
+    hits: Tensor | None = None
 
     def to(self, device: torch.device) -> "Targets":
         """The targets on ``device``."""
@@ -180,18 +249,25 @@ class Targets(NamedTuple):
 
 
 def memory_loss(
-    prediction: Prediction, targets: Targets, end_weight: float = 1.0, mask_logits: Tensor | None = None
+    prediction: Prediction,
+    targets: Targets,
+    end_weight: float = 1.0,
+    mask_logits: Tensor | None = None,
+    hit_weight: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The total loss, which is the sum of its parts, and the parts by name.
 
     "nll" is the negative log likelihood of z in nats per latent dimension, "reward" the squared error, "end" the cross
-    entropy in nats, in which ends are weighted by ``end_weight`` because they are rare, and "mask" the cross entropy of
-    ``mask_logits`` (B, T, C), M's logits at the target z, in nats per control. All are means over the steps whose
-    ``targets.mask`` is 1.
+    entropy in nats, in which ends are weighted by ``end_weight`` because they are rare, "hit" the same of hits, with
+    ``hit_weight``, and "mask" the cross entropy of ``mask_logits`` (B, T, C), M's logits at the target z, in nats per
+    control. All are means over the steps whose ``targets.mask`` is 1; "nll" and "mask", which are about the frame, also
+    leave out frames that show nothing, and "hit" the steps whose health is not known.
     """
     exists = targets.mask
     count = exists.sum()
-    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * exists).sum() / count
+    shown = exists if targets.pictures is None else exists * targets.pictures
+    shown_count = count if targets.pictures is None else shown.sum().clamp(min=1)
+    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * shown).sum() / shown_count
     parts = {"nll": nll}
     if prediction.reward is not None:
         parts["reward"] = ((prediction.reward - targets.rewards).square() * exists).sum() / count
@@ -201,8 +277,16 @@ def memory_loss(
             prediction.end_logit, targets.ends, pos_weight=weight, reduction="none"
         )
         parts["end"] = (cross_entropy * exists).sum() / count
+    if prediction.hit_logit is not None:
+        assert targets.hits is not None
+        known = exists * targets.hits.isfinite()
+        weight = torch.tensor(hit_weight, device=exists.device)
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            prediction.hit_logit, targets.hits.nan_to_num(), pos_weight=weight, reduction="none"
+        )
+        parts["hit"] = (cross_entropy * known).sum() / known.sum().clamp(min=1)
     if mask_logits is not None:
         assert targets.action_mask is not None
         cross_entropy = F.binary_cross_entropy_with_logits(mask_logits, targets.action_mask, reduction="none")
-        parts["mask"] = (cross_entropy.mean(-1) * exists).sum() / count
+        parts["mask"] = (cross_entropy.mean(-1) * shown).sum() / shown_count
     return torch.stack(list(parts.values())).sum(), parts

@@ -13,11 +13,12 @@ from worldmodels.memory.mdnrnn import MDNRNN, State, restart_inputs
 
 
 class Drawn(NamedTuple):
-    """The sampled z (N, Z) float32; predicted reward (N,) and logit of the end (N,), or None if M has no such head."""
+    """The sampled z (N, Z) float32; predicted reward, logit of the end and of a hit (N,), or None without that head."""
 
     z: Tensor
     reward: Tensor | None
     end_logit: Tensor | None
+    hit_logit: Tensor | None = None
 
 
 class PackedMemory:
@@ -39,19 +40,36 @@ class PackedMemory:
         # From (Z, 3, K) to (3, K, Z): every operation of the sampling then works on contiguous rows of Z numbers.
         rows = torch.arange(3 * z * k, device=bias.device).reshape(z, 3, k).permute(1, 2, 0).reshape(-1)
         heads = [(memory.mixture_head.weight.detach()[rows], memory.mixture_head.bias.detach()[rows])]
-        for head in (memory.reward_head, memory.end_head):
+        for head in (memory.reward_head, memory.end_head, memory.hit_head):
             if head is not None:
                 heads.append((head.weight.detach(), head.bias.detach()))
         self._heads = torch.cat([weight for weight, _ in heads]).float().t().to(dtype).contiguous()
         self._heads_bias = torch.cat([bias for _, bias in heads]).to(dtype)
-        self._restart = memory.restart
+        self._restart, self._clock = memory.restart, memory.clock
         self._has_reward, self._has_end = memory.reward_head is not None, memory.end_head is not None
+        self._has_hit = memory.hit_head is not None
 
-    def step(self, z: Tensor, actions: Tensor, state: State) -> State:
-        """The state (h, c), each (N, H) float32, after z (N, Z) and actions (N, A), both float32, from ``state``."""
-        size = self.hidden_size
-        first = [part.to(self.dtype) for part in restart_inputs(state)] if self._restart else []
-        inputs = torch.cat([z.to(self.dtype), actions.to(self.dtype), *first, state[0].to(self.dtype)], dim=1)
+    def step(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> State:
+        """The state (h, c), each (N, H) float32, after z (N, Z) and actions (N, A), both float32, from ``state``.
+
+        mask: a dropout mask (N, Z+H), by which z and h are multiplied where they enter the step; None for none; steps:
+        (N, 1), how many steps of each dream's episode are behind it, for an M with a clock.
+        """
+        size, h = self.hidden_size, state[0]
+        more = restart_inputs(state) if self._restart else []
+        if self._clock:
+            assert steps is not None
+            more.append(steps / self._clock)
+        if mask is not None:
+            z, h = z * mask[:, : self.latent_size], h * mask[:, self.latent_size :]
+        inputs = torch.cat([part.to(self.dtype) for part in (z, actions, *more, h)], dim=1)
         gates = torch.addmm(self._gates_bias, inputs, self._gates).float()
         i, f, o = gates[:, : 3 * size].sigmoid_().chunk(3, dim=1)
         cell = torch.addcmul(f * state[1], i, gates[:, 3 * size :].tanh_())
@@ -76,5 +94,6 @@ class PackedMemory:
             log_scale = torch.where(beyond, log_scales[:, component], log_scale)
             cumulative = cumulative + weights[:, component]
         z = torch.addcmul(mean, log_scale.exp(), normal, value=math.sqrt(temperature))
-        reward = outputs[:, 3 * mixtures * latent] if self._has_reward else None
-        return Drawn(z, reward, outputs[:, -1] if self._has_end else None)
+        others = iter(outputs[:, 3 * mixtures * latent :].unbind(1))
+        has = (self._has_reward, self._has_end, self._has_hit)
+        return Drawn(z, *(next(others) if one else None for one in has))

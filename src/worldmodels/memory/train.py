@@ -1,8 +1,8 @@
 """Training M on the latents of recorded episodes."""
 
-import dataclasses
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,12 @@ from torch import Tensor
 
 from worldmodels.core.device import generator, precision
 from worldmodels.core.errors import UserError
-from worldmodels.core.fit import LearningRate, Loss, Objective, Schedule, fit
+from worldmodels.core.fit import HeldOut, LearningRate, Loss, Objective, Schedule, fit
+from worldmodels.core.held_out import held_out_episodes
 from worldmodels.core.seeds import Stream
-from worldmodels.memory.config import MemoryConfig
+from worldmodels.core.settings import without_idle
+from worldmodels.memory.config import LATER, MemoryConfig
+from worldmodels.memory.dropout import dropout_mask
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
 
@@ -25,32 +28,46 @@ _MEASURED_BATCHES = 10
 class Before(NamedTuple):
     """The burn-in: up to P transitions before each sequence, z (B, P, Z) and actions (B, P, A).
 
-    lengths (B,): how many of the P transitions of each row are valid; the others are padding at the end.
+    lengths (B,): how many of the P transitions of each row are valid; the others are padding at the end; steps (B,):
+    how many steps of its episode are behind the first of each row.
     """
 
     z: Tensor
     actions: Tensor
     lengths: Tensor
+    steps: Tensor
 
 
 class SequenceSampler:
     """Random sequences of ``length`` transitions, with z sampled anew from N(mu, exp(logvar)) for every batch.
 
-    A batch depends on the seed and the step alone. burn_in: the most transitions that :meth:`before` returns. Raises
-    :class:`UserError` if the episodes hold no transitions.
+    A batch depends on the seed and the step alone. burn_in: the most transitions that :meth:`before` returns;
+    shows_end: :attr:`~worldmodels.tasks.base.Task.shows_end`; chosen: the episodes from which sequences are drawn, (E,)
+    bool (None: all). Raises :class:`UserError` if these episodes hold no transitions.
     """
 
-    def __init__(self, latents: Latents, batch: int, length: int, seed: int, burn_in: int = 0) -> None:
+    def __init__(
+        self,
+        latents: Latents,
+        batch: int,
+        length: int,
+        seed: int,
+        burn_in: int = 0,
+        shows_end: bool = True,
+        chosen: np.ndarray | None = None,
+    ) -> None:
         self._latents, self._batch, self._seed, self._burn_in = latents, batch, seed, burn_in
+        self._shows_end = shows_end
         lengths = latents.lengths.numpy()
-        self.length = int(min(length, lengths.max(initial=0)))
+        drawn = lengths if chosen is None else np.where(chosen, lengths, 0)
+        self.length = int(min(length, drawn.max(initial=0)))
         if self.length < 1:
             raise UserError("the episodes hold no transitions; collect again")
         self._lengths = lengths
         self._frame_start = np.concatenate([[0], np.cumsum(lengths + 1)])[:-1]
         self._step_start = np.concatenate([[0], np.cumsum(lengths)])[:-1]
         # Long episodes are drawn more often, so that every transition has about the same chance.
-        self._chance = lengths / lengths.sum()
+        self._chance = drawn / drawn.sum()
 
     def _chosen(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Episode and first transition of every sequence, each (B,)."""
@@ -71,7 +88,12 @@ class SequenceSampler:
         offset = np.minimum((start - lengths)[:, None] + np.arange(lengths.max()), start[:, None])
         frames = torch.from_numpy(self._frame_start[episodes, None] + offset)
         actions = self._latents.actions[torch.from_numpy(self._step_start[episodes, None] + offset)]
-        return Before(self._sample(frames, step, Stream.BURN_IN_NOISE), actions, torch.from_numpy(lengths))
+        z = self._sample(frames, step, Stream.BURN_IN_NOISE)
+        return Before(z, actions, torch.from_numpy(lengths), torch.from_numpy(start - lengths))
+
+    def steps(self, step: int) -> Tensor:
+        """How many steps of its episode are behind the first of each sequence of :meth:`batch`, (B,)."""
+        return torch.from_numpy(self._chosen(step)[1])
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Targets]:
         """z (B, T, Z), actions (B, T, A) and the targets of training step ``step``."""
@@ -90,6 +112,8 @@ class SequenceSampler:
             torch.from_numpy(ends.astype(np.float32)),
             torch.from_numpy(exists.astype(np.float32)),
             None if masks is None else masks[torch.from_numpy(frames[:, 1:])].float(),
+            None if self._shows_end else torch.from_numpy((~ends).astype(np.float32)),
+            None if self._latents.health is None else _falls(self._latents.health[torch.from_numpy(frames)]),
         )
         return z[:, :-1], self._latents.actions[steps_tensor], targets
 
@@ -104,6 +128,12 @@ class SequenceSampler:
             step += 1
 
 
+def _falls(health: Tensor) -> Tensor:
+    """Steps (B, T) in which the health (B, T+1) falls: 1 where it does, 0 where not, and NaN where it is not known."""
+    change = health.diff(dim=1)
+    return torch.where(change.isnan(), change, (change < 0).float())
+
+
 Sequences = tuple[tuple[Tensor, Tensor, Targets], Before | None]
 
 
@@ -116,44 +146,85 @@ def train_memory(
     directory: Path,
     reward_scale: float = 1.0,
     identity: str = "",
+    shows_end: bool = True,
+    held_out_seed: int = 0,
 ) -> dict[str, float]:
     """Train ``memory`` in place; return the mean of its loss, by named parts, over further batches of the same latents.
 
+    That loss is without dropout, as an agent acts. Of episodes that are held out, the loss is returned, too.
+
     reward_scale: rewards are divided by it during training, so that large rewards do not dominate the loss; the trained
     M predicts rewards in their original unit. identity: a text for everything else that the result depends on, such as
-    a digest of the latents. Training continues from the checkpoint in ``directory``, if there is one; a checkpoint with
-    other settings, another seed, another number of transitions or another identity is a :class:`UserError`.
+    a digest of the latents; shows_end: that of the task: without it, M does not learn the last frames of episodes that
+    the world ended; held_out_seed: decides which episodes are held out. Training continues from the checkpoint in
+    ``directory``, if there is one; a checkpoint with other settings, another seed, another number of transitions or
+    another identity is a :class:`UserError`.
     """
     memory.to(device)
     memory.scale_reward(1 / reward_scale)
     if memory.end_head is not None:
         memory.end_weight.fill_(config.end_weight)
-    sampler = SequenceSampler(latents, config.batch, config.length, seed, config.burn_in)
+    if memory.hit_head is not None:
+        if latents.health is None or not latents.health.isfinite().any():
+            raise UserError(
+                "expected episodes with the health, for M's hit head; collect again, or leave out --memory.hit-weight"
+            )
+        memory.hit_weight.fill_(config.hit_weight)
+    aside = held_out_episodes(len(latents.lengths), config.held_out, held_out_seed)
+    drawing = partial(SequenceSampler, latents, config.batch, config.length, seed, config.burn_in, shows_end)
+    sampler = drawing(~aside if aside.any() else None)
 
-    def loss(batch: Sequences, step: int) -> Loss:
+    def loss(batch: Sequences, steps: Tensor, mask: Tensor | None = None) -> Loss:
         (z, actions, targets), before = batch
+        state = None
         with precision(device):
-            state = None if before is None else memory.follow(*(tensor.to(device) for tensor in before))
-            prediction = memory(z.to(device), actions.to(device), state)
+            if before is not None:
+                burnt_z, burnt_actions, lengths, begun = (tensor.to(device) for tensor in before)
+                state = memory.follow(burnt_z, burnt_actions, lengths, mask, begun)
+            prediction = memory(z.to(device), actions.to(device), state, mask, steps.to(device))
         targets = targets.to(device)
         targets = targets._replace(rewards=targets.rewards / reward_scale)
         mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
-        return memory_loss(prediction, targets, config.end_weight, mask_logits)
+        return memory_loss(prediction, targets, config.end_weight, mask_logits, config.hit_weight)
 
-    heads = {"reward": memory.reward_head, "end": memory.end_head, "mask": memory.mask_head}
+    def training_loss(batch: Sequences, step: int) -> Loss:
+        if not config.dropout:
+            return loss(batch, sampler.steps(step))
+        drawn = torch.rand(
+            (config.batch, memory.latent_size + memory.hidden_size),
+            generator=generator(seed, Stream.MEMORY_DROPOUT, step),
+        )
+        return loss(batch, sampler.steps(step), dropout_mask(drawn, config.dropout).to(device))
+
+    @torch.no_grad()
+    def measured(source: SequenceSampler, first: int) -> dict[str, float]:
+        """The mean loss of the batches from ``first``, by named parts, without dropout."""
+        totals: dict[str, float] = {}
+        batches = source.batches(first)
+        for step in range(first, first + _MEASURED_BATCHES):
+            for name, value in loss(next(batches), source.steps(step))[1].items():
+                totals[name] = totals.get(name, 0.0) + value.item() / _MEASURED_BATCHES
+        return totals
+
+    heads = {"reward": memory.reward_head, "end": memory.end_head, "hit": memory.hit_head, "mask": memory.mask_head}
     parts = ("nll", *(name for name, head in heads.items() if head is not None))
     lr = LearningRate(config.lr, final_fraction=0.01)
-    objective = Objective("memory", memory, loss, parts, lr, config.clip)
+    objective = Objective("memory", memory, training_loss, parts, lr, config.clip)
     # The number of dream models does not affect the training of this M.
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "dream_models"}
+    settings = {name: value for name, value in without_idle(config, LATER).items() if name != "dream_models"}
     about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
+    if not shows_end:
+        about["shows_end"] = False
+    held_out = None
+    if aside.any():
+        about["held_out_seed"] = held_out_seed
+        others = drawing(aside)
+        held_out = HeldOut(partial(measured, others, 0), parts)
     items, schedule = config.batch * sampler.length, Schedule(config.steps)
-    fit("memory", [objective], sampler.batches, schedule, directory, items, json.dumps(about), "transitions")
-    totals: dict[str, float] = {}
-    with torch.no_grad():
-        drawn = sampler.batches(config.steps)
-        for step in range(config.steps, config.steps + _MEASURED_BATCHES):
-            for name, value in loss(next(drawn), step)[1].items():
-                totals[name] = totals.get(name, 0.0) + value.item() / _MEASURED_BATCHES
+    identified = json.dumps(about)
+    fit("memory", [objective], sampler.batches, schedule, directory, items, identified, "transitions", held_out)
+    totals = measured(sampler, config.steps)
+    if held_out is not None:
+        totals |= {f"held_out_{name}": value for name, value in held_out.measure().items()}
     memory.scale_reward(reward_scale)
     return totals

@@ -1,7 +1,8 @@
 """Turn-based playing of a world with numbered choices, beside a rule that plays the same episode."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,8 +83,8 @@ class ChoiceViewer(EpisodeViewer):
         self._rule = self._rule_for([self.seed, self.seed])
         self.rule_score, self.typed = 0.0, ""
 
-    def _observe(self, raw: np.ndarray) -> None:
-        super()._observe(raw)
+    def _observe(self, raw: np.ndarray, info: Mapping[str, Any]) -> None:
+        super()._observe(raw, info)
         mask = self.task.action_mask(self.observations.frames)
         self.action_mask = np.ones(self.task.control_size, bool) if mask is None else mask[0]
 

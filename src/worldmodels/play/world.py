@@ -1,5 +1,6 @@
 """Playing in the real world with arrow keys or by the agent; finished episodes can be saved as data."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,23 +35,25 @@ class EpisodeViewer(Viewer):
         self.env = stock_env(task)
 
     def _start(self) -> None:
-        raw, _ = self.env.reset(seed=self.seed)
+        raw, info = self.env.reset(seed=self.seed)
         self.score, self.step = 0.0, 0
         self._living: np.ndarray | None = None
-        self._observe(raw)
+        self._observe(raw, info)
         if self._recording is not None:
             self._recording.start(self.observations)
         if self._policy is not None:
             self._policy.reset()
 
-    def _observe(self, raw: np.ndarray) -> None:
-        self.observations = Observations(self.task, raw[None])
+    def _observe(self, raw: np.ndarray, info: Mapping[str, Any]) -> None:
+        health = np.array([info["health"]], np.float32) if "health" in info else None
+        self.observations = Observations(self.task, raw[None], health)
         self._picture: np.ndarray | None = None
 
     def _toggle_agent(self) -> None:
         if self._policy is None:
             try:
                 self._policy = agent_for(self.task, self._agent).policy(1)
+                self._policy.join(self.step)
             except UserError as error:
                 self.message = str(error)
                 say(self.message)
@@ -65,10 +68,10 @@ class EpisodeViewer(Viewer):
         return None if self._policy is None else self._policy.act(self.observations)[0]
 
     def _step(self, action: Any) -> None:
-        raw, reward, terminated, truncated, _ = self.env.step(action)
+        raw, reward, terminated, truncated, info = self.env.step(action)
         self.score += float(reward)
         self.step += 1
-        self._observe(raw)
+        self._observe(raw, info)
         if self._recording is not None:
             self._recording.step(np.asarray(action), float(reward), bool(terminated), self.observations)
         if terminated or truncated:

@@ -36,7 +36,7 @@ def watch(
     Only moments at every ``stride``-th step and the last one are shown, some steps after they happened; ``stepped`` is
     called after every step, with the score.
     """
-    watcher = _Watcher(agent, env, show, stride, stepped)
+    watcher = _Watcher(agent, env, seed, show, stride, stepped)
     with torch_threads(1):
         result = rollout(agent.task, env, watcher, [seed], max_steps, observer=watcher)
         watcher.finish()
@@ -66,13 +66,14 @@ class _Watcher:
         self,
         agent: "Agent",
         env: VectorEnv,
+        seed: int,
         show: Callable[[Moment], None],
         stride: int,
         stepped: Callable[[float], None] | None,
     ) -> None:
         self._agent, self._env, self._show, self._stride, self._stepped = agent, env, show, stride, stepped
         self._playing = playing_of(agent.task)
-        self._policy = agent.policy(1)
+        self._policy = agent.policy(1, seeds=[seed])
         self._policy.reset()
         self._step, self._score = 0, 0.0
         self._expected: Tensor | None = None

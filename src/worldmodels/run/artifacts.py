@@ -210,6 +210,8 @@ class Artifacts:
                 task.predicts_reward and "rewards" not in missing,
                 task.predicts_end and "ends" not in missing,
                 task.control_size if task.masked else 0,
+                clock=task.clock_steps if config.clock is None else config.clock,
+                hit=config.hit_weight > 0,
             )
 
     def memory(self, device: torch.device) -> MDNRNN:

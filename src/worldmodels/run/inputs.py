@@ -5,13 +5,16 @@ from typing import Any
 
 import torch
 
-from worldmodels.core.settings import to_json
+from worldmodels.core.settings import to_json, without_idle
+from worldmodels.dream import config as dream
 from worldmodels.evaluation import conditions
 from worldmodels.evolution.config import PhaseConfig
 from worldmodels.evolution.phases import phases_of
+from worldmodels.memory import config as memory
 from worldmodels.run.artifacts import Artifacts
 from worldmodels.run.stage import flat
 from worldmodels.run.variants import evolution_of
+from worldmodels.vision import config as vision
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,17 @@ def _collect(artifacts: Artifacts) -> Found:
 
 
 def _vision(artifacts: Artifacts) -> Found:
-    return {"vision": to_json(artifacts.config.vision), "episodes": artifacts.episode_digests()}, ()
+    settings = without_idle(artifacts.config.vision, vision.LATER)
+    return {"vision": settings, "episodes": _shown(artifacts, artifacts.episode_digests())}, ()
+
+
+def _shown(artifacts: Artifacts, data: Any) -> Any:
+    """What a network learns from ``data``, the digests of episodes or latents: all of it, or what shows something.
+
+    The key is another one where last frames are left out, so that a network that an earlier version trained with them
+    is not taken for this one.
+    """
+    return data if artifacts.task.shows_end else {"shown": data}
 
 
 def _encode(artifacts: Artifacts) -> Found:
@@ -59,10 +72,10 @@ def _encode(artifacts: Artifacts) -> Found:
 
 
 def _memory(artifacts: Artifacts) -> Found:
-    settings = to_json(artifacts.config.memory)
+    settings = without_idle(artifacts.config.memory, memory.LATER)
     # The number of dream models does not affect this M.
     del settings["dream_models"]
-    values = {"memory": settings, "latents": artifacts.digest("encode")}
+    values = {"memory": settings, "latents": _shown(artifacts, artifacts.digest("encode"))}
     missing = artifacts.config.collect.missing
     return values | ({"missing": list(missing)} if missing else {}), ()
 
@@ -76,6 +89,8 @@ def _controller(artifacts: Artifacts) -> Found:
         # The C from which the full agent starts is known by the latents, which are of episodes that it has played. The
         # key is not that of the first round, so that an ablation that started from zero is not taken for this one.
         seen = {"inputs": {"names": list(artifacts.inputs)}, "start": artifacts.before.digest("controller")}
+    if artifacts.config.controller.acts_on != "mean":
+        seen["acts_on"] = artifacts.config.controller.acts_on
     if artifacts.hidden:
         seen["hidden"] = artifacts.hidden
     settings = to_json(evolution)
@@ -87,7 +102,7 @@ def _controller(artifacts: Artifacts) -> Found:
     values = {
         "evolution": settings | {"phases": {name: _of_phase(phase) for name, phase in phases.items()}},
         "controller": seen,
-        **({"dream": to_json(artifacts.config.dream)} if uses_dreams else {}),
+        **({"dream": without_idle(artifacts.config.dream, dream.LATER)} if uses_dreams else {}),
         "vision": artifacts.digest("vision"),
         "memory": "untrained" if artifacts.variant == "untrained-m" else artifacts.digest("memory"),
         **({"dream_models": [model.digest("memory") for model in artifacts.dream_models]} if uses_dreams else {}),

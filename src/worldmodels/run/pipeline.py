@@ -25,7 +25,7 @@ from worldmodels.core.progress import Progress
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.collectors import IMPORTED, Collector, agent_collector, check_policy, make_collector
 from worldmodels.data.completeness import missing_from
-from worldmodels.data.encode import dream_starts, encode_shard
+from worldmodels.data.encode import encode_shard, set_starts
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
 from worldmodels.evaluation import agent_policy, evaluate_episodes, report
@@ -162,8 +162,17 @@ class Pipeline:
     def _vision(self, directory: Path, identity: str) -> Mapping[str, float]:
         artifacts = self.artifacts
         start = artifacts.before.vision(self.device).state_dict() if artifacts.before is not None else None
+        settings, shows_end = artifacts.config.vision, artifacts.task.shows_end
         vision, metrics = train_vision(
-            artifacts.shards(), artifacts.config.vision, artifacts.seed, self.device, directory, start, identity
+            artifacts.shards(),
+            settings,
+            artifacts.seed,
+            self.device,
+            directory,
+            start,
+            identity,
+            shows_end,
+            artifacts.run_config.seed,
         )
         save_tensors(directory / FILES["vision"], vision.state_dict(), {})
         return metrics
@@ -189,9 +198,18 @@ class Pipeline:
     def _memory(self, directory: Path, identity: str) -> Mapping[str, float]:
         artifacts = self.artifacts
         memory = artifacts.before.memory(self.device) if artifacts.before is not None else artifacts.new_memory()
-        config, scale = artifacts.config.memory, artifacts.task.reward_scale
+        config, task = artifacts.config.memory, artifacts.task
         metrics = train_memory(
-            memory, artifacts.latents(), config, artifacts.memory_seed, self.device, directory, scale, identity
+            memory,
+            artifacts.latents(),
+            config,
+            artifacts.memory_seed,
+            self.device,
+            directory,
+            task.reward_scale,
+            identity,
+            task.shows_end,
+            artifacts.run_config.seed,
         )
         save_tensors(directory / FILES["memory"], memory.state_dict(), {})
         return metrics
@@ -208,8 +226,9 @@ class Pipeline:
         agent = untrained_agent(
             artifacts.task, artifacts.vision(self.device), memory, artifacts.inputs, artifacts.hidden
         )
+        agent.samples_z = artifacts.config.controller.acts_on == "sample"
         # The dreams of the saved agent start where the task says; those of evolution start where the settings say.
-        agent.starts, agent.start_states = dream_starts(memory, latents, artifacts.task.start_steps)
+        set_starts(agent, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
         carried: dict[str, float] = {}
         if artifacts.before is not None:

@@ -57,7 +57,7 @@ def task_of(config: Config) -> Task:
 
 
 def resolved(config: Config, task: Task) -> Config:
-    """The settings with the task's defaults filled in: backends, the inputs of C, and the start steps of dreams.
+    """The settings with the task's defaults filled in: backends, M's clock, C's inputs, and the start steps of dreams.
 
     Of a task gym:ID, what was found out about its environment is filled in, too. They are converted to JSON and back,
     as in a run's file, so that every process sees the same settings. Raises :class:`UserError` for invalid settings.
@@ -68,6 +68,7 @@ def resolved(config: Config, task: Task) -> Config:
         world=dict(task.facts),
         collect=replace(config.collect, backend=config.collect.backend or fastest),
         evolution=replace(config.evolution, backend=config.evolution.backend or fastest),
+        memory=replace(config.memory, clock=task.clock_steps if config.memory.clock is None else config.memory.clock),
         controller=replace(config.controller, inputs=config.controller.inputs or task.inputs),
         dream=replace(config.dream, start_steps=config.dream.start_steps or task.start_steps),
     )

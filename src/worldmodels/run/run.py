@@ -98,6 +98,8 @@ def read_config(directory: Path) -> Config | None:
         raise UserError(
             f"{directory} was made by an {age} version of worldmodels and cannot be used by this one; use another --run"
         )
+    if isinstance(content.get("memory"), dict):
+        content["memory"].setdefault("clock", 0)  # in runs of versions whose M had none, whatever the task says now
     try:
         return from_json(Config, content)
     except UserError as error:
@@ -123,6 +125,16 @@ def check_settings(config: Config, existing: Config | None) -> None:
     """
     task = task_of(config)
     settings = resolved(config, task)
+    hits = settings.memory.hit_weight > 0
+    if hits and task.full_health is None:
+        raise UserError(
+            f"--memory.hit-weight is for worlds that tell the health, and {task.name} does not; leave it out"
+        )
+    if settings.dream.termination == "health" and not hits:
+        raise UserError(
+            "dreams that end by their health need an M that predicts hits: expected a --memory.hit-weight above 0, "
+            "such as 10, or another --dream.termination"
+        )
     for backend in (settings.collect.backend, settings.evolution.backend):
         check_backend(task, backend)
     check_noise(task, config.collect.later_noise)

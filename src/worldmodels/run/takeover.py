@@ -32,10 +32,12 @@ _COPIED = {".json", ".csv"}
 _MOST_NAMED = 3
 _ARTEFACTS = {
     "episodes": "the episodes",
+    "episodes.shown": "the episodes",
     "agent": "the agent",
     "agent.digest": "the agent that collects",
     "vision": "V",
     "latents": "the latents",
+    "latents.shown": "the latents",
     "memory": "M",
     "dream-models": "the dream models",
     "conditions.device": "the device",
@@ -115,7 +117,7 @@ class Source:
             for key, (old, new) in changed.items()
             if key not in _ARTEFACTS
         ]
-        others = [words for key, words in _ARTEFACTS.items() if key in changed]
+        others = list(dict.fromkeys(words for key, words in _ARTEFACTS.items() if key in changed))
         parts = settings[:_MOST_NAMED]
         if len(settings) > _MOST_NAMED:
             parts.append(f"{len(settings) - _MOST_NAMED} more settings differ")

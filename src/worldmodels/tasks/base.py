@@ -71,11 +71,12 @@ World = EnvPoolWorld | ProcessWorld | ArrayWorld
 class Observations:
     """Observations of n rows of a vector environment: ``raw`` (n, ...), and frames, computed once, at first access.
 
-    The environment's next step may overwrite the arrays: copy what you keep.
+    health: (n,), for recording alone, where the environment's info tells it, else None. The environment's next step may
+    overwrite the arrays: copy what you keep.
     """
 
-    def __init__(self, task: "Task", raw: np.ndarray) -> None:
-        self._task, self.raw = task, raw
+    def __init__(self, task: "Task", raw: np.ndarray, health: np.ndarray | None = None) -> None:
+        self._task, self.raw, self.health = task, raw, health
         self._frames: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -90,7 +91,7 @@ class Observations:
 
     def of(self, rows: np.ndarray) -> "Observations":
         """The observations of a subset of the rows: their indices (m,), or a mask (n,) bool."""
-        subset = Observations(self._task, self.raw[rows])
+        subset = Observations(self._task, self.raw[rows], None if self.health is None else self.health[rows])
         subset._frames = None if self._frames is None else self._frames[rows]
         return subset
 
@@ -229,6 +230,12 @@ class Task(ReadOnly, ABC):
     """M learns rewards divided by this number; for large rewards it should be their typical size."""
     predicts_end: bool = True
     """Whether M has an end head."""
+    shows_end: bool = True
+    """Whether the world still shows a picture after the step with which it ends an episode. If not, that last frame is
+    recorded like the others, but V does not learn it and M does not learn to predict it."""
+    full_health: float | None = None
+    """The health with which episodes begin, for worlds whose info holds it as "health". It is then recorded, and M can
+    learn when it falls. Agents never see it."""
     alive_reward: float | None = None
     """The reward of every step in a dream; None means the reward that M predicts."""
     remembers_controls: bool = False
@@ -236,6 +243,9 @@ class Task(ReadOnly, ABC):
     for tasks in which controls say more than actions."""
     start_steps: tuple[int, ...] = (0,)
     """Steps of recorded episodes at which dreams start, with the state that M has after the steps before."""
+    clock_steps: int = 0
+    """Steps that count as 1 on M's clock, for a world that changes with time; 0 means that its M has no clock, unless
+    the settings say otherwise."""
     num_envs: int = 50
     """Environments that run together by default."""
     max_envs: int = 256

@@ -23,6 +23,10 @@ class GANConfig:
     it always learns."""
 
 
+LATER = ("held_out",)
+"""Settings that earlier versions lacked, and that are off by default."""
+
+
 @dataclass(frozen=True)
 class VisionConfig:
     """V, which turns frames into latents: by default the paper's convolutional VAE (appendix A.1)."""
@@ -39,6 +43,9 @@ class VisionConfig:
     """Adam's highest learning rate, which decays along a cosine to a tenth of this value."""
     kl_tolerance: float = number(0.5, low=0)
     """Free nats per latent dimension: the KL divergence of a frame is not penalised below latent_size times this."""
+    held_out: float = number(0.0, low=0, high=0.5)
+    """Share of the episodes on which V is not trained but measured meanwhile; the weights with the lowest loss there
+    are kept. With 0, a twentieth is held out and only measured at the end. memory.held_out holds out the same ones."""
     foreground_weight: float = number(0.0, low=0)
     """Extra weight of pixels that differ from the batch's mean frame: a pixel's squared error is multiplied by
     1 + foreground_weight * difference (0 to 1). 0 is the paper's loss; above 0 if small objects matter."""

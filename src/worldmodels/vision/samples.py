@@ -1,4 +1,4 @@
-"""Samples of z on which an agent acts, if it does not act on the mean of V's encoding."""
+"""Samples of z on which an agent acts, if it does not act on the mean of V's encoding (``controller.acts_on``)."""
 
 from collections.abc import Sequence
 

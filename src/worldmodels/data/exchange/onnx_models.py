@@ -50,12 +50,21 @@ class _Memory(nn.Module):
         self.memory = copy.deepcopy(agent.memory).cpu()
 
     def forward(self, z: Tensor, action: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
-        h, c = self.memory.step(z, action, (h, c))
+        return self._outputs(z, *self.memory.step(z, action, (h, c)))
+
+    def _outputs(self, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
         prediction = self.memory.heads(h)
-        more = [value for value in (prediction.reward, prediction.end_logit) if value is not None]
+        more = [value for value in prediction[1:] if value is not None]
         if self.memory.mask_head is not None:
             more.append(self.memory.mask_logits(z))
         return (h, c, *prediction.mixture, *more)
+
+
+class _ClockedMemory(_Memory):
+    def forward(  # type: ignore[override]
+        self, z: Tensor, action: Tensor, h: Tensor, c: Tensor, steps: Tensor
+    ) -> tuple[Tensor, ...]:
+        return self._outputs(z, *self.memory.step(z, action, (h, c), steps))
 
 
 class _Controller(nn.Module):
@@ -105,14 +114,16 @@ def onnx_models(agent: Agent) -> dict[str, _Model]:
     """The parts of an agent by the names of their files, less ".onnx"."""
     vision = copy.deepcopy(agent.vision).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     memory, latent, hidden = agent.memory, agent.vision.latent_size, agent.memory.hidden_size
-    heads = {"reward": memory.reward_head, "end_logit": memory.end_head, "mask_logits": memory.mask_head}
+    heads: dict[str, nn.Module | None] = {"reward": memory.reward_head, "end_logit": memory.end_head}
+    heads |= {"hit_logit": memory.hit_head, "mask_logits": memory.mask_head}
     mixture = ("next_h", "next_c", "log_weights", "means", "log_scales")
-    state = {"z": (latent,), "action": (agent.task.action_size,), "h": (hidden,), "c": (hidden,)}
+    state: dict[str, tuple[int, ...]] = {"z": (latent,), "action": (agent.task.action_size,)}
+    state |= {"h": (hidden,), "c": (hidden,), **({"steps": ()} if memory.clock else {})}
     outputs = (*mixture, *(name for name, head in heads.items() if head is not None))
     models = {
         "encoder": _Model(_Encoder(vision), {"frames": (64, 64, 3)}, ("mu", "logvar")),
         "decoder": _Model(_Decoder(vision), {"z": (latent,)}, ("images",)),
-        "memory": _Model(_Memory(agent), state, outputs),
+        "memory": _Model(_ClockedMemory(agent) if memory.clock else _Memory(agent), state, outputs),
     }
     if agent.inputs.size:
         models["controller"] = _Model(_Controller(agent), {"inputs": (agent.inputs.size,)}, ("controls",))
@@ -148,9 +159,12 @@ def _about(agent: Agent) -> dict[str, Any]:
     """What a program needs to know to act and dream with the models."""
     memory = agent.memory
     weight = float(memory.end_weight) if memory.end_head is not None else 1.0
+    hits = {"hit_weight": float(memory.hit_weight)} if memory.hit_head is not None else {}
     sizes = {"latent_size": memory.latent_size, "hidden_size": memory.hidden_size, "mixtures": memory.mixtures}
+    if memory.clock:
+        sizes["clock"] = memory.clock
     acting = {"policy_inputs": list(agent.inputs.names), "samples_z": agent.samples_z}
-    return {"task": agent.task.name, **sizes, **acting, "end_weight": weight, "info": agent.info}
+    return {"task": agent.task.name, **sizes, **acting, "end_weight": weight, **hits, "info": agent.info}
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-_STEPS, _BEGINNING = 0, 1
-"""The purpose of random numbers: the steps of a dream, or its start."""
+_STEPS, _BEGINNING, _DROPOUT = 0, 1, 2
+"""The purpose of random numbers: the steps of a dream, its start, or its dropout mask."""
 _CHUNK = 32
 """Steps computed at a time, because the few hundred small operations take as long for one step as for many."""
 _AT_ONCE = 1 << 16
@@ -93,6 +93,13 @@ class CounterBasedStreams:
         fresh = torch.tensor(seeds, dtype=torch.int64, device=self._seeds.device)
         self._seeds[places], self._done[places] = fresh, torch.zeros_like(fresh)
         return self._beginning(fresh, starts)
+
+    def dropout(self, size: int, rows: Sequence[int] | None = None) -> Tensor:
+        """Uniform numbers (N, size) for dropout masks, of the given ``rows`` alone (None: of all)."""
+        assert rows is None or self._rows is None, "rows that share streams are not restarted"
+        seeds = self._seeds if rows is None else self._seeds[torch.tensor(rows, device=self._seeds.device)]
+        numbers = uniforms(self._words(seeds, torch.zeros_like(seeds), _DROPOUT, size))
+        return numbers if self._rows is None else numbers[self._rows]
 
     def next(self) -> Numbers:
         """The numbers of the next step."""

@@ -30,6 +30,13 @@ class Noise(Protocol):
         """Give ``rows`` new streams with these seeds; returns what :meth:`start` returns, for these rows."""
         ...
 
+    def dropout(self, size: int, rows: Sequence[int] | None = None) -> Tensor:
+        """Uniform numbers (N, size) in [0, 1) for dropout masks, of the given ``rows`` alone (None: of all).
+
+        They follow from the seeds, are the same at every call, and the other numbers do not depend on this call.
+        """
+        ...
+
     def next(self) -> Numbers:
         """The numbers of the next step."""
         ...
@@ -50,6 +57,7 @@ class _SeedStream:
     """
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.uniform, self.normal = (
             np.random.Generator(np.random.SFC64([kind, seed])) for kind in (Stream.DREAM_UNIFORM, Stream.DREAM_NORMAL)
         )
@@ -92,6 +100,15 @@ class NumpyStreams:
             if position:  # the other rows are in the middle of a chunk
                 self._draw(row, position)
         return which, normal
+
+    def dropout(self, size: int, rows: Sequence[int] | None = None) -> Tensor:
+        """Uniform numbers (N, size) for dropout masks, of the given ``rows`` alone (None: of all)."""
+        assert rows is None or self._rows is None, "rows that share streams are not restarted"
+        streams = self._streams if rows is None else [self._streams[row] for row in rows]
+        kind = Stream.DREAM_DROPOUT
+        drawn = [np.random.Generator(np.random.SFC64([kind, one.seed])).random(size, np.float32) for one in streams]
+        numbers = torch.from_numpy(np.stack(drawn)).to(self._device)
+        return numbers if self._rows is None else numbers[self._rows]
 
     def next(self) -> Numbers:
         """The numbers of the next step."""

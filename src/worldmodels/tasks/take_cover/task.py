@@ -2,7 +2,7 @@
 
 Action: nothing, right or left. Reward: 1 for every tic alive. An episode ends with death or after 2100 tics; the stock
 environment itself has no limit. The agent sees the screen without its highest and lowest rows. The screen after death
-is black: recorded episodes that end with death end with a black frame, which V is trained on and M predicts.
+is black: recorded episodes that end with death end with a black frame, which neither V nor M learns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,9 +34,12 @@ class TakeCover(Task):
     control_size = 1
     action_space = spaces.Discrete(3)
     max_steps = 2100
+    clock_steps = 2100  # one more imp comes every 60 tics, most of them beyond the screen
     inputs = ("z", "c", "h")
     alive_reward = 1.0
     predicts_reward = False
+    shows_end = False
+    full_health = 100.0
     reference_backend = "vizdoom"
     max_envs = 64
 

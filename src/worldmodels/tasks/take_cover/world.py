@@ -31,6 +31,8 @@ _EPISODES_PER_GAME = 200
 class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
     """Observations: the screen (240, 320, 3) uint8. Actions: 0 nothing, 1 right, 2 left. Reward: 1 per tic.
 
+    Info: "health", the player's, from 100 to 0.
+
     published: a screen of (480, 640, 3) with the status bar, which leaves 400 rows for the view, and a start at tic 14,
     as in the code of 2018.
 
@@ -64,7 +66,7 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
             observation, _ = self._game.reset(seed=seed)
         self._episodes += 1
         self._screen = observation["screen"]
-        return self._screen, {}
+        return self._screen, {"health": _health(observation)}
 
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:
@@ -89,7 +91,7 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
         screen = observation["screen"]
         if self._game.state is not None:
             self._screen = screen
-        return screen, float(reward), bool(terminated), bool(truncated), {}
+        return screen, float(reward), bool(terminated), bool(truncated), {"health": _health(observation)}
 
     def render(self) -> Any:
         """The last screen that was not black (240, 320, 3) uint8 if the render_mode is "rgb_array", else None."""
@@ -111,6 +113,11 @@ class TakeCoverWorld(gymnasium.Env[np.ndarray, Any]):
                 forget_shared_memory(self._game.game.get_instance_id())
         if self._folder is not None:
             self._folder.remove()
+
+
+def _health(observation: dict[str, Any]) -> float:
+    """The player's health, which is the stock environment's only variable; after death, it reports 0."""
+    return max(0.0, float(observation["gamevariables"][0]))
 
 
 def _dying_with_us(stock: Path, folder: Path) -> Path:
