@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from worldmodels.agent import Agent
 from worldmodels.controller.layout import Layout
@@ -54,3 +56,20 @@ def dream_along(env: DreamVectorEnv, seeds: Sequence[int], steps: int) -> list[t
         observations, *rest, _ = env.step(action)
         seen.append((observations.copy(), *(one.copy() for one in rest)))
     return seen
+
+
+class Noise(gymnasium.Env[Any, Any]):
+    """CarRacing's spaces, and the same random pictures in every episode."""
+
+    observation_space = spaces.Box(0, 255, (96, 96, 3), np.uint8)
+    action_space = get_task("car-racing").action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self._stream = np.random.default_rng(1)
+        return self._picture(), {}
+
+    def step(self, action: Any) -> Any:
+        return self._picture(), 0.0, False, False, {}
+
+    def _picture(self) -> np.ndarray:
+        return self._stream.integers(0, 256, (96, 96, 3), dtype=np.uint8)

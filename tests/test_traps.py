@@ -211,7 +211,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list["NotedDreams"]:
     """Every fitness in dreams that an evolution makes; the real world is a dream, too."""
     found = list[NotedDreams]()
 
-    def dreams(*arguments: Any) -> Fitness:
+    def dreams(*arguments: Any, dropout: float) -> Fitness:
         found.append(NotedDreams(*arguments))
         return found[-1]
 

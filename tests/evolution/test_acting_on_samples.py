@@ -1,16 +1,13 @@
 """Agents that act on samples of z: the same in every batch, and in evolution, dreams and evaluation alike."""
 
 from pathlib import Path
-from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 from cases import call
-from dream_agents import dreamer
+from dream_agents import Noise, dreamer
 from worldmodels.agent import Agent, load_agent
 from worldmodels.data.encode import dream_starts, set_starts
 from worldmodels.dream.latent_world import LatentWorld
@@ -21,7 +18,6 @@ from worldmodels.execution.executor import LocalExecutor
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.rollouts import rollout
-from worldmodels.tasks import get_task
 from worldmodels.vision.conv_vae import ConvVAE
 from worlds import MAX_STEPS, Scripted, ScriptedEnv
 
@@ -97,23 +93,6 @@ def test_recorded_inputs_and_the_states_at_starts_are_those_of_an_agent_that_act
 def replaced(agent: Agent, samples_z: bool) -> Agent:
     agent.samples_z = samples_z
     return agent
-
-
-class Noise(gymnasium.Env[Any, Any]):
-    """CarRacing's spaces, and random pictures."""
-
-    observation_space = spaces.Box(0, 255, (96, 96, 3), np.uint8)
-    action_space = get_task("car-racing").action_space
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        self._stream = np.random.default_rng(1)
-        return self._picture(), {}
-
-    def step(self, action: Any) -> Any:
-        return self._picture(), 0.0, False, False, {}
-
-    def _picture(self) -> np.ndarray:
-        return self._stream.integers(0, 256, (96, 96, 3), dtype=np.uint8)
 
 
 def test_the_latent_world_shows_the_samples_on_which_the_agent_acts() -> None:

@@ -104,7 +104,7 @@ def test_unbounded_inputs_count_as_if_they_varied_no_more_than_the_others() -> N
 def following(memory: MDNRNN) -> Agent:
     """What following recorded episodes needs of an agent."""
     inputs = PolicyInputs(("z", "h"), memory.latent_size, memory.hidden_size)
-    return cast(Agent, SimpleNamespace(memory=memory, inputs=inputs, device=torch.device("cpu")))
+    return cast(Agent, SimpleNamespace(samples_z=False, memory=memory, inputs=inputs, device=torch.device("cpu")))
 
 
 def test_what_c_would_have_seen_is_z_with_the_h_from_before_it() -> None:

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from dream_agents import CPU, dreamer
+from dream_agents import CPU, Noise, dreamer
 from worldmodels.agent import AGENT_FILE, Agent, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, write_json
@@ -184,23 +182,6 @@ def test_a_policy_that_is_reset_or_joins_late_tells_the_right_time(monkeypatch: 
     policy.join(7)
     policy.act(seen)
     assert told == [[0, 0], [1, 1], [0], [0, 1], [7, 7]]
-
-
-class Noise(gymnasium.Env[Any, Any]):
-    """CarRacing's spaces, and the same random pictures in every episode."""
-
-    observation_space = spaces.Box(0, 255, (96, 96, 3), np.uint8)
-    action_space = get_task("car-racing").action_space
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        self._stream = np.random.default_rng(1)
-        return self._picture(), {}
-
-    def step(self, action: Any) -> Any:
-        return self._picture(), 0.0, False, False, {}
-
-    def _picture(self) -> np.ndarray:
-        return self._stream.integers(0, 256, (96, 96, 3), dtype=np.uint8)
 
 
 def test_the_latent_world_tells_the_time_as_an_acting_agent_does() -> None:

@@ -45,6 +45,8 @@ class TurnsLeft:
 
     def reset(self) -> None: ...
 
+    def join(self, steps: int) -> None: ...
+
     def act(self, observations: Observations) -> np.ndarray:
         self.observed += 1
         return np.array([[-0.5, 0.25, 0.0]], np.float32)
