@@ -20,8 +20,7 @@
 # %% tags=["parameters"]
 RUN = "runs/notebook-river"
 SETTINGS = {
-    "collect.episodes": 192,
-    "vision.epochs": 3.0,
+    "collect.episodes": 64,
     "evolution.phases.real.generations": 15,
     "evaluate.episodes": 50,
 }
@@ -51,7 +50,7 @@ def strip(*rows: np.ndarray, scale: int = 2) -> Image.Image:
 # ## A game
 #
 # A boat drifts down a winding river. The rudder turns it left or right, but it slides on for a while, and nothing
-# in a single picture shows how fast. Every step afloat is worth 1, and a bank ends the trip.
+# in a single picture shows how fast. Every step of 200 in the water is worth 1, one on land nothing.
 #
 # The game goes into a file, because episodes are played in other processes, which import it from there. It knows
 # nothing of worldmodels.
@@ -62,7 +61,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-STEPS = 400
+STEPS = 200
 BOAT = 12  # rows between the boat and the lower edge of the picture
 WATER, BANK, HULL = (60, 110, 190), (70, 130, 60), (240, 200, 90)
 
@@ -78,24 +77,24 @@ class River(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         rows, phases = np.arange(STEPS + 64), self.np_random.uniform(0, 2 * np.pi, 3)
-        bends = [8 * np.sin(rows / 13 + phases[0]), 5 * np.sin(rows / 7 + phases[1])]
+        bends = [15 * np.sin(rows / 18 + phases[0]), 5 * np.sin(rows / 9 + phases[1])]
         self.middle = 32 + bends[0] + bends[1]
-        self.reach = 11 + 3 * np.sin(rows / 20 + phases[2])  # from the middle to a bank
+        self.reach = 7 + 2 * np.sin(rows / 20 + phases[2])  # from the middle to a bank
         self.at, self.x, self.sideways = 0, self.middle[BOAT], 0.0
         return self.render(), {}
 
     def step(self, action):
         self.sideways = 0.85 * self.sideways + 0.35 * (0, -1, 1)[action]
-        self.x += self.sideways
+        self.x = float(np.clip(self.x + self.sideways, 2, 61))
         self.at += 1
-        aground = abs(self.x - self.middle[self.at + BOAT]) > self.reach[self.at + BOAT] - 2
-        return self.render(), 1.0, bool(aground), False, {}
+        afloat = abs(self.x - self.middle[self.at + BOAT]) < self.reach[self.at + BOAT]
+        return self.render(), float(afloat), False, False, {}
 
     def render(self):
         ahead = np.arange(self.at + 63, self.at - 1, -1)[:, None]  # the row furthest ahead is on top
         wet = abs(np.arange(64) - self.middle[ahead]) < self.reach[ahead]
         picture = np.where(wet[:, :, None], WATER, BANK).astype(np.uint8)
-        left = int(np.clip(round(self.x), 2, 61)) - 2
+        left = round(self.x) - 2
         picture[63 - BOAT - 3 : 63 - BOAT + 3, left : left + 5] = HULL
         return picture
 
@@ -110,17 +109,17 @@ gymnasium.register("River-v0", entry_point=River, max_episode_steps=STEPS)
 WORLD = "river:River-v0"
 env = gymnasium.make(WORLD)
 env.action_space.seed(1)
-pictures, lengths = [], []
-for seed in range(100):
+pictures, random_returns = [], []
+for seed in range(50):
     observation, _ = env.reset(seed=seed)
-    steps, ended = 0, False
+    total, ended = 0.0, False
     while not ended:
         if seed == 0:
             pictures.append(observation)
-        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        steps, ended = steps + 1, terminated or truncated
-    lengths.append(steps)
-print(f"random play is afloat for {np.mean(lengths):.0f} of 400 steps")
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        total, ended = total + reward, terminated or truncated
+    random_returns.append(total)
+print(f"random play is in the water for {np.mean(random_returns):.0f} of 200 steps")
 strip(np.stack(pictures)[np.linspace(0, len(pictures) - 1, 8).astype(int)])
 
 # %% [markdown]
@@ -134,18 +133,18 @@ strip(np.stack(pictures)[np.linspace(0, len(pictures) - 1, 8).astype(int)])
 config = worldmodels.preset("quick", f"gym:{WORLD}", seed=1, **SETTINGS)
 run = worldmodels.train(config, RUN)
 score = run.evaluation()
-print(f"the agent is afloat for {score['mean']:.0f} of 400 steps, over {score['episodes']} fresh rivers")
+print(f"the agent is in the water for {score['mean']:.0f} of 200 steps, on {score['episodes']} fresh rivers")
 
 # %%
 curve = run.metrics("controller/1-real")
 figure, axes = plt.subplots(ncols=2, layout="constrained")
 axes[0].plot(curve["step"], curve["best"], label="best candidate")
 axes[0].plot(curve["step"], curve["mean"], label="mean of the generation")
-axes[0].set(xlabel="generation", ylabel="steps afloat")
+axes[0].set(xlabel="generation", ylabel="steps in the water")
 axes[0].legend()
-steps = np.linspace(0, 400, 21)
-axes[1].hist([lengths, score["returns"]], bins=steps, density=True, label=["random", "agent"])
-axes[1].set(xlabel="steps afloat", yticks=[])
+steps = np.linspace(0, 200, 21)
+axes[1].hist([random_returns, score["returns"]], bins=steps, density=True, label=["random", "agent"])
+axes[1].set(xlabel="steps in the water", yticks=[])
 axes[1].legend()
 plt.show()
 
@@ -158,15 +157,15 @@ plt.show()
 # %%
 agent = run.agent()
 policy, observation = agent.policy(1), env.reset(seed=2000)[0]
-pictures, ended = [observation], False
+pictures, total, ended = [observation], 0.0, False
 while not ended:
-    observation, _, terminated, truncated, _ = env.step(policy.act(observation[None])[0])
+    observation, reward, terminated, truncated, _ = env.step(policy.act(observation[None])[0])
     pictures.append(observation)
-    ended = terminated or truncated
+    total, ended = total + reward, terminated or truncated
 shown = np.stack(pictures)[np.linspace(0, len(pictures) - 1, 8).astype(int)]
 with torch.inference_mode():
     mu, _ = agent.vision.encode(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255)
-print(f"{len(pictures) - 1} steps")
+print(f"{total:.0f} of {len(pictures) - 1} steps in the water")
 strip(shown, agent.decode(mu))
 
 # %% [markdown]

@@ -17,6 +17,7 @@ from worldmodels.core.files import read_json, write_json
 from worldmodels.core.intervals import half_width, share_interval
 from worldmodels.core.progress import Progress
 from worldmodels.core.provenance import provenance, versions
+from worldmodels.core.tables import score_text
 from worldmodels.core.terminal import console
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
@@ -240,8 +241,8 @@ def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("backend", no_wrap=True)
     for name, row in rows.items():
-        numbers = ["n/a" if row[key] is None else f"{row[key]:.1f}" for key in ("mean", "sd", "median")]
-        interval = "n/a" if row["ci95"] is None else "{:.1f} to {:.1f}".format(*row["ci95"])
+        numbers = ["n/a" if row[key] is None else score_text(row[key]) for key in ("mean", "sd", "median")]
+        interval = "n/a" if row["ci95"] is None else " to ".join(map(score_text, row["ci95"]))
         label = "\n".join(filter(None, (name, limit_note(row))))
         table.add_row(label, *numbers, interval, f"{len(row['returns']):,}", row["backend"])
     console().print(table)

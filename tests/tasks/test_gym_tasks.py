@@ -277,7 +277,7 @@ def test_exploration_holds_actions_and_does_not_depend_on_the_other_rows() -> No
 def test_presets_follow_from_the_length_of_episodes() -> None:
     assert preset_names(DIARY) == ["standard", "quick"]
     short, long = preset("quick", DIARY).collect, preset("quick", DIARY, {"length": 10**6, "max_episode_steps": 27_000})
-    assert short.episodes == 512 and short.steps == 0
+    assert short.episodes == 2048 and short.steps == 0
     assert long.collect.steps == 1000 and long.collect.episodes * 1000 == 16_000
     assert long.collect.num_envs * long.collect.steps <= 32_768
     assert long.evaluate.episodes == 100 and long.evolution.phases["real"].max_steps == 500

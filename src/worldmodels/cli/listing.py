@@ -11,6 +11,7 @@ import tyro
 
 from worldmodels.cli.options import parse
 from worldmodels.core.settings import text
+from worldmodels.core.tables import score_text
 from worldmodels.core.terminal import duration
 from worldmodels.run.listing import RunStatus
 from worldmodels.run.listing import runs as runs_in
@@ -78,9 +79,9 @@ def _score(run: RunStatus) -> str:
     """The mean, its interval and the number of episodes."""
     if run.mean is None:
         return ""
-    interval = f" ({run.ci95[0]:.1f} to {run.ci95[1]:.1f})" if run.ci95 is not None else ""
+    interval = f" ({score_text(run.ci95[0])} to {score_text(run.ci95[1])})" if run.ci95 is not None else ""
     episodes = f", {run.episodes:,} episodes" if run.episodes is not None else ""
-    return f"{run.mean:.1f}{interval}{episodes}"
+    return f"{score_text(run.mean)}{interval}{episodes}"
 
 
 def _time(run: RunStatus) -> str:

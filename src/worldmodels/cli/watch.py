@@ -12,6 +12,7 @@ from worldmodels.analysis.config import DreamReportConfig
 from worldmodels.cli.options import OptionalTaskName, agent_for, parse
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import number, part, table, text
+from worldmodels.core.tables import score_text
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def record(verb: str, arguments: Sequence[str], description: str) -> int:
     from worldmodels.render.video import record as record_video
 
     result = record_video(agent, options.out, options.seed, options.backend, options.steps, options.every)
-    print(f"{options.out}: return {result['return']:.1f} in {result['steps']} steps")
+    print(f"{options.out}: return {score_text(result['return'])} in {result['steps']} steps")
     return 0
 
 
@@ -158,8 +159,8 @@ def dream(verb: str, arguments: Sequence[str], description: str) -> int:
         agent = agent_for(options.task, options.agent, env=options.env)
         out = options.out or Path("dream.mp4")
         result = record_dream(agent, out, options.seed, options.temperature, options.steps, options.every)
-        real = "" if result["real_score"] is None else f", {result['real_score']:.1f} in the real world"
-        print(f"{out}: score {result['dream_score']:.1f} in the dream{real}, {result['steps']} steps")
+        real = "" if result["real_score"] is None else f", {score_text(result['real_score'])} in the real world"
+        print(f"{out}: score {score_text(result['dream_score'])} in the dream{real}, {result['steps']} steps")
     elif options.what == "report":
         _report(options)
     else:

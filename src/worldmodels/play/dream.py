@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
+from worldmodels.core.tables import score_text
 from worldmodels.dream.dreams import check_dream
 from worldmodels.dream.side_by_side import SideBySide
 from worldmodels.play.scene import Panel, ScenePainter
@@ -88,8 +89,8 @@ class DreamViewer(Viewer):
         if both.over:
             self.over = True
             self.scores.append(both.dream_score)
-            real = f", {both.real_score:.1f} in the real world" if both.env is not None else ""
-            say(f"dream {len(self.scores)}: score {both.dream_score:.1f}{real}")
+            real = f", {score_text(both.real_score)} in the real world" if both.env is not None else ""
+            say(f"dream {len(self.scores)}: score {score_text(both.dream_score)}{real}")
 
     def _panels(self) -> tuple[Panel, ...]:
         if self._shown is None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
+from worldmodels.core.tables import score_text
 from worldmodels.play.recording import Recording
 from worldmodels.play.scene import Panel, ScenePainter
 from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for, steering_help
@@ -80,7 +81,7 @@ class EpisodeViewer(Viewer):
     def _finish(self) -> None:
         self.over = True
         self.scores.append(self.score)
-        say(f"episode {len(self.scores)}: score {self.score:.1f} in {self.step} steps")
+        say(f"episode {len(self.scores)}: score {score_text(self.score)} in {self.step} steps")
         if self._recording is not None:
             self._recording.save(self.seed)
             self.message = f"saved to {self._recording.directory}"

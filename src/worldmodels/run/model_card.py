@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldmodels.agent import Agent
+from worldmodels.core.tables import score_text
 from worldmodels.evaluation import finished_text, goal_of, limit_note
 
 _INSTALL = "pip install worldmodels"
@@ -24,7 +25,7 @@ def model_card(agent: Agent, repo: str, scores: Mapping[str, Any] | None, licens
         "tags": ["reinforcement-learning", "world-models", "safetensors", agent.task.name],
     }
     if scores is not None and complete:
-        spread = "" if scores["sd"] is None else f" +/- {scores['sd']:.1f}"
+        spread = "" if scores["sd"] is None else f" +/- {score_text(scores['sd'])}"
         front["model-index"] = [{"name": repo.partition("/")[2], "results": [_result(agent, scores, spread)]}]
     # Every JSON value is one of YAML, and quoted as one.
     lines = [f"{name}: {json.dumps(value, ensure_ascii=True)}" for name, value in front.items()]
@@ -52,7 +53,7 @@ def _result(agent: Agent, scores: Mapping[str, Any], spread: str) -> dict[str, A
         "metrics": [
             {
                 "type": "mean_reward",
-                "value": f"{scores['mean']:.1f}{spread}",
+                "value": f"{score_text(scores['mean'])}{spread}",
                 "name": f"mean return of {scores['episodes']} episodes",
                 "verified": False,
             }
@@ -76,10 +77,10 @@ def _facts(agent: Agent) -> dict[str, str]:
 def _score(scores: Mapping[str, Any]) -> dict[str, str]:
     interval = scores["ci95"]
     rows = {
-        "mean return": f"{scores['mean']:.1f}",
-        "95% interval": "n/a" if interval is None else "{:.1f} to {:.1f}".format(*interval),
-        "sd": "n/a" if scores["sd"] is None else f"{scores['sd']:.1f}",
-        "median": f"{scores['median']:.1f}",
+        "mean return": score_text(scores["mean"]),
+        "95% interval": "n/a" if interval is None else " to ".join(map(score_text, interval)),
+        "sd": "n/a" if scores["sd"] is None else score_text(scores["sd"]),
+        "median": score_text(scores["median"]),
         "episodes": f"{scores['episodes']:,}, of at most {scores['steps']:,} steps",
         "backend": f"{scores['backend']}, {scores['device']}",
     }

@@ -36,7 +36,7 @@ def _table(facts: Facts, name: str) -> dict[str, Any]:
     dream |= {"validation_episodes": phase["validation_episodes"], "max_steps": min(limit, 300)}
     return {
         "collect": {
-            "episodes": _within(_RECORDED[name] // min(usual, recorded), 16, 512),
+            "episodes": _within(_RECORDED[name] // min(usual, recorded), 16, 2048),
             "reference_episodes": 0,
             "num_envs": together,
             "steps": recorded if recorded < limit else 0,
