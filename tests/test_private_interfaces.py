@@ -21,6 +21,7 @@ KNOWN = {
     # Tried before it is used: without it, public operators do the work (tests/vision).
     "_convolution_pointwise": "",
     # Promised, for all their underscores.
+    "_asdict": "",
     "_exit": "",
     "_replace": "",
 }

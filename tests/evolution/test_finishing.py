@@ -135,7 +135,7 @@ def test_a_table_of_an_earlier_version_goes_on_with_the_new_columns(tmp_path: Pa
 class Still:
     """Does nothing, and may begin other episodes."""
 
-    def __init__(self, count: int, controllers: torch.Tensor) -> None:
+    def __init__(self, count: int, controllers: torch.Tensor, seeds: Sequence[int] | None = None) -> None:
         self._actions = np.zeros((count, 2), np.float32)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Fitness in the real world, and fitness that several kinds of worlds share."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from worlds import MAX_STEPS, Scripted, length_of
 class FirstParameter:
     """Acts with the first parameter of each row's controller."""
 
-    def __init__(self, count: int, controllers: torch.Tensor) -> None:
+    def __init__(self, count: int, controllers: torch.Tensor, seeds: Sequence[int] | None = None) -> None:
         assert len(controllers) == count and controllers.dtype == torch.float32
         self._gas = controllers[:, 0].numpy()
 

@@ -314,7 +314,7 @@ def test_part_of_the_rows_can_only_be_reset_after_all_of_them() -> None:
 class FirstParameter(Player):
     """Acts with the first parameter of the controller of each row's episode."""
 
-    def __init__(self, rows: int, controllers: torch.Tensor) -> None:
+    def __init__(self, rows: int, controllers: torch.Tensor, seeds: Sequence[int] | None = None) -> None:
         super().__init__(rows)
         self._first = controllers[:, 0].numpy()
 

@@ -100,5 +100,5 @@ def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     assert all({"steps", "cut_short", "made_with"} <= row.keys() for row in rows.values())
     # Done is done: nothing is evolved or scored again.
     monkeypatch.setattr("worldmodels.evolution.phases.evolve", None)
-    monkeypatch.setattr("worldmodels.run.pipeline.evaluate", None)
+    monkeypatch.setattr("worldmodels.run.pipeline.evaluate_episodes", None)
     assert main(["ablate", *where, *chosen]) == 0

@@ -22,6 +22,7 @@ from worldmodels.agent import AGENT_FILE
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, read_json, write_json
 from worldmodels.data.episodes import Shard
+from worldmodels.rollouts import Rollouts
 
 pytestmark = pytest.mark.usefixtures("short_world")
 
@@ -185,6 +186,11 @@ TRUSTED = {
 }
 
 
+def played(count: int) -> Rollouts:
+    """Episodes of one step."""
+    return Rollouts(np.zeros(count), np.ones(count, np.int64), np.zeros(count, bool), np.zeros(count))
+
+
 @every_attack
 @pytest.mark.parametrize("part", TRUSTED)
 def test_no_file_is_executed_as_a_part_of_a_run(
@@ -203,7 +209,7 @@ def test_no_file_is_executed_as_a_part_of_a_run(
     if part.startswith("second"):
         shutil.copytree(finished / "round-1" / "controller" / "1-real", path.parents[1] / "1-real")
     attack(path, trap)
-    monkeypatch.setattr(evaluation, "_play", lambda task, backend, policy, seeds, *_: np.zeros(len(seeds)))
+    monkeypatch.setattr(evaluation, "_play", lambda task, backend, policy, seeds, *_: played(len(seeds)))
     outcome = call(capsys, stage, "car-racing", "--run", run)
     if part == "scores so far":  # they can be measured again
         assert outcome.code == 0 and f"{path} is damaged and not used" in outcome.err
