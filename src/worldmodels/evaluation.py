@@ -15,9 +15,9 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
 from worldmodels.core.files import read_json, write_json
 from worldmodels.core.intervals import half_width, share_interval
+from worldmodels.core.numbers import score_text
 from worldmodels.core.progress import Progress
 from worldmodels.core.provenance import provenance, versions
-from worldmodels.core.tables import score_text
 from worldmodels.core.terminal import console
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.executor import Executor
@@ -241,8 +241,9 @@ def print_scores(rows: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("backend", no_wrap=True)
     for name, row in rows.items():
-        numbers = ["n/a" if row[key] is None else score_text(row[key]) for key in ("mean", "sd", "median")]
-        interval = "n/a" if row["ci95"] is None else " to ".join(map(score_text, row["ci95"]))
+        mean, ends = row["mean"], row["ci95"]
+        numbers = ["n/a" if row[key] is None else score_text(row[key], mean) for key in ("mean", "sd", "median")]
+        interval = "n/a" if ends is None else " to ".join(score_text(end, mean) for end in ends)
         label = "\n".join(filter(None, (name, limit_note(row))))
         table.add_row(label, *numbers, interval, f"{len(row['returns']):,}", row["backend"])
     console().print(table)

@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from worldmodels.cli.options import parse
+from worldmodels.core.numbers import score_text
 from worldmodels.core.settings import text
-from worldmodels.core.tables import score_text
 from worldmodels.core.terminal import duration
 from worldmodels.run.listing import RunStatus
 from worldmodels.run.listing import runs as runs_in
@@ -79,7 +79,8 @@ def _score(run: RunStatus) -> str:
     """The mean, its interval and the number of episodes."""
     if run.mean is None:
         return ""
-    interval = f" ({score_text(run.ci95[0])} to {score_text(run.ci95[1])})" if run.ci95 is not None else ""
+    ends = None if run.ci95 is None else " to ".join(score_text(end, run.mean) for end in run.ci95)
+    interval = "" if ends is None else f" ({ends})"
     episodes = f", {run.episodes:,} episodes" if run.episodes is not None else ""
     return f"{score_text(run.mean)}{interval}{episodes}"
 

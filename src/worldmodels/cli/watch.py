@@ -11,8 +11,8 @@ import tyro
 from worldmodels.analysis.config import DreamReportConfig
 from worldmodels.cli.options import OptionalTaskName, agent_for, parse
 from worldmodels.core.errors import UserError
+from worldmodels.core.numbers import score_text
 from worldmodels.core.settings import number, part, table, text
-from worldmodels.core.tables import score_text
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables as CSV files, and numbers for people and for JSON."""
+"""Tables as CSV files, and numbers as JSON can hold them."""
 
 import csv
 import io
@@ -17,11 +17,6 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows({name: finite(value) for name, value in row.items()} for row in rows)
     write_bytes(path, text.getvalue().encode())
-
-
-def score_text(score: float) -> str:
-    """A score for people: with one decimal, and below 10 with two, because the rewards of some worlds are small."""
-    return f"{score:.1f}" if abs(score) >= 10 else f"{score:.2f}"
 
 
 def finite(value: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
-from worldmodels.core.tables import score_text
+from worldmodels.core.numbers import score_text
 from worldmodels.dream.dreams import check_dream
 from worldmodels.dream.side_by_side import SideBySide
 from worldmodels.play.scene import Panel, ScenePainter

@@ -8,7 +8,7 @@ import numpy as np
 
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
-from worldmodels.core.tables import score_text
+from worldmodels.core.numbers import score_text
 from worldmodels.play.recording import Recording
 from worldmodels.play.scene import Panel, ScenePainter
 from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for, steering_help

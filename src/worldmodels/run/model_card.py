@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldmodels.agent import Agent
-from worldmodels.core.tables import score_text
+from worldmodels.core.numbers import score_text
 from worldmodels.evaluation import finished_text, goal_of, limit_note
 
 _INSTALL = "pip install worldmodels"
@@ -25,7 +25,7 @@ def model_card(agent: Agent, repo: str, scores: Mapping[str, Any] | None, licens
         "tags": ["reinforcement-learning", "world-models", "safetensors", agent.task.name],
     }
     if scores is not None and complete:
-        spread = "" if scores["sd"] is None else f" +/- {score_text(scores['sd'])}"
+        spread = "" if scores["sd"] is None else f" +/- {score_text(scores['sd'], scores['mean'])}"
         front["model-index"] = [{"name": repo.partition("/")[2], "results": [_result(agent, scores, spread)]}]
     # Every JSON value is one of YAML, and quoted as one.
     lines = [f"{name}: {json.dumps(value, ensure_ascii=True)}" for name, value in front.items()]
@@ -78,9 +78,9 @@ def _score(scores: Mapping[str, Any]) -> dict[str, str]:
     interval = scores["ci95"]
     rows = {
         "mean return": score_text(scores["mean"]),
-        "95% interval": "n/a" if interval is None else " to ".join(map(score_text, interval)),
-        "sd": "n/a" if scores["sd"] is None else score_text(scores["sd"]),
-        "median": score_text(scores["median"]),
+        "95% interval": "n/a" if interval is None else " to ".join(score_text(end, scores["mean"]) for end in interval),
+        "sd": "n/a" if scores["sd"] is None else score_text(scores["sd"], scores["mean"]),
+        "median": score_text(scores["median"], scores["mean"]),
         "episodes": f"{scores['episodes']:,}, of at most {scores['steps']:,} steps",
         "backend": f"{scores['backend']}, {scores['device']}",
     }
