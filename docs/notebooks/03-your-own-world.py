@@ -49,8 +49,9 @@ def strip(*rows: np.ndarray, scale: int = 2) -> Image.Image:
 # %% [markdown]
 # ## A game
 #
-# A boat drifts down a winding river. The rudder turns it left or right, but it slides on for a while, and nothing
-# in a single picture shows how fast. Every step of 200 in the water is worth 1, one on land nothing.
+# A boat drifts down a winding river, and the camera stays above it. The rudder turns it left or right, but it slides
+# on for a while, and nothing in a single picture shows how fast. Every step of 200 in the water is worth 1, one on
+# land nothing.
 #
 # The game goes into a file, because episodes are played in other processes, which import it from there. It knows
 # nothing of worldmodels.
@@ -78,24 +79,23 @@ class River(gymnasium.Env):
         super().reset(seed=seed)
         rows, phases = np.arange(STEPS + 64), self.np_random.uniform(0, 2 * np.pi, 3)
         bends = [15 * np.sin(rows / 18 + phases[0]), 5 * np.sin(rows / 9 + phases[1])]
-        self.middle = 32 + bends[0] + bends[1]
+        self.middle = bends[0] + bends[1]
         self.reach = 7 + 2 * np.sin(rows / 20 + phases[2])  # from the middle to a bank
         self.at, self.x, self.sideways = 0, self.middle[BOAT], 0.0
         return self.render(), {}
 
     def step(self, action):
         self.sideways = 0.85 * self.sideways + 0.35 * (0, -1, 1)[action]
-        self.x = float(np.clip(self.x + self.sideways, 2, 61))
         self.at += 1
-        afloat = abs(self.x - self.middle[self.at + BOAT]) < self.reach[self.at + BOAT]
-        return self.render(), float(afloat), False, False, {}
+        middle, reach = self.middle[self.at + BOAT], self.reach[self.at + BOAT]
+        self.x = np.clip(self.x + self.sideways, middle - 24, middle + 24)  # behind it, there are hills
+        return self.render(), float(abs(self.x - middle) < reach), False, False, {}
 
     def render(self):
         ahead = np.arange(self.at + 63, self.at - 1, -1)[:, None]  # the row furthest ahead is on top
-        wet = abs(np.arange(64) - self.middle[ahead]) < self.reach[ahead]
+        wet = abs(self.x + np.arange(-32, 32) - self.middle[ahead]) < self.reach[ahead]
         picture = np.where(wet[:, :, None], WATER, BANK).astype(np.uint8)
-        left = round(self.x) - 2
-        picture[63 - BOAT - 3 : 63 - BOAT + 3, left : left + 5] = HULL
+        picture[63 - BOAT - 3 : 63 - BOAT + 3, 30:35] = HULL
         return picture
 
 
