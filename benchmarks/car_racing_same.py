@@ -95,7 +95,7 @@ def scores(episodes: int, seed: int, steps: int, out: Path) -> None:
             policy, count = agent_policy(agent), agent.task.num_envs
             returns[backend] = evaluate(
                 executor, agent.task, policy, backend, seeds, count, steps, file, agent.digest(), agent.device
-            )
+            ).returns
     difference = returns["fast"] - returns["gymnasium"]
     half = half_width(float(difference.std(ddof=1)), episodes)
     assert half is not None

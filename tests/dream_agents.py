@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from worldmodels.agent import Agent
 from worldmodels.controller.layout import Layout
+from worldmodels.dream.dreams import Dreams
 from worldmodels.dream.env import DreamVectorEnv
 from worldmodels.dream.fast.streams import Noise
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -73,3 +74,17 @@ class Noise(gymnasium.Env[Any, Any]):
 
     def _picture(self) -> np.ndarray:
         return self._stream.integers(0, 256, (96, 96, 3), dtype=np.uint8)
+
+
+def paid_step_by_step(
+    agent: Agent, dreams: Dreams, controller: np.ndarray, seeds: Sequence[int], steps: int
+) -> np.ndarray:
+    """What one controller (P,) earns in each dream until it ends, (len(seeds),), stepping the dreams by hand."""
+    alive, paid = np.ones(len(seeds), bool), np.zeros(len(seeds))
+    dreams.reset(seeds)
+    policy = agent.controllers(torch.from_numpy(controller[None]))
+    for _ in range(steps):
+        reward, ended = dreams.step(agent.task.dream_action(policy(dreams.policy_inputs())))
+        paid += np.where(alive, reward.numpy(), 0)
+        alive &= ~ended.numpy()
+    return paid

@@ -16,7 +16,6 @@ from worldmodels.core.files import read_json, write_json
 from worldmodels.core.seeds import _PURPOSES, episode_seeds
 from worldmodels.evaluation import (
     evaluate,
-    evaluate_episodes,
     finished_text,
     goal_of,
     print_scores,
@@ -130,7 +129,7 @@ def diarists(seeds: Sequence[int]) -> Diarist:
 def evaluated(task: Task, policy: PolicyFor, seeds: Sequence[int], num_envs: int, **options: Any) -> list[float]:
     """Scores on the slow backend, by an executor of their own."""
     with contextlib.closing(LocalExecutor()) as executor:
-        return evaluate(executor, task, policy, "slow", seeds, num_envs, **options).tolist()
+        return evaluate(executor, task, policy, "slow", seeds, num_envs, **options).returns.tolist()
 
 
 def test_every_seed_is_played_once_and_in_order() -> None:
@@ -172,7 +171,7 @@ FINISHED = [ends_by_itself(seed) and int(last) % 4 == 0 for seed, last in zip(SE
 def episodes_of(task: Task, policy: PolicyFor, num_envs: int, **options: Any) -> Rollouts:
     """The results of all episodes on the slow backend."""
     with contextlib.closing(LocalExecutor()) as executor:
-        return evaluate_episodes(executor, task, policy, "slow", SEEDS, num_envs, **options)
+        return evaluate(executor, task, policy, "slow", SEEDS, num_envs, **options)
 
 
 @pytest.mark.parametrize("num_envs", [1, 4, 100])

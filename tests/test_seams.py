@@ -181,7 +181,7 @@ def test_a_world_is_a_file_its_presets_and_one_line_and_goes_through_everything(
     agent = load_agent(tmp_path / "run")
     assert agent.task.name == "my-world" and agent.inputs.names == ("z", "h") and agent.starts is not None
     seeds = run.evaluation()["seeds"]
-    again = evaluate(LocalExecutor(), agent.task, agent_policy(agent), "array", seeds, 2)
+    again = evaluate(LocalExecutor(), agent.task, agent_policy(agent), "array", seeds, 2).returns
     assert again.tolist() == run.evaluation()["returns"]
 
 
@@ -369,7 +369,7 @@ def test_an_evaluation_by_another_executor_gives_the_same_scores(my_world: Path,
         scores = []
         for name in ("local", "backwards"):
             with contextlib.closing(EXECUTORS.get(name)()) as executor:
-                scores.append(evaluate(executor, task, task.random_policy, "array", range(20), 3))
+                scores.append(evaluate(executor, task, task.random_policy, "array", range(20), 3).returns)
         assert np.array_equal(*scores) and len(set(scores[0].tolist())) > 10
 
 

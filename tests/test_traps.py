@@ -304,7 +304,7 @@ def test_9_real_scores_hold_no_step_that_nobody_chose() -> None:
     # The world pays by its seed and by what was done in which step: an idle step, a lost seed or a step after the end
     # would change the sum.
     wanted = [sum(reward_at(seed, step) for step in range(length_of(seed))) for seed in seeds]
-    assert evaluate(LocalExecutor(), task, lambda _: Diarist(), "slow", seeds, num_envs=2).tolist() == wanted
+    assert evaluate(LocalExecutor(), task, lambda _: Diarist(), "slow", seeds, num_envs=2).returns.tolist() == wanted
     agent = Agent(task, ConvVAE(4), MDNRNN(4, 2, 8, 2, True, True), torch.zeros(26))
     returns, steps = WorldFitness(LocalExecutor(), agent, "fast")(np.zeros((2, 26)), seeds, 10, None)
     idle = [sum(seed + step / 8 for step in range(length_of(seed))) for seed in seeds]

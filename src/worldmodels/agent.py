@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodels.agent_files import AGENT_FILE as AGENT_FILE
 from worldmodels.agent_files import agent_path
@@ -21,6 +21,7 @@ from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, read_json, save_tensors
 from worldmodels.core.read_only import ReadOnly
 from worldmodels.core.storage.hub import ORIGIN_FILE
+from worldmodels.core.weights import check_finite, fill
 from worldmodels.memory.mdnrnn import MDNRNN, State
 from worldmodels.memory.mixture import expectation
 from worldmodels.memory.moments import Moments
@@ -325,9 +326,9 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
             if more[1] < 0:
                 raise ValueError(f"expected a clock of 0 or more steps, got {more[1]}")
             memory = MDNRNN(latent, task.action_size, hidden, mixtures, *heads, *more)
-        _fill(vision, tensors, "vision.")
-        _fill(memory, tensors, "memory.")
-        _check_finite("controller", tensors["controller"])
+        fill(vision, tensors, "vision.")
+        fill(memory, tensors, "memory.")
+        check_finite("controller", tensors["controller"])
         vision.to(chosen), memory.to(chosen)
         starts, states = tensors.get("starts"), tensors.get("start_states")
         for name, values, size in (("starts", starts, latent), ("start_states", states, hidden)):
@@ -335,7 +336,7 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
                 rows = len(starts) if starts is not None else 0
                 if not rows or values.shape != (rows, 2, size):
                     raise ValueError(f"expected (S, 2, {size}) as {name}, got {tuple(values.shape)}")
-                _check_finite(name, values)
+                check_finite(name, values)
         kind = int(meta.get("hidden", 0)), bool(meta.get("samples_z", False))
         origin = meta["inputs"], meta["info"], starts, states
         moments = Moments.read(tensors, 0 if starts is None else len(starts))
@@ -352,25 +353,6 @@ def load_agent(name_or_path: str | Path, device: str = "cpu") -> Agent:
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not an agent that this version of worldmodels can use: {reason}") from None
-
-
-def _fill(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Give a module on the meta device its weights."""
-    given = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    wanted = module.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in wanted.items()}
-    for name in {**shapes, **given}:
-        shape = tuple(given[name].shape) if name in given else "nothing"
-        if shape != shapes.get(name, "nothing"):
-            raise ValueError(f"expected {shapes.get(name, 'nothing')} as {prefix}{name}, got {shape}")
-        _check_finite(prefix + name, given[name])
-    # assign=True, because allocating the module's memory first makes PyTorch import SymPy, which takes half a second.
-    module.load_state_dict({name: value.to(wanted[name].dtype) for name, value in given.items()}, assign=True)
-
-
-def _check_finite(name: str, values: Tensor) -> None:
-    if not values.isfinite().all():
-        raise ValueError(f"{name} holds NaN or infinity; train it again")
 
 
 @torch.inference_mode()

@@ -46,24 +46,6 @@ def evaluate(
     partial_file: Path | None = None,
     identity: str = "",
     device: torch.device = _CPU,
-) -> np.ndarray:
-    """The returns (len(seeds),) of one episode per seed; the arguments are those of :func:`evaluate_episodes`."""
-    return evaluate_episodes(
-        executor, task, policy, backend, seeds, num_envs, steps, partial_file, identity, device
-    ).returns
-
-
-def evaluate_episodes(
-    executor: Executor,
-    task: Task,
-    policy: PolicyFor,
-    backend: str,
-    seeds: Sequence[int],
-    num_envs: int,
-    steps: int = 0,
-    partial_file: Path | None = None,
-    identity: str = "",
-    device: torch.device = _CPU,
 ) -> Rollouts:
     """The results of one episode per seed, from which :func:`report` makes a score.
 
@@ -162,7 +144,7 @@ def report(
 ) -> dict[str, Any]:
     """The content of ``--json``: what was scored and how, its returns and their :func:`statistics`.
 
-    agent: the name of the policy; episodes: what :func:`evaluate_episodes` returned, or returns alone; steps: the
+    agent: the name of the policy; episodes: what :func:`evaluate` returned, or returns alone; steps: the
     longest episode, as for :func:`evaluate`; origin: what is known of the agent's run of the keys run (its name),
     preset, round and seed. In the result, run_seed is that seed; env: options of the environment, if there are any;
     seeds are those of the episodes; cut_short says whether episodes were shorter than the task's limit, so that the

@@ -60,8 +60,8 @@ def test_the_examples_game_pays_for_every_ball_that_is_caught(catch: Task) -> No
 
     executor = LocalExecutor()
     try:
-        returns = evaluate(executor, catch, lambda seeds: Follower(), "gymnasium", [1, 2, 3], 3)
-        random = evaluate(executor, catch, catch.random_policy, "gymnasium", [1, 2, 3], 3)
+        returns = evaluate(executor, catch, lambda seeds: Follower(), "gymnasium", [1, 2, 3], 3).returns
+        random = evaluate(executor, catch, catch.random_policy, "gymnasium", [1, 2, 3], 3).returns
     finally:
         executor.close()
     assert returns.tolist() == [10.0, 10.0, 10.0] and random.mean() < 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dream_agents import CPU, dream_along, dreamer, take
+from dream_agents import CPU, dream_along, dreamer, paid_step_by_step, take
 from worldmodels.agent import Agent
 from worldmodels.core.errors import UserError
 from worldmodels.dream.dreams import Dreams
@@ -135,12 +135,7 @@ def test_fitness_in_masked_dreams_is_what_single_steps_pay(
     fitness = DreamFitness(LocalExecutor(), agent, 1.1, "sample", None, torch.float32, streams, RATE)
     found, _ = fitness(controllers, seeds, 45)
     for index in range(0, candidates, max(1, candidates // 3)):
-        dreams, alive, wanted = dreams_of(agent, seeds, streams), np.ones(4, bool), np.zeros(4)
-        policy = agent.controllers(torch.from_numpy(controllers[index : index + 1]))
-        for _ in range(45):
-            reward, ended = dreams.step(agent.task.dream_action(policy(dreams.policy_inputs())))
-            wanted += np.where(alive, reward.numpy(), 0)
-            alive &= ~ended.numpy()
+        wanted = paid_step_by_step(agent, dreams_of(agent, seeds, streams), controllers[index], seeds, 45)
         np.testing.assert_allclose(found[index], wanted, atol=1e-2)
     again, _ = fitness(controllers, seeds, 45)
     np.testing.assert_allclose(again, found, atol=1e-5)

@@ -57,7 +57,7 @@ def test_fitness_is_that_of_every_episode_played_by_itself() -> None:
 @pytest.mark.parametrize("num_envs", [1, 2, 5])
 def test_a_score_does_not_depend_on_how_many_episodes_are_played_together(num_envs: int) -> None:
     agent = sampling()
-    found = evaluate(LocalExecutor(), agent.task, agent_policy(agent), "fast", SEEDS, num_envs)
+    found = evaluate(LocalExecutor(), agent.task, agent_policy(agent), "fast", SEEDS, num_envs).returns
     np.testing.assert_allclose(found, [alone(agent, agent.controller.numpy(), seed) for seed in SEEDS], atol=1e-4)
 
 

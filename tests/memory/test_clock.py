@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dream_agents import CPU, Noise, dreamer
+from dream_agents import CPU, Noise, dreamer, paid_step_by_step
 from worldmodels.agent import AGENT_FILE, Agent, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors, write_json
@@ -257,13 +257,8 @@ def test_fitness_in_dreams_with_a_clock_is_what_single_steps_pay(streams: Any) -
     controllers = np.random.default_rng(1).standard_normal((3, len(agent.controller)))
     found, _ = DreamFitness(LocalExecutor(), agent, 1.0, "sample", None, torch.float32, streams)(controllers, seeds, 40)
     for index in range(3):
-        dreams, alive, wanted = Dreams(agent, 1.0, "sample", torch.float32, streams), np.ones(3, bool), np.zeros(3)
-        dreams.reset(seeds)
-        policy = agent.controllers(torch.from_numpy(controllers[index : index + 1]))
-        for _ in range(40):
-            reward, ended = dreams.step(agent.task.dream_action(policy(dreams.policy_inputs())))
-            wanted += np.where(alive, reward.numpy(), 0)
-            alive &= ~ended.numpy()
+        dreams = Dreams(agent, 1.0, "sample", torch.float32, streams)
+        wanted = paid_step_by_step(agent, dreams, controllers[index], seeds, 40)
         np.testing.assert_allclose(found[index], wanted, atol=1e-2)
 
 

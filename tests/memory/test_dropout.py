@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodels.core import interrupt
+from stopped_training import assert_same_bits, stop_in_the_fifth_step
 from worldmodels.memory import dropout, train
 from worldmodels.memory.config import MemoryConfig
 from worldmodels.memory.dropout import dropout_mask
@@ -155,19 +155,9 @@ def test_a_training_with_dropout_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     wanted = memory_with()
     measured = train_memory(wanted, some_latents(), SETTINGS, 1, CPU, tmp_path / "whole")
-    loss, calls = train.memory_loss, iter(range(100))
-
-    def stopped(*arguments: Any) -> Any:
-        if next(calls) == 4:
-            interrupt._received = 15
-        return loss(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(interrupt, "_received", None)
-        patch.setattr(train, "memory_loss", stopped)
-        with pytest.raises(interrupt.Interrupted):
-            train_memory(memory_with(), some_latents(), SETTINGS, 1, CPU, tmp_path / "cut")
+    stop_in_the_fifth_step(
+        monkeypatch, lambda: train_memory(memory_with(), some_latents(), SETTINGS, 1, CPU, tmp_path / "cut")
+    )
     found = memory_with()
     assert train_memory(found, some_latents(), SETTINGS, 1, CPU, tmp_path / "cut") == measured
-    for name, value in wanted.state_dict().items():
-        assert torch.equal(found.state_dict()[name], value), name
+    assert_same_bits(found, wanted)

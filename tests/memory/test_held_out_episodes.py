@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from dream_agents import CPU
-from worldmodels.core import interrupt
+from stopped_training import assert_same_bits, stop_in_the_fifth_step
 from worldmodels.core.held_out import held_out_episodes
 from worldmodels.data.episodes import EpisodeStore, Shard
-from worldmodels.memory import train
 from worldmodels.memory.config import MemoryConfig
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -147,22 +146,12 @@ def test_a_training_that_holds_out_and_was_stopped_goes_on_to_the_same_bits(
     config = MemoryConfig(steps=8, batch=4, length=5, burn_in=2, held_out=0.2, dropout=0.2)
     wanted = small_memory()
     measured = train_memory(wanted, latents, config, 1, CPU, tmp_path / "whole", 4.0)
-    loss, calls = train.memory_loss, iter(range(100))
-
-    def stopped(*arguments: Any) -> Any:
-        if next(calls) == 4:
-            interrupt._received = 15
-        return loss(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(interrupt, "_received", None)
-        patch.setattr(train, "memory_loss", stopped)
-        with pytest.raises(interrupt.Interrupted):
-            train_memory(small_memory(), latents, config, 1, CPU, tmp_path / "cut", 4.0)
+    stop_in_the_fifth_step(
+        monkeypatch, lambda: train_memory(small_memory(), latents, config, 1, CPU, tmp_path / "cut", 4.0)
+    )
     found = small_memory()
     assert train_memory(found, latents, config, 1, CPU, tmp_path / "cut", 4.0) == measured
-    for name, value in wanted.state_dict().items():
-        assert torch.equal(found.state_dict()[name], value), name
+    assert_same_bits(found, wanted)
 
 
 def test_v_is_measured_on_held_out_episodes_while_it_learns(

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from cases import flip
-from dream_agents import CPU, dreamer
+from dream_agents import CPU, dreamer, paid_step_by_step
 from worldmodels.agent import AGENT_FILE, Agent, load_agent
 from worldmodels.core.errors import UserError
 from worldmodels.core.files import load_tensors
@@ -305,13 +305,8 @@ def test_fitness_in_dreams_with_a_health_is_what_single_steps_pay(streams: Any) 
     found, _ = fitness(controllers, seeds, 60)
     assert 1 < found.min() < found.max() <= 60 and len(np.unique(found)) > 4
     for index in (0, 31, 59):
-        dreams, alive, wanted = Dreams(agent, 1.0, "health", torch.float32, streams), np.ones(4, bool), np.zeros(4)
-        dreams.reset(seeds)
-        policy = agent.controllers(torch.from_numpy(controllers[index : index + 1]))
-        for _ in range(60):
-            reward, ended = dreams.step(agent.task.dream_action(policy(dreams.policy_inputs())))
-            wanted += np.where(alive, reward.numpy(), 0)
-            alive &= ~ended.numpy()
+        dreams = Dreams(agent, 1.0, "health", torch.float32, streams)
+        wanted = paid_step_by_step(agent, dreams, controllers[index], seeds, 60)
         np.testing.assert_allclose(found[index], wanted, atol=1e-2)
 
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.core import interrupt
+from stopped_training import assert_same_bits, stop_in_the_fifth_step
 from worldmodels.core.errors import UserError
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import load_latents, save_latents
-from worldmodels.memory import train
 from worldmodels.memory.config import MemoryConfig
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN, memory_loss
@@ -200,24 +199,14 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     wanted = small_memory()
     measured = train_memory(wanted, stored, SETTINGS, 1, CPU, tmp_path / "whole", 4.0)
-    loss, calls = train.memory_loss, iter(range(100))
-
-    def stopped(*arguments: object) -> object:
-        if next(calls) == 4:
-            interrupt._received = 15
-        return loss(*arguments)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(interrupt, "_received", None)
-        patch.setattr(train, "memory_loss", stopped)
-        with pytest.raises(interrupt.Interrupted):
-            train_memory(small_memory(), stored, SETTINGS, 1, CPU, tmp_path / "cut", 4.0)
+    stop_in_the_fifth_step(
+        monkeypatch, lambda: train_memory(small_memory(), stored, SETTINGS, 1, CPU, tmp_path / "cut", 4.0)
+    )
     found = small_memory()
     # How many further Ms there are is no matter.
     more = dataclasses.replace(SETTINGS, dream_models=2)
     assert train_memory(found, stored, more, 1, CPU, tmp_path / "cut", 4.0) == measured
-    for name, value in wanted.state_dict().items():
-        assert torch.equal(found.state_dict()[name], value), name
+    assert_same_bits(found, wanted)
 
 
 @pytest.mark.parametrize("change", ["seed", "settings", "identity"])

@@ -70,7 +70,7 @@ def message(viewer: ChoiceViewer) -> str:
 def best_fit_score(task: Task, seed: int) -> float:
     world, rule = task.rule("best-fit")
     executor = LocalExecutor()
-    (score,) = evaluate(executor, world, rule, "native", [episode_seeds("play", seed, 1, 0)[0]], 1).tolist()
+    (score,) = evaluate(executor, world, rule, "native", [episode_seeds("play", seed, 1, 0)[0]], 1).returns.tolist()
     executor.close()
     return float(score)
 

@@ -70,7 +70,7 @@ def test_it_needs_neither_v_nor_m_and_biases_for_fuller_bins_are_best_fit(monkey
     seeds = list(range(100, 110))
     world, rule = agent.task.rule("best-fit")
     found = rollout(agent.task, make_envs(agent.task, 10, "native"), agent.policy(10), seeds, 300).returns
-    assert found.tolist() == evaluate(LocalExecutor(), world, rule, "native", seeds, 10, 300).tolist()
+    assert found.tolist() == evaluate(LocalExecutor(), world, rule, "native", seeds, 10, 300).returns.tolist()
 
 
 def test_such_an_agent_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -100,5 +100,5 @@ def test_ablating_a_masked_world_evolves_and_scores_the_mask_alone(
     assert all({"steps", "cut_short", "made_with"} <= row.keys() for row in rows.values())
     # Done is done: nothing is evolved or scored again.
     monkeypatch.setattr("worldmodels.evolution.phases.evolve", None)
-    monkeypatch.setattr("worldmodels.run.pipeline.evaluate_episodes", None)
+    monkeypatch.setattr("worldmodels.run.pipeline.evaluate", None)
     assert main(["ablate", *where, *chosen]) == 0

@@ -60,7 +60,7 @@ def test_an_agent_never_chooses_what_does_not_fit() -> None:
     seeds = list(range(100, 120))
     found = rollout(task, make_envs(task, 20, "native"), agent.policy(20, biased.expand(20, -1)), seeds, 1000).returns
     world, rule = task.rule("best-fit")
-    wanted = evaluate(LocalExecutor(), world, rule, "native", seeds, 20)
+    wanted = evaluate(LocalExecutor(), world, rule, "native", seeds, 20).returns
     assert found.tolist() == wanted.tolist()
 
 

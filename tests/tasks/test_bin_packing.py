@@ -318,7 +318,7 @@ def test_returns_do_not_depend_on_how_many_environments_run_together() -> None:
         perturbed = partial(_perturbed, world, policy)
         for chosen in (policy, perturbed):
             found = [
-                evaluate(LocalExecutor(), world, chosen, "native", range(20, 28), count, 60).tolist()
+                evaluate(LocalExecutor(), world, chosen, "native", range(20, 28), count, 60).returns.tolist()
                 for count in (1, 3, 8)
             ]
             assert found[0] == found[1] == found[2] and len(set(found[0])) > 1
@@ -336,6 +336,6 @@ def test_a_capacity_without_a_published_distribution_takes_probabilities() -> No
 def test_the_shipped_agent_packs_far_better_than_who_fills_any_open_bin() -> None:
     agent = load_agent("bin-packing")
     seeds = episode_seeds("evaluation", 5, 12)
-    returns = evaluate(LocalExecutor(), agent.task, agent_policy(agent), "native", seeds, len(seeds))
+    returns = evaluate(LocalExecutor(), agent.task, agent_policy(agent), "native", seeds, len(seeds)).returns
     # Uniform over existing bins: -84; best fit and this agent: less than half of it.
     assert returns.mean() > -40 and returns.min() > -84

@@ -88,7 +88,7 @@ def evaluate(verb: str, arguments: Sequence[str], description: str) -> int:
     unfinished = None if options.json is None else options.json.with_name(f".{options.json.name}.partial")
     num_envs = options.num_envs or task.num_envs
     with contextlib.closing(make_executor(options.executor, device.type)) as executor:
-        episodes = evaluation.evaluate_episodes(
+        episodes = evaluation.evaluate(
             executor, task, policy, backend, seeds, num_envs, options.steps, unfinished, policy_identity, device
         )
     result = evaluation.report(task, name, backend, seeds, episodes, options.steps, device, origin)

@@ -10,7 +10,7 @@ from worldmodels.analysis.plots import bar_of_scores
 from worldmodels.core.device import choose_device
 from worldmodels.core.events import say
 from worldmodels.core.files import write_json
-from worldmodels.evaluation import evaluate_episodes, print_scores, report
+from worldmodels.evaluation import evaluate, print_scores, report
 from worldmodels.run.config import Config
 from worldmodels.run.experiments import opened
 from worldmodels.run.pipeline import Pipeline
@@ -46,7 +46,7 @@ def ablate_run(
         task, settings = last.artifacts.task, config.evaluate
         seeds, backend, steps = rows["full"]["seeds"], task.reference_backend, settings.steps
         partial = directory / f"round-{config.rounds}" / "random-policy.json"
-        episodes = evaluate_episodes(
+        episodes = evaluate(
             workers, task, task.random_policy, backend, seeds, settings.num_envs, steps, partial, "random", torch_device
         )
         rows["random"] = report(task, "random", backend, seeds, episodes, steps, torch_device)

@@ -130,5 +130,5 @@ def evaluate(
     policy, chosen = evaluation.agent_policy(agent), backend or task.reference_backend
     with contextlib.closing(make_executor(executor, agent.device.type)) as workers:
         count = num_envs or task.num_envs
-        played = evaluation.evaluate_episodes(workers, task, policy, chosen, seeds, count, steps, device=agent.device)
+        played = evaluation.evaluate(workers, task, policy, chosen, seeds, count, steps, device=agent.device)
     return evaluation.report(task, name, chosen, seeds, played, steps, agent.device, agent.info)

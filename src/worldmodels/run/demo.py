@@ -10,7 +10,7 @@ from worldmodels.analysis.plots import bar_of_scores
 from worldmodels.core.events import Advanced, Ended, Event, Started, listening, say
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.core.terminal import duration, terminal
-from worldmodels.evaluation import agent_policy, evaluate_episodes, print_scores, report
+from worldmodels.evaluation import agent_policy, evaluate, print_scores, report
 from worldmodels.execution.executor import make_executor
 from worldmodels.render.comparison import compare
 from worldmodels.run.config import Config
@@ -71,9 +71,7 @@ def _demo(config: Config, directory: Path) -> None:
         for name, identity in (("shipped agent", shipped.digest()), ("random", "random")):
             partial = directory / f"demo-{name.replace(' ', '-')}.json"
             numbers, device = (settings.num_envs, settings.steps), shipped.device
-            episodes = evaluate_episodes(
-                executor, task, policies[name], backend, seeds, *numbers, partial, identity, device
-            )
+            episodes = evaluate(executor, task, policies[name], backend, seeds, *numbers, partial, identity, device)
             origin = shipped.info if name == "shipped agent" else None
             rows[name] = report(task, name, backend, seeds, episodes, settings.steps, device, origin)
     film = directory / "side-by-side.mp4"

@@ -28,7 +28,7 @@ from worldmodels.data.completeness import missing_from
 from worldmodels.data.encode import encode_shard, set_starts
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
-from worldmodels.evaluation import agent_policy, evaluate_episodes, report
+from worldmodels.evaluation import agent_policy, evaluate, report
 from worldmodels.evolution.carry import carried_controller
 from worldmodels.evolution.phases import Evolution, phases_of
 from worldmodels.execution.executor import Executor
@@ -250,7 +250,7 @@ class Pipeline:
         artifacts = self.artifacts
         config, task = artifacts.config.evaluate, artifacts.task
         seeds = episode_seeds("evaluation", artifacts.seed, config.episodes)
-        episodes = evaluate_episodes(
+        episodes = evaluate(
             self.executor,
             task,
             agent_policy(artifacts.agent(self.device)),
