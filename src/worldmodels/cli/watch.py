@@ -90,9 +90,10 @@ def record(verb: str, arguments: Sequence[str], description: str) -> int:
 class PlayOptions:
     """Play in a window. Space lets the agent play, Enter starts a new episode, p pauses, Esc quits.
 
-    The arrow keys, WASD or a gamepad (left stick and triggers) steer, accelerate and brake. In bin packing, type the
-    level of the bin for the item (0: a new bin) or click on it; the key b lets the rule best fit choose, which also
-    packs the same items beside you for comparison.
+    The arrow keys, WASD or a gamepad (left stick and triggers) steer, accelerate and brake. In the worlds of gym:ID, the
+    line below the world says which key makes which action. In bin packing, type the level of the bin for the item (0: a
+    new bin) or click on it; the key b lets the rule best fit choose, which also packs the same items beside you for
+    comparison.
     """
 
     task: OptionalTaskName = text(None)
@@ -194,8 +195,8 @@ def _report(options: DreamOptions) -> None:
     folder = options.out or Path("dream-report")
     usual = resolved(preset("standard", agent.task.name, agent.task.options, agent.task.facts), agent.task)
     with contextlib.closing(make_executor()) as executor:
-        given = {} if options.dropout is None else {"dropout": options.dropout}
-        settings = usual.evolution, replace(usual.dream, **given)
+        dropout = usual.dream.dropout if options.dropout is None else options.dropout
+        settings = usual.evolution, replace(usual.dream, dropout=dropout)
         name = options.agent or f"shipped {agent.task.name}"
         report = DreamReport(agent, options.report, options.seed, folder, *settings, executor, name)
         print_report(report.run(), folder)
