@@ -90,9 +90,9 @@ def record(verb: str, arguments: Sequence[str], description: str) -> int:
 class PlayOptions:
     """Play in a window. Space lets the agent play, Enter starts a new episode, p pauses, Esc quits.
 
-    The arrow keys, WASD or a gamepad (left stick and triggers) steer, accelerate and brake. In the worlds of gym:ID, the
-    line below the world says which key makes which action. In bin packing, type the level of the bin for the item (0: a
-    new bin) or click on it; the key b lets the rule best fit choose, which also packs the same items beside you for
+    The arrow keys, WASD or a gamepad (left stick and triggers) steer, accelerate and brake. In worlds of gym:ID, the
+    line below the world says which key makes which action. In bin packing, type the level of the bin for the item (0:
+    a new bin) or click on it; the key b lets the rule best fit choose, which also packs the same items beside you for
     comparison.
     """
 
