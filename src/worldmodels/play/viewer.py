@@ -245,7 +245,7 @@ def action_help(playing: Playing) -> str:
         others = _shown([key for key in keys if key not in ARROWS])
         parts.append(f"{' '.join(filter(None, [*arrows, others])) or 'no key'}: {meaning}")
     last = [parts.pop(), *filter(None, [playing.without_keys])]
-    while len("; ".join([*parts, *last])) > _LONGEST_HELP:
+    while parts and len("; ".join([*parts, *last])) > _LONGEST_HELP:
         parts.pop()
         last = ["...", *(text for text in last if text != "...")]
     return "; ".join([*parts, *last])
