@@ -21,11 +21,19 @@ SPACES: dict[str, spaces.Space[Any]] = {
     "square": spaces.Box(-1.0, 1.0, (2, 2), np.float64),
 }
 """Action spaces by name."""
+STRANGE: dict[str, spaces.Space[Any]] = {
+    "single": spaces.Discrete(1),
+    "many": spaces.Discrete(100),
+    "wide": spaces.Box(-1.0, 1.0, (8,), np.float32),
+}
+"""Spaces for which keys are of little use."""
 
 
 def action_number(action: Any) -> int:
     """A number from 0 to 63 that tells actions of the spaces above apart, as far as the tests need it."""
-    return round(float(np.dot(np.ravel(np.asarray(action, np.float64)), [8, 3, 1, 2][: np.size(action)])) * 1.5) % 64
+    return (
+        round(float(np.dot(np.ravel(np.asarray(action, np.float64))[:4], [8, 3, 1, 2][: np.size(action)])) * 1.5) % 64
+    )
 
 
 class Diary(gymnasium.Env[Any, Any]):
@@ -43,7 +51,7 @@ class Diary(gymnasium.Env[Any, Any]):
         if picture not in ("colour", "grey", "channel", "entry", "rendered"):
             raise ValueError(f"there is no picture {picture!r}")
         self.render_mode, self._kind, self._length = render_mode, picture, length
-        self.action_space = SPACES[space]
+        self.action_space = (SPACES | STRANGE)[space]
         shapes = {"grey": (SIDE, SIDE), "channel": (SIDE, SIDE, 1)}
         seen: spaces.Space[Any] = spaces.Box(0, 255, shapes.get(picture, (SIDE, SIDE, 3)), np.uint8)
         if picture == "entry":

@@ -135,3 +135,14 @@ def test_an_agent_that_cannot_dream_is_refused() -> None:
 def test_the_dream_of_a_world_with_a_board_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="bin-packing cannot be played by hand in its dream"):
         DreamViewer(get_task("bin-packing"), 1)
+
+
+def test_the_dream_that_is_played_has_the_dropout_that_was_asked_for(saved: str) -> None:
+    frames = []
+    for dropout in (0.0, 0.0, 0.4):
+        with closing(DreamViewer(CAR, 1, saved, dropout=dropout)) as viewer:
+            viewer.press("up")
+            for _ in range(4):
+                viewer.advance()
+            frames.append(viewer.side_by_side.dream_frame())
+    assert (frames[0] == frames[1]).all() and (frames[0] != frames[2]).any()

@@ -1,7 +1,6 @@
 """The window: what pygame's events become, what is shown, and what is said where there is no window."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pygame
 import pytest
 
 from dream_agents import dreamer
+from windows import key_down, key_up, pressing, script
 from worldmodels.core.errors import UserError
 from worldmodels.play import display, window
 from worldmodels.play.choices import ChoiceViewer
@@ -74,14 +74,6 @@ class Hears(Viewer):
         return (Panel(np.full((20, 30, 3), 10 * min(self.ticks, 2), np.uint8)),)
 
 
-def key_down(key: int, unicode: str = "") -> pygame.event.Event:
-    return pygame.event.Event(pygame.KEYDOWN, key=key, unicode=unicode)
-
-
-def key_up(key: int) -> pygame.event.Event:
-    return pygame.event.Event(pygame.KEYUP, key=key)
-
-
 def told(*events: pygame.event.Event) -> list[tuple[Any, ...]]:
     """What a viewer is told when these things happen to its window."""
     viewer = Hears()
@@ -95,27 +87,6 @@ def told(*events: pygame.event.Event) -> list[tuple[Any, ...]]:
 
     show(lambda: viewer, tick)
     return viewer.told
-
-
-def script(*moves: Callable[[Any], object]) -> Callable[[Viewer], None]:
-    """Does the moves, one before each picture, and closes the window."""
-    left = list(moves)
-
-    def tick(viewer: Viewer) -> None:
-        if left:
-            left.pop(0)(viewer)
-        else:
-            pygame.event.post(pygame.event.Event(pygame.QUIT))
-
-    return tick
-
-
-def pressing(*keys: int) -> Callable[[Any], object]:
-    def press(viewer: Viewer) -> None:
-        for key in keys:
-            pygame.event.post(key_down(key))
-
-    return press
 
 
 def test_keys_reach_the_viewer_by_name() -> None:

@@ -30,7 +30,8 @@ def write_prediction(part: Mapping[str, Any], directory: Path, episodes: int, ti
         for ahead in range(1, len(opened.latent) + 1)
     ]
     write_table(directory / "open_loop.csv", rows)
-    scores = {field.name: part["summary"][field.name] for field in dataclasses.fields(PredictionScores)}
+    # Parts that earlier versions measured say nothing of hits.
+    scores = {field.name: part["summary"].get(field.name) for field in dataclasses.fields(PredictionScores)}
     write_table(directory / "prediction.csv", [scores])
     real = f"{episodes:,} real episodes"
     open_loop_plot(opened, directory / "open_loop.png", title(f"{opened.starts:,} dreams from {real}"))

@@ -165,6 +165,8 @@ class DreamReport:
         }
         # Without dropout, parts that earlier versions measured are still valid.
         dropout = [self.dream.dropout] if self.dream.dropout else []
+        if name == "prediction" and agent.memory.hit_head is not None:
+            identity["hits"] = True  # which earlier versions did not measure
         if name == "correlation":
             identity["dream"] = [self.dream.temperature, self.dream.termination, *dropout]
         if name.startswith("temperature"):
@@ -177,7 +179,7 @@ class DreamReport:
         return self.agent.task.perturbed(self.agent.policy(len(seeds), seeds=seeds), seeds)
 
     def _prediction(self) -> dict[str, Any]:
-        """Errors of dreams some steps ahead, and how well M predicts reward and end one step ahead."""
+        """Errors of dreams some steps ahead, and how well M predicts reward, end and hits one step ahead."""
         config, task = self.config, self.agent.task
         seeds, episodes = episode_seeds("report", self.seed, config.episodes), []
         for start in range(0, len(seeds), task.num_envs):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from worldmodels.analysis.fidelity import DANGEROUS
 from worldmodels.core.events import say
 from worldmodels.core.terminal import console
 from worldmodels.evaluation import limit_note
@@ -22,6 +23,11 @@ def print_report(report: Mapping[str, Any], directory: Path) -> None:
         say(
             f"ends: AUC {prediction['end_auc']:.3f}, recall {_text(recall)}, precision {_text(precision)} "
             "where the weighted end head exceeds 0.5"
+        )
+    if prediction.get("hit_auc") is not None:
+        say(
+            f"hits: AUC {prediction['hit_auc']:.3f}, {prediction['hit_top_share']:.0%} of {prediction['hits']:,} are "
+            f"among the {DANGEROUS:.0%} of steps that M takes for the most dangerous ones"
         )
     if prediction["reward_correlation"] is not None:
         say(f"rewards over {prediction['window']} steps: correlation {prediction['reward_correlation']:.3f}")

@@ -4,14 +4,14 @@ Legend: T steps, S starts, K steps ahead, W windows, Z latent, H hidden, P param
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldmodels.agent import Agent
-from worldmodels.analysis.statistics import area_under_curve, correlation
+from worldmodels.analysis.statistics import area_under_curve, correlation, share_in_top
 from worldmodels.core import interrupt
 from worldmodels.core.device import generator
 from worldmodels.core.seeds import Stream
@@ -21,6 +21,8 @@ from worldmodels.memory.mdnrnn import State
 
 FRAME_STEPS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 100, 150, 200)
 """Steps ahead at which frames are decoded and compared; comparing at all of them would take too long."""
+DANGEROUS = 0.05
+"""Share of the steps that count as the most dangerous ones."""
 _BATCH = 256
 """Frames encoded at a time."""
 
@@ -133,7 +135,8 @@ class Predictions:
     """M's predictions one step ahead of T real steps, and what happened; arrays that M does not predict are empty.
 
     reward, reward_real: sums over windows of steps, (W,); end_logit: of the end head, in whose loss ends have a higher
-    weight, (T,); end_probability: with that weight taken out, (T,); end: whether the episode ended there, (T,) bool.
+    weight, (T,); end_probability: with that weight taken out, (T,); end: whether the episode ended there, (T,) bool;
+    hit_logit: of the hit head, and hit: whether the health fell, (T,) bool, both of the steps whose health is known.
     """
 
     reward: np.ndarray
@@ -141,13 +144,15 @@ class Predictions:
     end_logit: np.ndarray
     end_probability: np.ndarray
     end: np.ndarray
+    hit_logit: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    hit: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 @torch.inference_mode()
 def predictions(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 20) -> Predictions:
     """M's predictions one step ahead along real episodes; rewards are summed over ``window`` steps."""
-    reward, real, logit, probability = ([np.zeros(0)] for _ in range(4))
-    ends = [np.zeros(0, bool)]
+    reward, real, logit, probability, hit_logit = ([np.zeros(0)] for _ in range(5))
+    ends, hits = ([np.zeros(0, bool)] for _ in range(2))
     for encoded in episodes:
         prediction, steps = agent.memory.heads(encoded.h[1:]), len(encoded.episode.actions)
         if prediction.reward is not None:
@@ -158,17 +163,26 @@ def predictions(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 
             logit.append(prediction.end_logit.cpu().numpy())
             probability.append(torch.sigmoid(agent.memory.unweighted_end_logit(prediction.end_logit)).cpu().numpy())
             ends.append((np.arange(steps) == steps - 1) & encoded.episode.terminated)
-    return Predictions(*(np.concatenate(part) for part in (reward, real, logit, probability, ends)))
+        health = encoded.episode.health
+        if prediction.hit_logit is not None and health is not None:
+            change = np.diff(health)
+            known = np.isfinite(change)
+            hit_logit.append(prediction.hit_logit.cpu().numpy()[known])
+            hits.append(change[known] < 0)
+    parts = reward, real, logit, probability, ends, hit_logit, hits
+    return Predictions(*(np.concatenate(part) for part in parts))
 
 
 @dataclass(frozen=True)
 class PredictionScores:
-    """How well M predicts reward and end one step ahead, and the action mask; NaN for what cannot be measured.
+    """How well M predicts reward, end and hits one step ahead, and the action mask; NaN for what cannot be measured.
 
     reward_correlation: of rewards summed over ``window`` steps. end_auc: probability that a step on which the episode
     ends is given a higher probability than one on which it does not; end_recall, end_precision: if an end is predicted
     where the end head exceeds 0.5, as in dreams with the termination "threshold". ends, steps: how many there were.
-    mask_accuracy: the share of controls for which M predicts correctly whether they are allowed.
+    mask_accuracy: the share of controls for which M predicts correctly whether they are allowed. hit_auc: as end_auc,
+    for the steps in which the health fell; hit_top_share: the share of these steps that are among the 5% of all steps
+    with the highest predicted probability of a hit (5% would be chance); hits: how many there were.
     """
 
     reward_correlation: float
@@ -179,6 +193,9 @@ class PredictionScores:
     ends: int
     steps: int
     mask_accuracy: float
+    hit_auc: float = float("nan")
+    hit_top_share: float = float("nan")
+    hits: int = 0
 
 
 def prediction_scores(agent: Agent, episodes: Sequence[EncodedEpisode], window: int = 20) -> PredictionScores:
@@ -195,6 +212,9 @@ def prediction_scores(agent: Agent, episodes: Sequence[EncodedEpisode], window: 
         int(result.end.sum()),
         sum(len(encoded.episode.actions) for encoded in episodes),
         _mask_accuracy(agent, episodes),
+        area_under_curve(result.hit_logit, result.hit),
+        share_in_top(result.hit_logit, result.hit, DANGEROUS),
+        int(result.hit.sum()),
     )
 
 

@@ -24,3 +24,18 @@ def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float:
         return float("nan")
     below = np.searchsorted(negative, positive, side="left") + np.searchsorted(negative, positive, side="right")
     return float(below.mean() / 2 / len(negative))
+
+
+def share_in_top(scores: np.ndarray, truth: np.ndarray, share: float) -> float:
+    """The share of the positive cases that are among the ``share`` of all cases with the highest scores.
+
+    scores: (N,); truth: (N,) bool, the positive cases. Where equal scores are at the edge, it is the mean over the
+    orders in which these could be. NaN if there is no positive case.
+    """
+    if not truth.any():
+        return float("nan")
+    taken = share * len(scores)
+    edge = np.sort(scores)[::-1][min(int(taken), len(scores) - 1)]
+    above, at_edge = scores > edge, scores == edge
+    part = (taken - above.sum()) / at_edge.sum()
+    return float((truth[above].sum() + part * truth[at_edge].sum()) / truth.sum())

@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -13,6 +13,9 @@ from worldmodels.cli.options import OptionalTaskName, agent_for, parse
 from worldmodels.core.errors import UserError
 from worldmodels.core.numbers import score_text
 from worldmodels.core.settings import number, part, table, text
+
+if TYPE_CHECKING:
+    from worldmodels.agent import Agent
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,10 @@ def record(verb: str, arguments: Sequence[str], description: str) -> int:
 class PlayOptions:
     """Play in a window. Space lets the agent play, Enter starts a new episode, p pauses, Esc quits.
 
-    The arrow keys, WASD or a gamepad (left stick and triggers) steer, accelerate and brake. In bin packing, type the
-    level of the bin for the item (0: a new bin) or click on it; the key b lets the rule best fit choose, which also
-    packs the same items beside you for comparison.
+    The arrow keys, WASD or a gamepad (left stick and triggers) steer, accelerate and brake. In worlds of gym:ID, the
+    line below the world says which key makes which action. In bin packing, type the level of the bin for the item (0:
+    a new bin) or click on it; the key b lets the rule best fit choose, which also packs the same items beside you for
+    comparison.
     """
 
     task: OptionalTaskName = text(None)
@@ -135,6 +139,9 @@ class DreamOptions:
     """Seed of the dreams."""
     temperature: float = number(1.0, above=0)
     """Sampling temperature of the dream: 1 leaves M's predictions as they are, more makes the dream more uncertain."""
+    dropout: float | None = number(None, low=0, high=0.9)
+    """Share of z and of h that M does not see, by a mask that each dream draws at its start and keeps, for an M that
+    was trained with memory.dropout (default: 0; report: that of the task's settings)."""
     out: Path | None = text(None)
     """record: the file, .mp4 or .gif (default: dream.mp4); report: the folder (default: dream-report)."""
     steps: int | None = number(None, low=1)
@@ -151,14 +158,16 @@ def dream(verb: str, arguments: Sequence[str], description: str) -> int:
     if options.what == "play":
         from worldmodels.play.window import play_dream
 
-        task = agent_for(options.task, options.agent, env=options.env).task
-        play_dream(task, options.seed, options.agent, options.temperature)
+        agent = _dreaming_agent(options)
+        dropout = options.dropout or 0.0
+        play_dream(agent.task, options.seed, options.agent, options.temperature, dropout=dropout)
     elif options.what == "record":
         from worldmodels.render.dream_video import record_dream
 
-        agent = agent_for(options.task, options.agent, env=options.env)
+        agent = _dreaming_agent(options)
         out = options.out or Path("dream.mp4")
-        result = record_dream(agent, out, options.seed, options.temperature, options.steps, options.every)
+        sizes = options.steps, options.every, options.dropout or 0.0
+        result = record_dream(agent, out, options.seed, options.temperature, *sizes)
         real = "" if result["real_score"] is None else f", {score_text(result['real_score'])} in the real world"
         print(f"{out}: score {score_text(result['dream_score'])} in the dream{real}, {result['steps']} steps")
     elif options.what == "report":
@@ -168,16 +177,26 @@ def dream(verb: str, arguments: Sequence[str], description: str) -> int:
     return 0
 
 
+def _dreaming_agent(options: DreamOptions) -> "Agent":
+    """The agent whose dreams they are, after a note on a dropout that its M was not trained for."""
+    from worldmodels.dream.dropout_info import note_dropout
+
+    agent = agent_for(options.task, options.agent, env=options.env)
+    note_dropout(agent, options.dropout)
+    return agent
+
+
 def _report(options: DreamOptions) -> None:
     from worldmodels.analysis.dream_report import DreamReport, print_report
     from worldmodels.execution.executor import make_executor
     from worldmodels.run.presets import preset, resolved
 
-    agent = agent_for(options.task, options.agent, env=options.env)
+    agent = _dreaming_agent(options)
     folder = options.out or Path("dream-report")
     usual = resolved(preset("standard", agent.task.name, agent.task.options, agent.task.facts), agent.task)
     with contextlib.closing(make_executor()) as executor:
-        settings = usual.evolution, usual.dream
+        dropout = usual.dream.dropout if options.dropout is None else options.dropout
+        settings = usual.evolution, replace(usual.dream, dropout=dropout)
         name = options.agent or f"shipped {agent.task.name}"
         report = DreamReport(agent, options.report, options.seed, folder, *settings, executor, name)
         print_report(report.run(), folder)

@@ -15,11 +15,16 @@ from worldmodels.tasks.base import Observations
 
 
 class SideBySide:
-    """A dream beside the stock environment ``env``; if that is None, a dream alone, from a recorded frame."""
+    """A dream beside the stock environment ``env``; if that is None, a dream alone, from a recorded frame.
 
-    def __init__(self, agent: Agent, env: "gymnasium.Env[Any, Any] | None", temperature: float = 1.0) -> None:
+    temperature, dropout: of the dream, as for :class:`Dreams`.
+    """
+
+    def __init__(
+        self, agent: Agent, env: "gymnasium.Env[Any, Any] | None", temperature: float = 1.0, dropout: float = 0.0
+    ) -> None:
         self.agent, self.env = agent, env
-        self.dreams = Dreams(agent, temperature)
+        self.dreams = Dreams(agent, temperature, dropout=dropout)
         self._controller = agent.controllers(agent.controller[None])
 
     @torch.inference_mode()

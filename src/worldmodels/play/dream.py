@@ -9,7 +9,7 @@ from worldmodels.core.numbers import score_text
 from worldmodels.dream.dreams import check_dream
 from worldmodels.dream.side_by_side import SideBySide
 from worldmodels.play.scene import Panel, ScenePainter
-from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for, steering_help
+from worldmodels.play.viewer import WORLD_PANEL, Viewer, action_help, agent_for, check_playable, steering_help
 from worldmodels.render.stock import stock_env, visible
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import playing_of
@@ -25,12 +25,13 @@ _FACTOR, _COLDEST, _HOTTEST = 1.15, 0.05, 4.0
 def agent_that_dreams(task: Task, agent: "Agent | str | None", temperature: float) -> "Agent":
     """The agent of :func:`agent_for`, checked for playing in its dreams.
 
-    Raises :class:`UserError` for a task that is played on a board and for an agent that cannot dream so.
+    Raises :class:`UserError` for a task that is played on a board or by no keys, and for an agent that cannot dream so.
     """
     if playing_of(task).board() is not None:
         raise UserError(
             f"{task.name} cannot be played by hand in its dream; dream record {task.name} shows the agent there"
         )
+    check_playable(task)
     loaded = agent_for(task, agent)
     check_dream(loaded, temperature, "sample")
     return loaded
@@ -40,11 +41,18 @@ class DreamViewer(Viewer):
     """The dream on the left, and on the right the real world, if it can be opened on this machine.
 
     seed: of the first dream; agent: whose dream it is, or its name or path (None: the task's shipped agent);
-    temperature: above 1, dreams are more uncertain than M's predictions. Raises :class:`UserError` as
-    :func:`agent_that_dreams` does.
+    temperature: above 1, dreams are more uncertain than M's predictions; dropout: share of z and h that M does not see.
+    Raises :class:`UserError` as :func:`agent_that_dreams` does.
     """
 
-    def __init__(self, task: Task, seed: int, agent: "Agent | str | None" = None, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        agent: "Agent | str | None" = None,
+        temperature: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
         loaded = agent_that_dreams(task, agent, temperature)
         try:
             env = stock_env(task)
@@ -53,8 +61,8 @@ class DreamViewer(Viewer):
             env = None
         painter = ScenePainter(WORLD_PANEL if env is None else _PANEL, 1 if env is None else 2, captions=True)
         super().__init__(task, seed, "dream", painter)
-        self.side_by_side = SideBySide(loaded, env, temperature)
-        self._steering = steering_help(self.playing)
+        self.side_by_side = SideBySide(loaded, env, temperature, dropout)
+        self._steering, self._acting = steering_help(self.playing), action_help(self.playing)
         self.new_episode()
 
     @property
@@ -63,7 +71,7 @@ class DreamViewer(Viewer):
         keys = "+ - temperature    p pause    enter new dream    esc quit"
         if self.agent_acts:
             return f"the agent plays: {self._steering} take over    {keys}"
-        return f"{self._steering} act    space agent    {keys}"
+        return f"{self._acting}    space agent    {keys}"
 
     def _start(self) -> None:
         self.side_by_side.reset(self.seed)

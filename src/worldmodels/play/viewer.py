@@ -11,6 +11,7 @@ import numpy as np
 
 from worldmodels.core.device import torch_threads
 from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.play.scene import Panel, Scene, ScenePainter
 from worldmodels.tasks import Task
@@ -23,7 +24,10 @@ ARROWS = ("left", "right", "up", "down")
 """The keys that are held; every other key acts once, when it goes down."""
 _LETTERS = {"a": "left", "d": "right", "w": "up", "s": "down"}
 """Letters that mean the same as arrows."""
+_LETTER_OF = {arrow: letter for letter, arrow in _LETTERS.items()}
 WORLD_PANEL = (900, 630)
+_LONGEST_HELP = 200
+"""Characters of what keys do, about as many as the line of help has room for beside the other keys."""
 
 
 class Viewer(ABC):
@@ -201,19 +205,54 @@ def agent_for(task: Task, agent: "Agent | str | None") -> "Agent":
     return loaded
 
 
+def check_playable(task: Task) -> None:
+    """Say which actions have no key, if any; a world in which no key does anything is a :class:`UserError`."""
+    playing = playing_of(task)
+    if playing.board() is None and not _acting_keys(playing):
+        raise UserError(
+            f"{task.name} cannot be played by hand: none of the keys changes the action (its action space is "
+            f"{task.action_space}); worldmodels watch {task.name} shows an agent there"
+        )
+    if playing.without_keys:
+        say(f"{task.name}: {playing.without_keys}")
+
+
+def _acting_keys(playing: Playing) -> list[str]:
+    """The keys that change what is done while they are held."""
+    nothing = playing.key_action(frozenset())
+    keys = (*ARROWS, *playing.more_keys)
+    return [key for key in keys if not np.array_equal(playing.key_action(frozenset({key})), nothing)]
+
+
 def steering_help(playing: Playing) -> str:
     """Names of the keys that do something in a world, for example "arrow keys or WASD"."""
-    nothing = playing.key_action(frozenset())
-    used = [key for key in ARROWS if not np.array_equal(playing.key_action(frozenset({key})), nothing)]
+    # A key may be for the action that is done without any key, too.
+    named = [key for keys, _ in playing.key_meanings for key in keys] or _acting_keys(playing)
+    used = [key for key in ARROWS if key in named]
     more = _shown(playing.more_keys)
     if len(used) in (0, len(ARROWS)):
-        return f"arrow keys or WASD{f', {more}' if more else ''}"
-    letters = {arrow: letter for letter, arrow in _LETTERS.items()}
-    return f"{', '.join(used)} or {', '.join(letters[key] for key in used)}{f', {more}' if more else ''}"
+        return ", ".join(filter(None, ["arrow keys or WASD" if used or not more else "", more]))
+    return f"{', '.join(used)} or {', '.join(_LETTER_OF[key] for key in used)}{f', {more}' if more else ''}"
+
+
+def action_help(playing: Playing) -> str:
+    """What the keys do, for example "left/a: fire; no key: nothing"; in worlds that are steered only their names."""
+    if not playing.key_meanings:
+        return f"{steering_help(playing)} act"
+    parts = []
+    for keys, meaning in playing.key_meanings:
+        arrows = [f"{key}/{_LETTER_OF[key]}" for key in keys if key in ARROWS]
+        others = _shown([key for key in keys if key not in ARROWS])
+        parts.append(f"{' '.join(filter(None, [*arrows, others])) or 'no key'}: {meaning}")
+    last = [parts.pop(), *filter(None, [playing.without_keys])]
+    while parts and len("; ".join([*parts, *last])) > _LONGEST_HELP:
+        parts.pop()
+        last = ["...", *(text for text in last if text != "...")]
+    return "; ".join([*parts, *last])
 
 
 def _shown(keys: Sequence[str]) -> str:
     """Letters and digits for people: "f, 0 to 5"."""
     digits = [key for key in keys if key.isdigit()]
-    numbers = [f"{digits[0]} to {digits[-1]}"] if len(digits) > 1 else digits
+    numbers = [f"{digits[0]} to {digits[-1]}"] if len(digits) > 2 else digits
     return ", ".join([*(key for key in keys if not key.isdigit()), *numbers])

@@ -15,7 +15,7 @@ from worldmodels.play.display import open_display
 from worldmodels.play.dream import DreamViewer, agent_that_dreams
 from worldmodels.play.gamepad import Gamepad
 from worldmodels.play.pace import Pace
-from worldmodels.play.viewer import Viewer
+from worldmodels.play.viewer import Viewer, check_playable
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import playing_of
 
@@ -53,9 +53,9 @@ def play(
     seed: of the first episode; save: directory of an episode store, to which finished episodes are added, and the one
     that is unfinished when the window is closed; agent: the one that takes over on the space bar (None: the task's
     shipped agent); tick: called before every picture (tests press keys there). Raises :class:`UserError` if pygame or a
-    screen is missing.
+    screen is missing, and for a world in which no key does anything.
     """
-    playing_of(task)
+    check_playable(task)
     return show(lambda: viewer_of(task, seed, save, agent), tick)
 
 
@@ -82,14 +82,15 @@ def play_dream(
     agent: str | None = None,
     temperature: float = 1.0,
     tick: Callable[[Viewer], None] | None = None,
+    dropout: float = 0.0,
 ) -> list[float]:
     """Open the window and play in dreams until it is closed; returns the score of every finished dream.
 
     agent: whose dreams they are (None: the task's shipped agent); temperature: 1 leaves M's predictions as they are;
-    tick and errors: as for :func:`play`.
+    dropout: share of z and h that M does not see; tick and errors: as for :func:`play`.
     """
     dreaming = agent_that_dreams(task, agent, temperature)
-    return show(lambda: DreamViewer(task, seed, dreaming, temperature), tick)
+    return show(lambda: DreamViewer(task, seed, dreaming, temperature, dropout), tick)
 
 
 def show(
@@ -103,14 +104,14 @@ def show(
     try:
         with contextlib.closing(make()) as viewer:
             screen = _opened(pygame, viewer)
-            names, gamepad = _key_names(pygame), Gamepad(pygame)
+            keys, gamepad = _Keys(pygame), Gamepad(pygame)
             pace, shown = Pace(viewer.frames_per_second), 0
             while viewer.running:
                 interrupt.check()
                 if tick is not None:
                     tick(viewer)
                 for event in pygame.event.get():
-                    _tell(viewer, event, names, pygame)
+                    _tell(viewer, event, keys, pygame)
                     gamepad.tell(viewer, event)
                 viewer.advance()
                 pace.step()
@@ -137,13 +138,29 @@ def _opened(pygame: Any, viewer: Viewer) -> Any:
     return screen
 
 
-def _key_names(pygame: Any) -> dict[int, str]:
-    names = {getattr(pygame, f"K_{key}"): name for key, name in _NAMES.items()}
-    names |= {getattr(pygame, f"K_{letter}"): letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"}
-    return names | {getattr(pygame, f"K_KP{digit}"): str(digit) for digit in range(10)}
+class _Keys:
+    """Viewers' names of the keys that go down and up."""
+
+    def __init__(self, pygame: Any) -> None:
+        names = {getattr(pygame, f"K_{key}"): name for key, name in _NAMES.items()}
+        names |= {getattr(pygame, f"K_{letter}"): letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"}
+        self._names = names | {getattr(pygame, f"K_KP{digit}"): str(digit) for digit in range(10)}
+        self._typed: dict[int, str] = {}
+
+    def down(self, event: Any) -> str:
+        """The name of the key that goes down."""
+        # On keyboard layouts where digits and plus need the shift key, only the unicode text identifies them. It is
+        # kept, because it is not said again when the key goes up.
+        typed = getattr(event, "unicode", "").replace("+", "plus").replace("-", "minus")
+        name = self._typed[event.key] = self._names.get(event.key, typed)
+        return name
+
+    def up(self, event: Any) -> str:
+        """The name of the key that goes up, as it was when it went down; empty for one without a name."""
+        return self._typed.pop(event.key, self._names.get(event.key, ""))
 
 
-def _tell(viewer: Viewer, event: Any, names: dict[int, str], pygame: Any) -> None:
+def _tell(viewer: Viewer, event: Any, keys: _Keys, pygame: Any) -> None:
     """Translate an event of pygame into a call of the viewer."""
     if event.type == pygame.QUIT:
         viewer.quit()
@@ -154,11 +171,9 @@ def _tell(viewer: Viewer, event: Any, names: dict[int, str], pygame: Any) -> Non
     elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
         viewer.click(_in_picture(event.pos, viewer.size, pygame))
     elif event.type == pygame.KEYDOWN:
-        # On keyboard layouts where digits and plus need the shift key, only the unicode text identifies them.
-        typed = getattr(event, "unicode", "").replace("+", "plus").replace("-", "minus")
-        viewer.press(names.get(event.key, typed))
-    elif event.type == pygame.KEYUP and event.key in names:
-        viewer.release(names[event.key])
+        viewer.press(keys.down(event))
+    elif event.type == pygame.KEYUP and (name := keys.up(event)):
+        viewer.release(name)
 
 
 def _fitted(screen: tuple[int, int], picture: tuple[int, int]) -> tuple[int, int, int, int]:

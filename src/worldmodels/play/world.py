@@ -11,7 +11,7 @@ from worldmodels.core.events import say
 from worldmodels.core.numbers import score_text
 from worldmodels.play.recording import Recording
 from worldmodels.play.scene import Panel, ScenePainter
-from worldmodels.play.viewer import WORLD_PANEL, Viewer, agent_for, steering_help
+from worldmodels.play.viewer import WORLD_PANEL, Viewer, action_help, agent_for, steering_help
 from worldmodels.render.stock import stock_env, visible
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import Observations, playing_of
@@ -119,7 +119,7 @@ class WorldViewer(EpisodeViewer):
 
     def __init__(self, task: Task, seed: int, save: Path | None = None, agent: "Agent | str | None" = None) -> None:
         super().__init__(task, seed, save, agent, ScenePainter(WORLD_PANEL))
-        self._steering = steering_help(self.playing)
+        self._steering, self._acting = steering_help(self.playing), action_help(self.playing)
         self.new_episode()
 
     @property
@@ -128,7 +128,7 @@ class WorldViewer(EpisodeViewer):
         keys = f"p pause    enter new {self._word}    esc quit"
         if self.agent_acts:
             return f"the agent plays: {self._steering} take over    {keys}"
-        return f"{self._steering} act    space agent    {keys}"
+        return f"{self._acting}    space agent    {keys}"
 
     def _tick(self) -> None:
         agent_action = self._agent_action()

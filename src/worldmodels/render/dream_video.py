@@ -68,14 +68,21 @@ class _Pair:
 
 
 def record_dream(
-    agent: Agent, out: Path, seed: int, temperature: float = 1.0, steps: int | None = None, every: int | None = None
+    agent: Agent,
+    out: Path,
+    seed: int,
+    temperature: float = 1.0,
+    steps: int | None = None,
+    every: int | None = None,
+    dropout: float = 0.0,
 ) -> dict[str, Any]:
     """Let the agent act in its dream, beside the real world, and write the pictures to ``out`` (.mp4 or .gif).
 
     steps: longest dream (None: the task's limit); every: show only every so many steps (None: 1 in an .mp4, as many as
-    make about ten frames per second in a .gif). Films play in real time. Returns out, seed, temperature, steps,
-    dream_score and real_score (None if the real world cannot be opened on this machine). Raises :class:`UserError` for
-    a file that cannot be written and an agent that cannot dream.
+    make about ten frames per second in a .gif); dropout: share of z and h that M does not see in the dream. Films play
+    in real time. Returns out, seed, temperature, dropout, steps, dream_score and real_score (None if the real world
+    cannot be opened on this machine). Raises :class:`UserError` for a file that cannot be written and an agent that
+    cannot dream.
     """
     out = Path(out)
     if (steps is not None and steps < 1) or (every is not None and every < 1):
@@ -95,7 +102,7 @@ def record_dream(
         if env is not None:
             stack.callback(env.close)
         stack.enter_context(torch_threads(1))
-        both = SideBySide(agent, env, temperature)
+        both = SideBySide(agent, env, temperature, dropout)
         both.reset(seed)
         pair = _Pair(playing, env is None)
         temporary = stack.enter_context(whole_file(out))
@@ -122,6 +129,7 @@ def record_dream(
         "out": str(out),
         "seed": seed,
         "temperature": temperature,
+        "dropout": dropout,
         "steps": both.step_number,
         "dream_score": both.dream_score,
         "real_score": None if env is None else both.real_score,

@@ -70,7 +70,8 @@ def _facts(agent: Agent) -> dict[str, str]:
         "C": f"{len(agent.controller):,} parameters, inputs {' '.join(agent.inputs.names) or 'none'}{hidden}",
         "digest": agent.digest(),
     }
-    known = {name: agent.info[name] for name in ("preset", "seed", "round") if name in agent.info}
+    names = ("preset", "seed", "round", "memory_dropout", "dream_dropout")
+    known = {name.replace("_", " "): agent.info[name] for name in names if name in agent.info}
     return facts | {name: str(value) for name, value in known.items()}
 
 

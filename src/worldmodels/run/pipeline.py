@@ -28,6 +28,7 @@ from worldmodels.data.completeness import missing_from
 from worldmodels.data.encode import encode_shard, set_starts
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import latents_path, load_part, save_latents
+from worldmodels.dream.dropout_info import dropout_info
 from worldmodels.evaluation import agent_policy, evaluate, report
 from worldmodels.evolution.carry import carried_controller
 from worldmodels.evolution.phases import Evolution, phases_of
@@ -239,6 +240,10 @@ class Pipeline:
                 agent.controller, carried = fitted.controller, fitted.metrics
         uses_dreams = any(phase.world == "dream" for _, phase in phases_of(evolution))
         dream_models = [model.memory(self.device) for model in artifacts.dream_models] if uses_dreams else []
+        trained = artifacts.variant != "untrained-m"
+        agent.info |= dropout_info(
+            artifacts.config.memory.dropout if trained else 0.0, artifacts.config.dream.dropout if uses_dreams else 0.0
+        )
         run = Evolution(
             agent, evolution, artifacts.config.dream, self.executor, artifacts.seed, latents, dream_models, identity
         )

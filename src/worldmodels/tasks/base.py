@@ -148,6 +148,11 @@ class Playing(ABC):
     """First and last row of the rendered picture that frames keep, as fractions of its height."""
     more_keys: tuple[str, ...] = ()
     """Letters and digits that count as held keys, too."""
+    key_meanings: tuple[tuple[tuple[str, ...], str], ...] = ()
+    """Groups of keys and what they do while they are held, for the help; a group of no keys: what is done without any.
+    Empty: the help only names the keys, for worlds that are steered."""
+    without_keys: str = ""
+    """Which actions no key makes, in a few words for the help; empty if keys make all of them."""
     episode_word: str = "episode"
     """What an episode is called in messages to people, for example "track" or "game"."""
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from worldmodels.core.errors import UserError
 from worldmodels.data.episodes import Episode
 from worldmodels.data.exchange import check_empty, needs
+from worldmodels.data.exchange.health import checked_health, known_health
 
 DATASET_ID = "worldmodels/episodes-v0"
 """The dataset's name for Minari, and its place below Minari's folder of datasets."""
@@ -23,6 +24,7 @@ class MinariEpisodes:
 
     observations (T+1, 64, 64, 3) uint8; actions (T, A) float32, as M sees them; rewards (T,); terminations (T,): True
     at the last step if the world ended the episode; truncations (T,): True there if a limit did.
+    For worlds that tell it, infos hold the health (T+1,) float32 at every frame: health[t] is that before action t.
     """
 
     def write(self, episodes: Iterable[Episode], directory: Path) -> int:
@@ -33,6 +35,7 @@ class MinariEpisodes:
         storages = needs("minari.dataset.minari_storage", "writing a Minari dataset")
         storage: Any = None
         count = 0
+        directory = directory.absolute()  # Minari measures the size of its files wrongly in a relative one
         for episode in episodes:
             count += 1
             if storage is None:
@@ -74,6 +77,7 @@ class MinariEpisodes:
 def _buffer(minari: Any, episode: Episode) -> Any:
     last = np.zeros(len(episode.actions), bool)
     last[-1:] = True
+    health = known_health(episode)
     return minari.data_collector.EpisodeBuffer(
         seed=episode.seed,
         observations=episode.frames,
@@ -81,6 +85,7 @@ def _buffer(minari: Any, episode: Episode) -> Any:
         rewards=episode.rewards,
         terminations=last & episode.terminated,
         truncations=last & (not episode.terminated),
+        infos=None if health is None else {"health": health},
     )
 
 
@@ -101,4 +106,10 @@ def _episode(group: Any, h5py: Any) -> Episode:
     if not np.isfinite(actions).all() or not np.isfinite(rewards).all():
         raise ValueError("actions or rewards hold NaN or infinity")
     frames, terminated = np.asarray(arrays["observations"][()]), bool(arrays["terminations"][-1])
-    return Episode(frames, actions, rewards, terminated, int(group.attrs.get("seed", 0)), "minari")
+    health = None
+    if "infos/health" in group:
+        data = group["infos/health"]
+        if not isinstance(data, h5py.Dataset) or data.shape != (steps + 1,):
+            raise ValueError(f"expected a health for each of {steps + 1} observations")
+        health = checked_health(np.asarray(data[()]), steps + 1)
+    return Episode(frames, actions, rewards, terminated, int(group.attrs.get("seed", 0)), "minari", health)

@@ -12,6 +12,7 @@ from worldmodels.core.files import write_bytes
 from worldmodels.data.episodes import Episode
 from worldmodels.data.exchange import check_empty
 from worldmodels.data.exchange.archive import Archive
+from worldmodels.data.exchange.health import checked_health, known_health
 
 _BLOCK = 1024
 """Frames that are read at once."""
@@ -22,7 +23,8 @@ class NpzEpisodes:
     """One archive per episode of T actions.
 
     obs (T+1, 64, 64, 3) uint8; action (T, A) and reward (T,) float32; done (T,) bool, True only at the last step and
-    only if the world ended the episode, not a time limit; seed and renderer, which an archive to read may lack.
+    only if the world ended the episode, not a time limit; seed and renderer, which an archive to read may lack. For
+    worlds that tell it, health (T+1,) float32: health[t] is that at frame t, before action t, NaN where it is unknown.
     """
 
     def write(self, episodes: Iterable[Episode], directory: Path) -> int:
@@ -65,6 +67,9 @@ def write_episode(path: Path, episode: Episode, **more: np.ndarray) -> None:
         "seed": np.int64(episode.seed),
         "renderer": np.str_(episode.renderer),
     }
+    health = known_health(episode)
+    if health is not None:
+        arrays["health"] = health
     write_arrays(path, arrays | more)
 
 
@@ -94,4 +99,5 @@ def _episode(archive: Archive) -> Episode:
         bool(done[-1]),
         int(archive.read("seed").reshape(())) if "seed" in archive.names else 0,
         archive.text("renderer") if "renderer" in archive.names else "unknown",
+        checked_health(archive.read("health"), steps + 1) if "health" in archive.names else None,
     )

@@ -23,6 +23,7 @@ from worldmodels.data.episodes import Episode
 from worldmodels.data.exchange.actions import memory_numbers
 from worldmodels.data.exchange.archive import Archive
 from worldmodels.data.exchange.config import RecordingConfig
+from worldmodels.data.exchange.health import checked_health
 from worldmodels.data.exchange.pictures import Pictures
 from worldmodels.tasks import Task
 
@@ -36,6 +37,7 @@ _NAMES = {
     "reward": ("reward", "rewards"),
     "done": ("done", "dones", "terminals", "terminated", "terminations"),
     "truncated": ("truncated", "truncations"),
+    "health": ("health",),
 }
 
 
@@ -99,7 +101,8 @@ def _look(path: Path, settings: RecordingConfig) -> Recording:
         missing = [what for what in ("obs", "action") if what not in names]
         if missing:
             raise ValueError(f"it has no {' and no '.join(missing)}; found {', '.join(archive.names) or 'nothing'}")
-        headers = {what: archive.header(name) for what, name in names.items()}
+        # A health is looked at where it is read: other programs may call something else so.
+        headers = {what: archive.header(name) for what, name in names.items() if what != "health"}
         checksums = archive.checksums
     Pictures.check(headers["obs"].shape[1:], headers["obs"].dtype)
     actions, observations = (headers[what].shape[0] if headers[what].shape else 0 for what in ("action", "obs"))
@@ -125,7 +128,8 @@ def read_recording(recording: Recording, task: Task, settings: RecordingConfig, 
     Actions are encoded as M sees them. Missing rewards are those of the task's dreams, or 0. Where the last observation
     is missing, the last action is left out, too; but if the world ended the episode there, the observation before is
     repeated, so that the end and its reward stay at their action. Where the first observation is missing, the first
-    action and its reward are left out.
+    action and its reward are left out. A health is read for worlds that tell it, one number for each observation; at an
+    observation that is repeated it is not known.
     """
     try:
         with Archive(recording.path) as archive:
@@ -158,13 +162,18 @@ def _episode(archive: Archive, recording: Recording, task: Task, settings: Recor
         frames[at : at + len(block)] = pictures.frames(block)
         at += len(block)
     frames[at] = frames[at - 1]
-    if recording.align == "whole":
-        frames = frames[:-1]
-    elif recording.align == "after":
-        frames, actions, rewards = frames[:-1], actions[1:], rewards[1:]
-    elif not terminated:
-        frames, actions, rewards = frames[:-1], actions[:-1], rewards[:-1]
-    return Episode(frames, actions, rewards, terminated, seed, RENDERER)
+    health = None
+    if "health" in names and task.full_health is not None:
+        told = archive.read(names["health"])
+        health = np.append(checked_health(told, recording.observations), np.float32(np.nan))
+    if recording.align == "after":
+        actions, rewards = actions[1:], rewards[1:]
+    elif recording.align == "before" and not terminated:
+        actions, rewards = actions[:-1], rewards[:-1]
+    kept = len(actions) + 1
+    return Episode(
+        frames[:kept], actions, rewards, terminated, seed, RENDERER, None if health is None else health[:kept]
+    )
 
 
 def _terminated(archive: Archive, recording: Recording, task: Task, settings: RecordingConfig) -> bool:

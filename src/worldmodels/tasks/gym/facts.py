@@ -98,6 +98,8 @@ def read_facts(content: Mapping[str, Any], where: str) -> Facts:
         problem = "the choices of its actions have no beginning"
     elif action.kind == "discrete" and (len(action.sizes) != 1 or action.idle >= action.sizes[0]):
         problem = "its actions are not of one kind"
+    elif action.kind == "discrete" and not _names_and_keys_fit(action):
+        problem = "the names or the keys of its actions do not fit their number"
     elif action.dtype not in _TYPES or (box and action.dtype not in _TYPES[:2]):
         problem = f"its actions are of type {action.dtype}"
     elif facts.picture == "entry" and not facts.entry:
@@ -105,6 +107,14 @@ def read_facts(content: Mapping[str, Any], where: str) -> Facts:
     if problem:
         raise UserError(f"{where} is not described as worldmodels does it: {problem}")
     return facts
+
+
+def _names_and_keys_fit(action: ActionFacts) -> bool:
+    """Whether there are no names or one for each choice, and every key is for one of them."""
+    (count,) = action.sizes
+    chosen = [entry.rpartition("=") for entry in action.keys]
+    keys_fit = all(keys and number.isdecimal() and int(number) < count for keys, _, number in chosen)
+    return keys_fit and len(action.names) in (0, count)
 
 
 _TYPES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8")

@@ -1,8 +1,14 @@
-"""Keys for the choices of a discrete action space: those that the environment names, or arrows by names of choices."""
+"""Keys for the actions of a space: for choices those that the environment names, or arrows by names of choices."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from worldmodels.tasks.gym.facts import ActionFacts
+
+AXES = (("left", "right"), ("down", "up"), ("1", "2"), ("3", "4"), ("5", "6"), ("7", "8"), ("9", "0"))
+"""Keys that lower and raise the first numbers of a box."""
+ORDER = ("left", "right", "up", "down", *"1234567890")
+"""Keys of the choices of several parts, in the order of :func:`other_choices`."""
 _ARROWS = {"w": "up", "a": "left", "s": "down", "d": "right"}
 _SPECIAL = {
     1073741903: "right", 1073741904: "left", 1073741905: "down", 1073741906: "up",
@@ -54,6 +60,16 @@ def held_choice(keys: Sequence[str], held: frozenset[str], idle: int) -> int:
         if combination <= held and len(combination) > best:
             best, choice = len(combination), int(number)
     return choice
+
+
+def resting(low: float, high: float) -> float:
+    """The number between these bounds that stands without any key: 0 if it is one, else the middle."""
+    return 0.0 if low <= 0 <= high else (low + high) / 2
+
+
+def other_choices(facts: ActionFacts) -> list[tuple[int, int]]:
+    """The parts of several choices, each with its choices from 0 but the first, which is made without any key."""
+    return [(part, choice) for part, size in enumerate(facts.sizes) for choice in range(1, size)]
 
 
 def _given(given: dict[Any, Any], count: int) -> dict[str, int]:
