@@ -163,10 +163,21 @@ class MDNRNN(nn.Module):
         if mask is not None:
             inputs = self._sequence_inputs(z, actions, None, mask, steps)
             return masked_follow(self._weights[:3], inputs, lengths, (h, c), mask[:, self.latent_size :])
-        inputs = self._sequence_inputs(z, actions, None, None, steps)[rows]
-        packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
-        _, (last_h, last_c) = self.lstm(packed)
-        h[rows], c[rows] = last_h[0].float(), last_c[0].float()
+        inputs = self._sequence_inputs(z, actions, None, None, steps)
+        if z.device.type != "cpu":
+            packed = pack_padded_sequence(inputs[rows], lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
+            _, (last_h, last_c) = self.lstm(packed)
+            h[rows], c[rows] = last_h[0].float(), last_c[0].float()
+            return h, c
+        # On a CPU, torch computes packed sequences with slower products than whole ones. So the longest rows come
+        # first, and the LSTM runs from each row's end to the next one's, over those rows that are as long.
+        order = torch.argsort(lengths, descending=True, stable=True)
+        inputs, left, start = inputs[order], lengths[order].tolist(), 0
+        for stop in sorted({*left} - {0}):
+            running = order[: sum(length > start for length in left)]
+            part = inputs[: len(running), start:stop]
+            _, (part_h, part_c) = self.lstm(part, (h[running][None], c[running][None]))
+            h[running], c[running], start = part_h[0].float(), part_c[0].float(), stop
         return h, c
 
     def step(self, z: Tensor, actions: Tensor, state: State, steps: Tensor | None = None) -> State:
