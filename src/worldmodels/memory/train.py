@@ -181,8 +181,9 @@ def train_memory(
             if before is not None:
                 burnt_z, burnt_actions, lengths, begun = (tensor.to(device) for tensor in before)
                 state = memory.follow(burnt_z, burnt_actions, lengths, mask, begun)
-            prediction = memory(z.to(device), actions.to(device), state, mask, steps.to(device))
-        targets = targets.to(device)
+            hidden = memory.hidden_states(z.to(device), actions.to(device), state, mask, steps.to(device))
+            targets = targets.to(device)
+            prediction = memory.scored(hidden, targets.z)
         targets = targets._replace(rewards=targets.rewards / reward_scale)
         mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
         return memory_loss(prediction, targets, config.end_weight, mask_logits, config.hit_weight)
