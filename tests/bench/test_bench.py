@@ -190,7 +190,7 @@ def test_dreaming_is_measured_beside_the_matrix_product_and_the_plain_loop(
 
 
 def test_unknown_names_and_counts_are_one_line_that_says_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"unknown benchmark 'speed'; choose from acting, evolution, vision, dream"):
+    with pytest.raises(UserError, match=r"unknown benchmark 'speed'; choose from acting, evolution, vision, memory"):
         run_bench("speed", "car-racing", 1)
     with pytest.raises(UserError, match="car-racing"):
         run_bench("acting", "chess", 1)
@@ -403,4 +403,4 @@ def test_the_versions_are_those_of_the_worlds_own_simulators() -> None:
 
 
 def test_the_command_line_knows_every_benchmark() -> None:
-    assert BENCHMARKS == ("acting", "evolution", "vision", "dream", "world")
+    assert BENCHMARKS == ("acting", "evolution", "vision", "memory", "dream", "world")

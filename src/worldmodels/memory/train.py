@@ -187,9 +187,9 @@ class MemoryLoss:
     def hidden_states(self, batch: Sequences, steps: Tensor, state: State | None, mask: Tensor | None = None) -> Tensor:
         """h (B, T, H) along the sequences, from ``state``."""
         (z, actions, _), _ = batch
-        places = (tensor.to(self._device) for tensor in (z, actions))
+        z, actions, steps = (tensor.to(self._device) for tensor in (z, actions, steps))
         with precision(self._device):
-            return self._memory.hidden_states(*places, state, mask, steps.to(self._device))
+            return self._memory.hidden_states(z, actions, state, mask, steps)
 
     def scored(self, batch: Sequences, hidden: Tensor) -> Loss:
         """The loss for hidden states (B, T, H)."""
