@@ -44,7 +44,7 @@ VISION_KEYS = {
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     small = acting.Sizes(rows=3, rows_on_gpu=3, steps=4, batches=2, plain_steps=3)
     monkeypatch.setattr(acting, "SIZES", small)
-    monkeypatch.setattr(evolution, "SIZES", evolution.Sizes(population=2, episodes=2, dreams=3, steps=4))
+    monkeypatch.setattr(evolution, "SIZES", evolution.Sizes(2, 2, dreams=3, steps=4, product=64))
     smaller = vision.Sizes(batch=4, steps=2, plain_steps=1, product=64, products=2, encode_frames=16)
     monkeypatch.setattr(vision, "SIZES", smaller)
 
@@ -92,13 +92,24 @@ def test_the_bound_adds_the_times_of_simulator_and_encoder_and_figures_come_from
 
 def test_a_generation_is_compared_with_acting_and_with_itself_beside_a_busy_process() -> None:
     spreads = _spreads(**{"a generation": [900.0, 1000.0, 2000.0], "a busy": [600.0], "a acting": [1250.0]})
-    spreads |= _spreads(**{"dream generation": [10.0], "dream busy": [5.0]})
-    found = evolution.figures(spreads, ["a", "dream"], ["a"])["worlds"]
+    spreads |= _spreads(**{"a simulator": [2000.0], "encoder": [8000.0]})
+    found = evolution.figures(spreads, ["a"], ["a"], 4e6)["worlds"]
     assert found["a"] == {
         "steps_per_s": 1000.0, "busy_steps_per_s": 600.0, "busy_share": 0.6, "acting_steps_per_s": 1250.0,
-        "share_of_acting": 0.8,
+        "share_of_acting": 0.8, "bound_steps_per_s": pytest.approx(1600.0), "share_of_bound": pytest.approx(0.625),
     }  # fmt: skip
-    assert found["dream"] == {"steps_per_s": 10.0, "busy_steps_per_s": 5.0, "busy_share": 0.5}
+
+
+def test_dreams_are_compared_with_the_matrix_product_and_with_those_of_one_process() -> None:
+    spreads = _spreads(**{"dream generation": [1000.0], "dream busy": [500.0], "dreams": [4.0], "peak_gflops": [8.0]})
+    wanted = {
+        "steps_per_s": 1000.0, "busy_steps_per_s": 500.0, "busy_share": 0.5, "dreams_per_s": 4.0,
+        "bound_steps_per_s": 2000.0, "share_of_bound": 0.5,
+    }  # fmt: skip
+    assert evolution.figures(spreads, ["dream"], [], 4e6)["worlds"]["dream"] == wanted
+    spreads |= _spreads(**{"dreams alone": [2.5]})
+    found = evolution.figures(spreads, ["dream"], [], 4e6)["worlds"]["dream"]
+    assert found == wanted | {"alone_dreams_per_s": 2.5, "scaling": 1.6}
 
 
 def test_the_share_of_the_peak_counts_three_forward_passes() -> None:
@@ -153,8 +164,13 @@ def test_evolution_is_measured_in_every_world_of_a_task_and_in_its_dreams(
     assert list(figures["worlds"]) == worlds and figures["population"] == 2
     for name, one in figures["worlds"].items():
         assert one["busy_share"] == pytest.approx(one["busy_steps_per_s"] / one["steps_per_s"])
-        assert ("share_of_acting" in one) == (name != "dream")
-    assert "a generation of 2 candidates" in capsys.readouterr().out
+        assert one["share_of_bound"] == pytest.approx(one["steps_per_s"] / one["bound_steps_per_s"])
+        assert ("share_of_acting" in one) == (name != "dream") == ("dreams_per_s" not in one)
+    if figures["machine"]["cores"] > 1:
+        dream = figures["worlds"]["dream"]
+        assert dream["scaling"] == pytest.approx(dream["dreams_per_s"] / dream["alone_dreams_per_s"])
+    shown = capsys.readouterr().out
+    assert "a generation of 2 candidates" in shown and "whole dreams" in shown
 
 
 def test_vision_writes_its_figures(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +206,7 @@ def test_dreaming_is_measured_beside_the_matrix_product_and_the_plain_loop(
 
 
 def test_unknown_names_and_counts_are_one_line_that_says_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"unknown benchmark 'speed'; choose from acting, evolution, vision, dream"):
+    with pytest.raises(UserError, match=r"unknown benchmark 'speed'; choose from acting, evolution, vision, memory"):
         run_bench("speed", "car-racing", 1)
     with pytest.raises(UserError, match="car-racing"):
         run_bench("acting", "chess", 1)
@@ -403,4 +419,4 @@ def test_the_versions_are_those_of_the_worlds_own_simulators() -> None:
 
 
 def test_the_command_line_knows_every_benchmark() -> None:
-    assert BENCHMARKS == ("acting", "evolution", "vision", "dream", "world")
+    assert BENCHMARKS == ("acting", "evolution", "vision", "memory", "dream", "world")

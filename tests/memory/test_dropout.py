@@ -129,7 +129,7 @@ def test_a_sequence_and_what_led_to_it_have_one_mask_and_every_step_another(
 ) -> None:
     followed: list[Tensor | None] = []
     learnt: list[Tensor | None] = []
-    follow, forward = MDNRNN.follow, MDNRNN.forward
+    follow, hidden_states = MDNRNN.follow, MDNRNN.hidden_states
 
     def following(memory: MDNRNN, z: Tensor, actions: Tensor, lengths: Tensor, mask: Tensor | None, *more: Any) -> Any:
         followed.append(mask)
@@ -137,10 +137,10 @@ def test_a_sequence_and_what_led_to_it_have_one_mask_and_every_step_another(
 
     def learning(memory: MDNRNN, z: Tensor, actions: Tensor, state: Any, mask: Tensor | None, *more: Any) -> Any:
         learnt.append(mask)
-        return forward(memory, z, actions, state, mask, *more)
+        return hidden_states(memory, z, actions, state, mask, *more)
 
     monkeypatch.setattr(MDNRNN, "follow", following)
-    monkeypatch.setattr(MDNRNN, "forward", learning)
+    monkeypatch.setattr(MDNRNN, "hidden_states", learning)
     train_memory(memory_with(), some_latents(), SETTINGS, 1, CPU, tmp_path)
     masks = [one for one in learnt[:8] if one is not None]
     assert len(masks) == 8 and all(one.shape == (6, Z + H) for one in masks)

@@ -1,5 +1,7 @@
 """M: the network and its loss."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,25 @@ def test_following_gives_the_state_after_each_rows_own_length() -> None:
     whole = memory(z[:1], actions[:1]).mixture.means[:, 3:]
     rest = memory(z[:1, 3:], actions[:1, 3:], memory.follow(z[:1, :3], actions[:1, :3], torch.tensor([3])))
     torch.testing.assert_close(rest.mixture.means, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_following_many_rows_gives_what_following_each_alone_in_float64_gives(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    memory, z, actions = MDNRNN(4, 2, 16, clock=10), torch.randn(6, 30, 4), torch.randn(6, 30, 2)
+    lengths, steps = torch.tensor([30, 0, 2, 17, 17, 1]), torch.tensor([0, 5, 40, 3, 3, 8])
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        found = memory.follow(z, actions, lengths, None, steps)
+    exact = copy.deepcopy(memory).double()
+    for row, length in enumerate(lengths.tolist()):
+        state = exact.initial_state(1)
+        for t in range(length):
+            inputs = (one[row : row + 1, t].double() for one in (z, actions))
+            state = exact.step(*inputs, state, steps[row : row + 1] + t)
+        for part, wanted in zip(found, state, strict=True):
+            assert part.dtype is torch.float32
+            close = 1e-6 if dtype is torch.float32 else 0.01
+            np.testing.assert_allclose(part[row].double(), wanted[0].detach(), atol=close)
 
 
 def test_the_mask_head_reads_z_alone_and_costs_its_cross_entropy_per_control() -> None:

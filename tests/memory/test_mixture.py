@@ -1,15 +1,23 @@
 """The mixture density of each latent dimension: its log density, its mean and its samples."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from worldmodels.bench.dream import sample
-from worldmodels.memory.mixture import Mixture, expectation, log_likelihood, mixture_from
+from worldmodels.memory.mixture import (
+    Mixture,
+    _LogLikelihood,
+    expectation,
+    head_log_likelihood,
+    log_likelihood,
+    mixture_from,
+)
 
 Z, K = 4, 5
 
@@ -48,6 +56,47 @@ def test_log_densities_are_those_of_a_float64_sum_written_by_hand() -> None:
     found = log_likelihood(mixture_from(raw, Z), z).numpy()
     wanted = np.stack([density_by_hand(raw[i].numpy(), z[i].double().numpy()) for i in range(50)])
     np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_the_density_for_training_and_its_gradients_are_those_of_float64() -> None:
+    torch.manual_seed(5)
+    head, hidden, z = nn.Linear(6, Z * 3 * K), torch.randn(3, 8, 6, requires_grad=True), 2 * torch.randn(3, 8, Z)
+    with torch.no_grad():
+        head.weight.mul_(4)  # densities that differ between components by many nats
+    given = torch.randn(3, 8, Z)
+    found = head_log_likelihood(head, hidden, z)
+    (found * given).sum().backward()
+    exact, exact_hidden = copy.deepcopy(head).double(), hidden.detach().double().requires_grad_()
+    logits, means, log_scales = exact(exact_hidden).unflatten(-1, (Z, 3, K)).unbind(-2)
+    mixture = Mixture(torch.log_softmax(logits, -1), means, log_scales)
+    wanted = log_likelihood(mixture, z.double())
+    exact.zero_grad()
+    (wanted * given).sum().backward()
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-4)
+    for mine, theirs in ((hidden, exact_hidden), (head.weight, exact.weight), (head.bias, exact.bias)):
+        assert mine.grad is not None and theirs.grad is not None
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-4, atol=1e-4 * theirs.grad.abs().max())
+
+
+def test_the_gradient_by_hand_is_that_of_finite_differences() -> None:
+    torch.manual_seed(6)
+    raw = torch.randn(2, 3, K, Z, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(2, Z, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda outputs: _LogLikelihood.apply(outputs, z), (raw,))
+
+
+def test_the_density_for_training_stands_components_that_weigh_nothing_or_lie_far_away() -> None:
+    raw = torch.zeros(1, 3, K, Z)
+    raw[0, 0, 1:] = -200.0  # only the first component has a weight
+    raw[0, 1, 0], raw[0, 2, 0] = 300.0, -3.0  # and it is far from z and narrow
+    raw.requires_grad_()
+    density = _LogLikelihood.apply(raw, torch.zeros(1, Z))
+    density.sum().backward()
+    # The others' bells weigh exp(-200) each, which is more than that of the first at a distance of 6,000 scales.
+    wanted = math.log(4) - 200 - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(density, torch.full((1, Z), wanted))
+    assert raw.grad is not None and raw.grad.isfinite().all()
+    torch.testing.assert_close(raw.grad[0, 0], torch.tensor([-1.0, *[0.25] * 4])[:, None].expand(K, Z))
 
 
 def test_log_densities_are_those_of_torch_distributions() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from worldmodels.core.errors import UserError
 
-BENCHMARKS = ("acting", "evolution", "vision", "dream", "world")
+BENCHMARKS = ("acting", "evolution", "vision", "memory", "dream", "world")
 
 
 def run_bench(
@@ -30,11 +30,11 @@ def run_bench(
         raise UserError(f"expected at least 1 repeat, got {repeats}")
     if steps is not None and steps < 1:
         raise UserError(f"expected at least 1 step, got {steps}")
-    from worldmodels.bench import acting, dream, evolution, vision, world
+    from worldmodels.bench import acting, dream, evolution, memory, vision, world
     from worldmodels.tasks import get_task
 
     task = get_task(task_name, env)
     if what in ("acting", "evolution", "world"):
         bench = {"acting": acting.bench, "evolution": evolution.bench, "world": world.bench}[what]
         return bench(task, repeats, steps, save)
-    return vision.bench(task, repeats, save=save) if what == "vision" else dream.bench(task, repeats, save=save)
+    return {"vision": vision.bench, "memory": memory.bench, "dream": dream.bench}[what](task, repeats, save=save)

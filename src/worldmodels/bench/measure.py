@@ -61,11 +61,11 @@ def seconds_of(work: Callable[[], Any], times: int, warmup: int, device: torch.d
     """Seconds for ``times`` calls after ``warmup`` calls that are not counted; waits for a GPU to finish."""
     for _ in range(warmup):
         work()
-    _wait_for(device)
+    wait_for(device)
     began = time.perf_counter()
     for _ in range(times):
         work()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - began
 
 
@@ -77,7 +77,8 @@ def peak_gflops(device: torch.device, size: int = 2048, times: int = 24) -> floa
     return times * 2 * size**3 / seconds / 1e9
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has finished its work; nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

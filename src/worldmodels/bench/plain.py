@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.agent import Agent
+from worldmodels.memory.config import MemoryConfig
+from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
 from worldmodels.vision.base import Vision
 from worldmodels.vision.conv_vae import ConvVAE
 
@@ -43,6 +45,27 @@ def plain_vision(vision: Vision) -> Vision:
     plain = PlainVAE(vision.latent_size)
     plain.load_state_dict({name: value.cpu() for name, value in vision.state_dict().items()})
     return plain
+
+
+def plain_memory_loss(
+    memory: MDNRNN,
+    z: Tensor,
+    actions: Tensor,
+    targets: Targets,
+    config: MemoryConfig,
+    reward_scale: float,
+    device: torch.device,
+) -> Tensor:
+    """M's training loss for a batch: a call of ``nn.LSTM``, a linear layer for each head, and the mixture's density.
+
+    M's further inputs, the clock and the like, are zeros, which take as long.
+    """
+    further = z.new_zeros(*z.shape[:2], memory.lstm.input_size - z.shape[2] - actions.shape[2])
+    hidden, _ = memory.lstm(torch.cat([z, actions, further], dim=-1).to(device))
+    targets = targets.to(device)
+    mask_logits = None if memory.mask_head is None else memory.mask_logits(targets.z)
+    targets = targets._replace(rewards=targets.rewards / reward_scale)
+    return memory_loss(memory.heads(hidden), targets, config.end_weight, mask_logits, config.hit_weight)[0]
 
 
 class PlainAgent:

@@ -105,7 +105,7 @@ class BenchOptions:
     """Speed as a ratio against a baseline and a bound, measured in the same run; medians of several repeats."""
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[WHAT]")] = text("acting")
-    """What to measure: acting, evolution, vision, dream or world."""
+    """What to measure: acting, evolution, vision, memory, dream or world."""
     task: str = text("car-racing")
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own."""
     env: dict[str, Any] = table()

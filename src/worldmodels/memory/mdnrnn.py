@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from worldmodels.memory.dropout import masked_follow, masked_steps
-from worldmodels.memory.mixture import Mixture, log_likelihood, mixture_from
+from worldmodels.memory.mixture import Mixture, head_log_likelihood, log_likelihood, mixture_from
 
 _MASK_HIDDEN = 128
 
@@ -21,6 +21,15 @@ class Prediction(NamedTuple):
     """M's prediction of the next step: mixture of the next z; reward, logit of the end and of a hit (...), or None."""
 
     mixture: Mixture
+    reward: Tensor | None
+    end_logit: Tensor | None
+    hit_logit: Tensor | None = None
+
+
+class Scored(NamedTuple):
+    """What :func:`memory_loss` needs of a prediction: instead of the mixture, the log density (..., Z) of a next z."""
+
+    log_likelihood: Tensor
     reward: Tensor | None
     end_logit: Tensor | None
     hit_logit: Tensor | None = None
@@ -135,13 +144,24 @@ class MDNRNN(nn.Module):
         mask: a dropout mask (B, Z+H), by which z and h are multiplied where they enter a step; None for none; steps:
         (B,), how many steps of its episode are behind the first of each sequence, for an M with a clock (None: none).
         """
+        return self.heads(self.hidden_states(z, actions, state, mask, steps))
+
+    def hidden_states(
+        self,
+        z: Tensor,
+        actions: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> Tensor:
+        """h (B, T, H) after every step; the arguments are those of :meth:`forward`."""
         inputs = self._sequence_inputs(z, actions, state, mask, steps)
         if mask is not None:
             begin = self.initial_state(len(z)) if state is None else state
             after, _ = masked_steps(self._weights[:3], inputs, begin, mask[:, self.latent_size :])
-            return self.heads(torch.stack(after, dim=1))
-        hidden, _ = self.lstm(inputs, None if state is None else (state[0][None], state[1][None]))
-        return self.heads(hidden)
+            return torch.stack(after, dim=1)
+        hidden: Tensor = self.lstm(inputs, None if state is None else (state[0][None], state[1][None]))[0]
+        return hidden
 
     @torch.no_grad()
     def follow(
@@ -163,10 +183,21 @@ class MDNRNN(nn.Module):
         if mask is not None:
             inputs = self._sequence_inputs(z, actions, None, mask, steps)
             return masked_follow(self._weights[:3], inputs, lengths, (h, c), mask[:, self.latent_size :])
-        inputs = self._sequence_inputs(z, actions, None, None, steps)[rows]
-        packed = pack_padded_sequence(inputs, lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
-        _, (last_h, last_c) = self.lstm(packed)
-        h[rows], c[rows] = last_h[0].float(), last_c[0].float()
+        inputs = self._sequence_inputs(z, actions, None, None, steps)
+        if z.device.type != "cpu":
+            packed = pack_padded_sequence(inputs[rows], lengths[rows].cpu(), batch_first=True, enforce_sorted=False)
+            _, (last_h, last_c) = self.lstm(packed)
+            h[rows], c[rows] = last_h[0].float(), last_c[0].float()
+            return h, c
+        # On a CPU, torch computes packed sequences with slower products than whole ones. So the longest rows come
+        # first, and the LSTM runs from each row's end to the next one's, over those rows that are as long.
+        order = torch.argsort(lengths, descending=True, stable=True)
+        inputs, left, start = inputs[order], lengths[order].tolist(), 0
+        for stop in sorted({*left} - {0}):
+            running = order[: sum(length > start for length in left)]
+            part = inputs[: len(running), start:stop]
+            _, (part_h, part_c) = self.lstm(part, (h[running][None], c[running][None]))
+            h[running], c[running], start = part_h[0].float(), part_c[0].float(), stop
         return h, c
 
     def step(self, z: Tensor, actions: Tensor, state: State, steps: Tensor | None = None) -> State:
@@ -218,12 +249,16 @@ class MDNRNN(nn.Module):
 
     def heads(self, hidden: Tensor) -> Prediction:
         """The prediction from hidden states (..., H)."""
-        return Prediction(
-            mixture_from(self.mixture_head(hidden), self.latent_size),
-            self.reward_head(hidden).squeeze(-1).float() if self.reward_head is not None else None,
-            self.end_head(hidden).squeeze(-1).float() if self.end_head is not None else None,
-            self.hit_head(hidden).squeeze(-1).float() if self.hit_head is not None else None,
-        )
+        return Prediction(mixture_from(self.mixture_head(hidden), self.latent_size), *self._other_heads(hidden))
+
+    def scored(self, hidden: Tensor, z: Tensor) -> Scored:
+        """The prediction from hidden states (..., H), as the loss needs it for the recorded next z (..., Z)."""
+        return Scored(head_log_likelihood(self.mixture_head, hidden, z), *self._other_heads(hidden))
+
+    def _other_heads(self, hidden: Tensor) -> list[Tensor | None]:
+        """Reward, logit of the end and of a hit (...), or None for each without a head."""
+        heads = (self.reward_head, self.end_head, self.hit_head)
+        return [None if head is None else head(hidden).squeeze(-1).float() for head in heads]
 
 
 class Targets(NamedTuple):
@@ -249,7 +284,7 @@ class Targets(NamedTuple):
 
 
 def memory_loss(
-    prediction: Prediction,
+    prediction: Prediction | Scored,
     targets: Targets,
     end_weight: float = 1.0,
     mask_logits: Tensor | None = None,
@@ -267,7 +302,11 @@ def memory_loss(
     count = exists.sum()
     shown = exists if targets.pictures is None else exists * targets.pictures
     shown_count = count if targets.pictures is None else shown.sum().clamp(min=1)
-    nll = -(log_likelihood(prediction.mixture, targets.z).mean(-1) * shown).sum() / shown_count
+    if isinstance(prediction, Scored):
+        density = prediction.log_likelihood
+    else:
+        density = log_likelihood(prediction.mixture, targets.z)
+    nll = -(density.mean(-1) * shown).sum() / shown_count
     parts = {"nll": nll}
     if prediction.reward is not None:
         parts["reward"] = ((prediction.reward - targets.rewards).square() * exists).sum() / count

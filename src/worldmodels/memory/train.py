@@ -19,7 +19,7 @@ from worldmodels.core.settings import without_idle
 from worldmodels.memory.config import LATER, MemoryConfig
 from worldmodels.memory.dropout import dropout_mask
 from worldmodels.memory.latents import Latents
-from worldmodels.memory.mdnrnn import MDNRNN, Targets, memory_loss
+from worldmodels.memory.mdnrnn import MDNRNN, State, Targets, memory_loss
 
 _MEASURED_BATCHES = 10
 """Batches over which M's final loss is averaged."""
@@ -137,6 +137,72 @@ def _falls(health: Tensor) -> Tensor:
 Sequences = tuple[tuple[Tensor, Tensor, Targets], Before | None]
 
 
+class MemoryLoss:
+    """M's loss on the batches of ``sampler``, whole and step by step; other arguments: see :func:`train_memory`."""
+
+    def __init__(
+        self,
+        memory: MDNRNN,
+        sampler: SequenceSampler,
+        config: MemoryConfig,
+        seed: int,
+        device: torch.device,
+        reward_scale: float = 1.0,
+    ) -> None:
+        self._memory, self._sampler, self._config, self._seed = memory, sampler, config, seed
+        self._device, self._reward_scale = device, reward_scale
+
+    def objective(self) -> Objective[Sequences]:
+        """What the training loop needs."""
+        memory, config = self._memory, self._config
+        heads = {"reward": memory.reward_head, "end": memory.end_head, "hit": memory.hit_head, "mask": memory.mask_head}
+        parts = ("nll", *(name for name, head in heads.items() if head is not None))
+        lr = LearningRate(config.lr, final_fraction=0.01)
+        return Objective("memory", memory, self.training, parts, lr, config.clip)
+
+    def training(self, batch: Sequences, step: int) -> Loss:
+        """The loss of the batch of training step ``step``, with dropout, if there is any."""
+        memory, config = self._memory, self._config
+        if not config.dropout:
+            return self.whole(batch, self._sampler.steps(step))
+        drawn = torch.rand(
+            (config.batch, memory.latent_size + memory.hidden_size),
+            generator=generator(self._seed, Stream.MEMORY_DROPOUT, step),
+        )
+        return self.whole(batch, self._sampler.steps(step), dropout_mask(drawn, config.dropout).to(self._device))
+
+    def whole(self, batch: Sequences, steps: Tensor, mask: Tensor | None = None) -> Loss:
+        """The loss of sequences that begin after ``steps`` (B,) steps; mask: dropout (B, Z+H), None for none."""
+        return self.scored(batch, self.hidden_states(batch, steps, self.burnt_in(batch, mask), mask))
+
+    def burnt_in(self, batch: Sequences, mask: Tensor | None = None) -> State | None:
+        """M's state after the burn-in, if there is any."""
+        _, before = batch
+        if before is None:
+            return None
+        z, actions, lengths, begun = (tensor.to(self._device) for tensor in before)
+        with precision(self._device):
+            return self._memory.follow(z, actions, lengths, mask, begun)
+
+    def hidden_states(self, batch: Sequences, steps: Tensor, state: State | None, mask: Tensor | None = None) -> Tensor:
+        """h (B, T, H) along the sequences, from ``state``."""
+        (z, actions, _), _ = batch
+        z, actions, steps = (tensor.to(self._device) for tensor in (z, actions, steps))
+        with precision(self._device):
+            return self._memory.hidden_states(z, actions, state, mask, steps)
+
+    def scored(self, batch: Sequences, hidden: Tensor) -> Loss:
+        """The loss for hidden states (B, T, H)."""
+        memory, config = self._memory, self._config
+        (_, _, targets), _ = batch
+        targets = targets.to(self._device)
+        with precision(self._device):
+            prediction = memory.scored(hidden, targets.z)
+        targets = targets._replace(rewards=targets.rewards / self._reward_scale)
+        mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
+        return memory_loss(prediction, targets, config.end_weight, mask_logits, config.hit_weight)
+
+
 def train_memory(
     memory: MDNRNN,
     latents: Latents,
@@ -174,27 +240,7 @@ def train_memory(
     drawing = partial(SequenceSampler, latents, config.batch, config.length, seed, config.burn_in, shows_end)
     sampler = drawing(~aside if aside.any() else None)
 
-    def loss(batch: Sequences, steps: Tensor, mask: Tensor | None = None) -> Loss:
-        (z, actions, targets), before = batch
-        state = None
-        with precision(device):
-            if before is not None:
-                burnt_z, burnt_actions, lengths, begun = (tensor.to(device) for tensor in before)
-                state = memory.follow(burnt_z, burnt_actions, lengths, mask, begun)
-            prediction = memory(z.to(device), actions.to(device), state, mask, steps.to(device))
-        targets = targets.to(device)
-        targets = targets._replace(rewards=targets.rewards / reward_scale)
-        mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
-        return memory_loss(prediction, targets, config.end_weight, mask_logits, config.hit_weight)
-
-    def training_loss(batch: Sequences, step: int) -> Loss:
-        if not config.dropout:
-            return loss(batch, sampler.steps(step))
-        drawn = torch.rand(
-            (config.batch, memory.latent_size + memory.hidden_size),
-            generator=generator(seed, Stream.MEMORY_DROPOUT, step),
-        )
-        return loss(batch, sampler.steps(step), dropout_mask(drawn, config.dropout).to(device))
+    loss = MemoryLoss(memory, sampler, config, seed, device, reward_scale)
 
     @torch.no_grad()
     def measured(source: SequenceSampler, first: int) -> dict[str, float]:
@@ -202,14 +248,11 @@ def train_memory(
         totals: dict[str, float] = {}
         batches = source.batches(first)
         for step in range(first, first + _MEASURED_BATCHES):
-            for name, value in loss(next(batches), source.steps(step))[1].items():
+            for name, value in loss.whole(next(batches), source.steps(step))[1].items():
                 totals[name] = totals.get(name, 0.0) + value.item() / _MEASURED_BATCHES
         return totals
 
-    heads = {"reward": memory.reward_head, "end": memory.end_head, "hit": memory.hit_head, "mask": memory.mask_head}
-    parts = ("nll", *(name for name, head in heads.items() if head is not None))
-    lr = LearningRate(config.lr, final_fraction=0.01)
-    objective = Objective("memory", memory, training_loss, parts, lr, config.clip)
+    objective = loss.objective()
     # The number of dream models does not affect the training of this M.
     settings = {name: value for name, value in without_idle(config, LATER).items() if name != "dream_models"}
     about = {"memory": settings, "seed": seed, "steps": len(latents.actions), "identity": identity}
@@ -219,7 +262,7 @@ def train_memory(
     if aside.any():
         about["held_out_seed"] = held_out_seed
         others = drawing(aside)
-        held_out = HeldOut(partial(measured, others, 0), parts)
+        held_out = HeldOut(partial(measured, others, 0), objective.parts)
     items, schedule = config.batch * sampler.length, Schedule(config.steps)
     identified = json.dumps(about)
     fit("memory", [objective], sampler.batches, schedule, directory, items, identified, "transitions", held_out)
