@@ -63,7 +63,7 @@ def test_a_random_score_needs_no_agent(tmp_path: Path, capsys: Capture, monkeypa
 
 
 WRONG = {
-    "an option of another world": (["train", "car-racing", "--env.colour", "1"], ("car-racing has no options",)),
+    "an option of another world": (["train", "car-racing", "--env.colour", "1"], ("car-racing has no option",)),
     "an option the world does not know": (["train", DIARY, "--env.colour", "1"], ("no option 'colour'",)),
     "a value the world does not take": (["collect", DIARY, "--env.picture", "oil"], ("no picture 'oil'",)),
     "no value": (["train", DIARY, "--env.length"], ("expected a value after --env.length",)),

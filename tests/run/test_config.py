@@ -274,8 +274,9 @@ def test_importing_the_settings_imports_nothing_heavy() -> None:
 
 
 def test_finetuning_means_small_steps_on_twice_the_tracks_for_whole_episodes() -> None:
-    (_, usual), (name, last) = phases_of(preset("standard").evolution)
-    assert name == "finetune" and last.generations > 0 and last.max_steps == last.max_steps_growth == 0
+    phases = preset("standard").evolution.phases
+    usual, last = phases["real"], phases["finetune"]
+    assert last.generations > 0 and last.max_steps == last.max_steps_growth == 0
     assert last.episodes == 2 * usual.episodes and last.sigma < usual.sigma and last.subspace == "visited"
     assert last.hard_episode_fraction > usual.hard_episode_fraction
     # The score that finetuning must beat was taken on as many tracks.
@@ -302,7 +303,7 @@ def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:
 
 def test_later_rounds_may_run_other_phases() -> None:
     first = preset("standard", "car-racing").with_settings(**{"evolution.later_sequence": ["finetune"]})
-    assert [name for name, _ in phases_of(first.evolution)] == ["real", "finetune"]
+    assert [name for name, _ in phases_of(first.evolution)] == ["real"]
     assert [name for name, _ in phases_of(later_round(first).evolution)] == ["finetune"]
     both = first.with_settings(**{"evolution.later_sequence": ["finetune", "dream"]})
     assert [name for name, _ in phases_of_all_rounds(both.evolution)] == ["real", "finetune", "dream"]

@@ -218,7 +218,7 @@ def test_a_wrong_option_is_answered_with_what_the_environment_said() -> None:
         diary(picture="oil")
     with pytest.raises(UserError, match="its environment has no option 'colour'"):
         diary(colour=1)
-    with pytest.raises(UserError, match="car-racing has no options"):
+    with pytest.raises(UserError, match="car-racing has no option"):
         get_task("car-racing", {"colour": 1})
 
 

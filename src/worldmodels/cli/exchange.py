@@ -123,7 +123,7 @@ class SampleOptions:
     task: OptionalTaskName = text(None)
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the task gym:ID."""
+    """Options of the environment: those of gymnasium.make for gym:ID, action_repeat for car-racing."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     episodes: int = number(10, low=1)

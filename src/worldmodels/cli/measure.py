@@ -25,7 +25,7 @@ class EvaluateOptions:
     task: OptionalTaskName = text(None)
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the task gym:ID."""
+    """Options of the environment: those of gymnasium.make for gym:ID, action_repeat for car-racing."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     policy: str = text("agent")
@@ -109,7 +109,7 @@ class BenchOptions:
     task: str = text("car-racing")
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the task gym:ID."""
+    """Options of the environment: those of gymnasium.make for gym:ID, action_repeat for car-racing."""
     repeats: int = number(5, low=1)
     """Repeats of every measurement."""
     steps: int | None = number(None, low=1)

@@ -182,12 +182,13 @@ def agent_for(task: str | None, name: str | None, device: str = "cpu", env: Mapp
     from worldmodels.tasks import get_task, same_task
     from worldmodels.tasks.gym_names import is_gym, shown_option
 
+    wanted = dict(env or {})
     if task is not None and not is_gym(task):
-        get_task(task, env)
+        wanted = dict(get_task(task, env).options)
     agent = load_agent(name or task or "car-racing", device)
     if task is not None and not same_task(task, agent.task.name):
         raise UserError(f"{name} is an agent for {agent.task.name}, not for {task}; use the task {agent.task.name}")
-    if env and dict(env) != dict(agent.task.options):
+    if env and wanted != dict(agent.task.options):
         own = " ".join(f"--env.{key} {shown_option(value)}" for key, value in agent.task.options.items())
         raise UserError(
             f"{name} acts in {agent.task.name} with {own or 'no options of its environment'}, which the agent brings "

@@ -25,7 +25,7 @@ class WatchOptions:
     task: OptionalTaskName = text(None)
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the task gym:ID."""
+    """Options of the environment: those of gymnasium.make for gym:ID, action_repeat for car-racing."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = number(1, low=0)
@@ -60,7 +60,7 @@ class RecordOptions:
     task: OptionalTaskName = text(None)
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the task gym:ID."""
+    """Options of the environment: those of gymnasium.make for gym:ID, action_repeat for car-racing."""
     out: Path = text(Path("drive.mp4"))
     """The file: .mp4, .gif, or .png for a contact sheet."""
     agent: str | None = text(None)
@@ -99,7 +99,7 @@ class PlayOptions:
     task: OptionalTaskName = text(None)
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the task gym:ID."""
+    """Options of the environment: those of gymnasium.make for gym:ID, action_repeat for car-racing."""
     seed: int = number(1, low=0)
     """Seed of the first episode."""
     save: Path | None = text(None)
@@ -113,9 +113,8 @@ def play(verb: str, arguments: Sequence[str], description: str) -> int:
     options = parse(PlayOptions, verb, arguments)
     from worldmodels.play.window import play as play_window
     from worldmodels.tasks import get_task
-    from worldmodels.tasks.gym_names import is_gym
 
-    if options.agent is not None and (options.task is None or is_gym(options.task)):
+    if options.agent is not None:
         task = agent_for(options.task, options.agent, env=options.env).task
     else:
         task = get_task(options.task or "car-racing", options.env)
@@ -132,7 +131,7 @@ class DreamOptions:
     task: OptionalTaskName = text(None)
     """The world: car-racing, take-cover, bin-packing, gym:ID or one of your own (default: that of the agent)."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the task gym:ID."""
+    """Options of the environment: those of gymnasium.make for gym:ID, action_repeat for car-racing."""
     agent: str | None = text(None)
     """A saved agent or a run (default: the shipped agent)."""
     seed: int = number(1, low=0)

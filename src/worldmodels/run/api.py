@@ -22,9 +22,9 @@ def preset(name: str = "standard", task: str = "car-racing", **settings: Any) ->
 
     settings: values by the names of the command line, so that ``preset("quick", seed=2, **{"memory.steps": 100})`` has
     the settings of ``worldmodels train --preset quick --seed 2 --memory.steps 100``. task: also "gym:ID" for any
-    Gymnasium environment that shows a picture, for which settings "env.KEY" are options of ``gymnasium.make``. Raises
-    :class:`UserError` for a preset, task or setting that does not exist, and for a value of the wrong type or out of
-    bounds.
+    Gymnasium environment that shows a picture. Settings "env.KEY" are options of the environment: those of
+    ``gymnasium.make`` for gym:ID, and "env.action_repeat" for car-racing. Raises :class:`UserError` for a preset, task
+    or setting that does not exist, and for a value of the wrong type or out of bounds.
     """
     options = {key.removeprefix("env."): value for key, value in settings.items() if key.startswith("env.")}
     others = {key: value for key, value in settings.items() if not key.startswith("env.")}

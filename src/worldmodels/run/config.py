@@ -35,7 +35,8 @@ class Config:
     task: str = text("car-racing")
     """Name of the task, the world to learn."""
     env: dict[str, Any] = table()
-    """Options of gymnasium.make for the tasks gym:ID, as JSON; on the command line --env.KEY VALUE."""
+    """Options of the environment, as JSON: those of gymnasium.make for the tasks gym:ID, action_repeat for car-racing;
+    on the command line --env.KEY VALUE."""
     world: dict[str, Any] = table()
     """What was found out about the environment of a task gym:ID; no setting of its own."""
     preset: str = text("standard")

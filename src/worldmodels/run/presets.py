@@ -36,15 +36,17 @@ def preset(
 ) -> Config:
     """The preset called ``name`` of a task; an unknown or invalid preset is a :class:`UserError`.
 
-    env: options of the environment of a task gym:ID; world: what is known about it, if that has been found out before.
+    env: options of the environment; world: what is known about that of a task gym:ID, if it has been found out before.
     """
     if is_gym(task):
         made = get_task(task, env, world)
         tables, about = dict(made.presets or {}), {"env": dict(made.options), "world": dict(made.facts)}
         task = made.name
     else:
-        tables, about = _tables(task), {"env": dict(env or {})}
+        tables, about = _tables(task), {}
     content = _completed(tables, name, "preset", "extends") | about
+    if not is_gym(task):
+        content["env"] = {**content.get("env", {}), **(env or {})}
     evolution = content.get("evolution")
     if isinstance(evolution, dict) and isinstance(phases := evolution.get("phases"), dict):
         evolution["phases"] = {phase: _completed(phases, phase, "phase", "like") for phase in phases}
@@ -65,6 +67,7 @@ def resolved(config: Config, task: Task) -> Config:
     fastest = task.backends[0]
     config = replace(
         config,
+        env=dict(task.options),
         world=dict(task.facts),
         collect=replace(config.collect, backend=config.collect.backend or fastest),
         evolution=replace(config.evolution, backend=config.evolution.backend or fastest),

@@ -54,19 +54,19 @@ def same_task(name: str, known: str) -> bool:
 def get_task(name: str, options: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None) -> Task:
     """The task called ``name``; "gym:ID" is any Gymnasium environment that shows a picture.
 
-    options: of ``gymnasium.make``, for these environments only; facts: :attr:`Task.facts` of the same task, which a run
-    or an agent has saved (without them, such an environment is tried, which takes seconds). Raises :class:`UserError`,
-    with a hint at the known names, for an unknown one.
+    options: of ``gymnasium.make`` for these environments, for other tasks those that the task has; facts:
+    :attr:`Task.facts` of the same task, which a run or an agent has saved (without them, such an environment is tried,
+    which takes seconds). Raises :class:`UserError`, with a hint at the known names, for an unknown one.
     """
     if facts is not None and not isinstance(facts, Mapping):
         raise UserError(f"expected what is known of {name} as a table, got {facts!r:.60}")
+    chosen = (facts or {}).get("options", {}) if options is None else options
+    if not isinstance(chosen, Mapping):
+        raise UserError(f"expected the options of {name} as a table, got {chosen!r:.60}")
     if is_gym(name):
-        return FAMILIES.get("gym")(name, (facts or {}).get("options", {}) if options is None else options, facts)
-    if options:
-        given = ", ".join(f"--env.{key}" for key in options)
-        raise UserError(f"{name} has no options of its environment ({given}); the tasks gym:ID have")
+        return FAMILIES.get("gym")(name, chosen, facts)
     if name not in task_names() and known_to_gymnasium(name):
         raise UserError(f"unknown task {name!r}; did you mean {PREFIX + name!r}?")
-    task = TASKS.get(name)()
+    task = TASKS.get(name).with_options(name, chosen)
     task.name = name  # an agent's file stores this name to find the task again
     return task

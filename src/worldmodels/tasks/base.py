@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from gymnasium import Env, spaces
@@ -270,6 +270,17 @@ class Task(ReadOnly, ABC):
     @abstractmethod
     def worlds(self) -> Mapping[str, World]:
         """The backends that can build this world, by name, the fastest first."""
+
+    @classmethod
+    def with_options(cls, name: str, options: Mapping[str, Any]) -> Self:
+        """The task with options of its world; ``name`` is for messages.
+
+        Raises :class:`UserError` for an option that the task does not have, and for a value that it cannot have.
+        """
+        if options:
+            given = ", ".join(f"--env.{key}" for key in options)
+            raise UserError(f"{name} has no options of its environment ({given}); the tasks gym:ID have")
+        return cls()
 
     @property
     def options(self) -> Mapping[str, Any]:

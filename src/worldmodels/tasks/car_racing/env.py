@@ -7,6 +7,7 @@ drawn in another way, directly at 96 x 96 pixels instead of on a window of 1000 
 import contextlib
 from typing import Any
 
+import numpy as np
 from gymnasium.envs.box2d import car_racing
 
 from worldmodels.tasks.car_racing.picture import Picture
@@ -17,7 +18,17 @@ class CarRacing(car_racing.CarRacing):
 
     Observations are new arrays (96, 96, 3) uint8. Arguments and everything else are as in Gymnasium, the render modes
     "human" and "rgb_array" too.
+
+    draws: whether observations are drawn; while it is False, ``step`` returns None for them, and :meth:`observe` draws.
     """
+
+    draws = True
+
+    def observe(self) -> np.ndarray:
+        """The observation of the current state, (96, 96, 3) uint8."""
+        picture = self._picture.draw()
+        self.state = picture
+        return picture
 
     def _create_track(self) -> bool:
         created: bool = super()._create_track()  # type: ignore[no-untyped-call]
@@ -28,7 +39,7 @@ class CarRacing(car_racing.CarRacing):
     def _render(self, mode: str) -> Any:
         if mode != "state_pixels" or self.car is None or "t" not in self.__dict__:
             return super()._render(mode)
-        return self._picture.draw()
+        return self._picture.draw() if self.draws else None
 
 
 def compile_drawing() -> None:

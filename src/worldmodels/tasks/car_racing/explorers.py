@@ -14,8 +14,12 @@ def _clip(actions: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(actions, _LOW, _HIGH), dtype=np.float32)
 
 
-_LAPSES, _LONGEST_LAPSE = 0.02, 50
-"""Highest probability of a lapse per step, and the longest lapse in steps (one second)."""
+_LAPSES = 0.02
+"""Highest probability per frame that a lapse begins."""
+_SHORTEST_LAPSE, _LONGEST_LAPSE = 5, 50
+"""In frames; 50 are a second."""
+_NOISE_KEPT, _NOISE_SD = 0.9, 0.25 / (1 - 0.9**2) ** 0.5
+"""Share of the noise that is left a frame later, and its standard deviation, about 0.57."""
 
 
 class Uniform:
@@ -31,30 +35,34 @@ class Uniform:
 
 
 class _Noise:
-    """Ornstein-Uhlenbeck noise on three controls, one random stream per environment; standard deviation about 0.57."""
+    """Ornstein-Uhlenbeck noise on three controls, one random stream per environment, drawn every ``frames`` frames."""
 
-    def __init__(self, streams: Sequence[np.random.Generator]) -> None:
+    def __init__(self, streams: Sequence[np.random.Generator], frames: int) -> None:
         self._streams = streams
+        self._kept = _NOISE_KEPT**frames
+        self._kick = _NOISE_SD * (1 - self._kept**2) ** 0.5
         self._values = np.zeros((len(streams), 3))
 
     def draw(self, rows: np.ndarray) -> np.ndarray:
         kicks = np.array([self._streams[row].standard_normal(3) for row in rows.tolist()])
-        self._values[rows] += -0.1 * self._values[rows] + 0.25 * kicks
+        self._values[rows] = self._kept * self._values[rows] + self._kick * kicks
         return np.array(self._values[rows])
 
 
 class Perturbed:
     """A policy with Ornstein-Uhlenbeck noise on its actions and with lapses, in which it holds a random action.
 
-    A lapse lasts 5 to 50 steps. Without such errors the recorded cars always follow the road: M cannot learn whether a
-    car turns because of its steering or because of the road, and dreams of cars that follow the road by themselves.
+    A lapse lasts 5 to 50 frames; an action lasts ``frames`` of them. Without such errors the recorded cars always
+    follow the road: M cannot learn whether a car turns because of its steering or because of the road, and dreams of
+    cars that follow the road by themselves.
     """
 
-    def __init__(self, policy: Policy, seeds: Sequence[int]) -> None:
+    def __init__(self, policy: Policy, seeds: Sequence[int], frames: int = 1) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
-        self._policy, self._noise = policy, _Noise(self._streams)
+        self._policy, self._noise = policy, _Noise(self._streams, frames)
         draw = np.array([stream.random(2) for stream in self._streams])
-        self._scale, self._chance = 0.6 * draw[:, 0], _LAPSES * draw[:, 1]
+        self._scale, self._chance = 0.6 * draw[:, 0], _LAPSES * frames * draw[:, 1]
+        self._shortest, self._longest = max(1, _SHORTEST_LAPSE // frames), max(1, _LONGEST_LAPSE // frames)
         self._held = np.zeros((len(seeds), 3))
         self._left = np.zeros(len(seeds), np.int64)
 
@@ -64,7 +72,7 @@ class Perturbed:
         for row in rows[self._left[rows] == 0].tolist():
             stream = self._streams[row]
             if stream.random() < self._chance[row]:
-                self._left[row] = stream.integers(5, _LONGEST_LAPSE + 1)
+                self._left[row] = stream.integers(self._shortest, self._longest + 1)
                 gas, brake = stream.random() * (stream.random(2) < (0.6, 0.2))
                 self._held[row] = 0.5 * stream.standard_normal(), gas, brake
         lapsed = self._left[rows] > 0
@@ -79,10 +87,10 @@ class Explorer:
     Random driving leaves the road within seconds; V and M would then learn from little but grass and never from a
     corner at speed. So only a quarter of the episodes drive at random, each with its own steering bias and mean gas.
     The others steer towards grey pixels ahead, each with its own target speed, and record the whole track; the noise
-    makes them skid, leave the road and return to it.
+    makes them skid, leave the road and return to it. An action lasts ``frames`` frames.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[int], frames: int = 1) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
         draw = np.array([stream.random(6) for stream in self._streams])
         self._follows = draw[:, 0] < 0.75
@@ -91,7 +99,7 @@ class Explorer:
         self._pace = 25 + 50 * draw[:, 3]
         self._gain = 0.6 + 1.4 * draw[:, 4]
         self._scale = np.where(self._follows, 0.1 + 0.5 * draw[:, 5], 1.0)
-        self._noise = _Noise(self._streams)
+        self._noise = _Noise(self._streams, frames)
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
         """Actions (n, 3)."""

@@ -7,10 +7,13 @@ import numpy as np
 from gymnasium import Env
 
 from worldmodels.tasks.base import Playing
+from worldmodels.tasks.car_racing.repeated import REPEATED, WATCHED
+
+_FRAMES_PER_SECOND = 50
 
 
 class CarRacingPlaying(Playing):
-    """Playing the stock environment with the arrow keys."""
+    """Playing the stock environment with the arrow keys; action_repeat: frames for which every action lasts."""
 
     gymnasium_id = "CarRacing-v3"
     action_names = ("steer", "gas", "brake")
@@ -18,9 +21,15 @@ class CarRacingPlaying(Playing):
     visible_rows = (0.0, 84 / 96)
     episode_word = "track"
 
+    def __init__(self, action_repeat: int = 1) -> None:
+        self._repeat = action_repeat
+        self.frames_per_second = round(_FRAMES_PER_SECOND / action_repeat)
+
     def make(self, **options: Any) -> Env[Any, Any]:
         """The stock environment, drawn faster."""
-        return gymnasium.make("worldmodels.tasks.car_racing.world:worldmodels/WatchedCarRacing-v3", **options)
+        if self._repeat == 1:
+            return gymnasium.make(WATCHED, **options)
+        return gymnasium.make(REPEATED, world=WATCHED, action_repeat=self._repeat, **options)
 
     def key_action(self, held: frozenset[str]) -> np.ndarray:
         """Left and right steer fully, up is full gas, down brakes at 0.8, as in the simulator's own demo."""

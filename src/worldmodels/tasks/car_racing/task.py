@@ -2,18 +2,21 @@
 
 Action: steer in [-1, 1], gas in [0, 1], brake in [0, 1]. Reward: 1000/N for each of the track's N tiles when first
 visited, -0.1 for every frame, -100 for leaving the playfield. An episode ends after a lap, when the car leaves the
-playfield, or after 1000 steps.
+playfield, or after 1000 frames, of which 50 are a second. A step is one frame, or several with the option
+``action_repeat``.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from gymnasium import spaces
 
+from worldmodels.core.errors import UserError
 from worldmodels.tasks.base import EnvPoolWorld, Playing, Policy, ProcessWorld, Task, World
 from worldmodels.tasks.car_racing.explorers import Explorer, Perturbed, Uniform
 from worldmodels.tasks.car_racing.playing import CarRacingPlaying
+from worldmodels.tasks.car_racing.repeated import FAST, REPEATED, STOCK
 from worldmodels.tasks.resize import resized
 
 if TYPE_CHECKING:
@@ -25,38 +28,75 @@ _WHOLE_TRACK = 1000.0
 """The rewards of all tiles of a track together, however many there are."""
 _FRAME_COST = 0.1
 _LEFT_FIELD = -100.0
-"""The reward of the step with which the car leaves the playfield, in place of the step's others."""
+"""The reward of the frame in which the car leaves the playfield, in place of the frame's others."""
+_MAX_FRAMES = 1000
+_LONGEST_REPEAT = 10
 
 
 class CarRacing(Task):
-    """Gymnasium's CarRacing-v3, the same with a faster drawing of its pictures, or EnvPool's port of it."""
+    """Gymnasium's CarRacing-v3, the same with a faster drawing of its pictures, or EnvPool's port of it.
+
+    action_repeat: the frames for which every action lasts. With 2, an episode has at most 500 steps; frames, rewards
+    and tracks stay the same.
+    """
 
     name = "car-racing"
     title = "CarRacing"
     observation_shape = (96, 96, 3)
     action_size = 3
     control_size = 3
-    max_steps = 1000
-    # The camera zooms in for a second; before that the road is too thin for M to tell where it leads.
-    start_steps: tuple[int, ...] = (60, 75, 90, 105)
     action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     reference_backend = "gymnasium"
     goal = "finished laps"
+    # The camera zooms in for a second; before that the road is too thin for M to tell where it leads.
+    start_frames: tuple[int, ...] = (60, 75, 90, 105)
+    """Frames of recorded episodes at which dreams start."""
+
+    def __init__(self, action_repeat: int = 1) -> None:
+        self.action_repeat = action_repeat
+        self.max_steps = -(-_MAX_FRAMES // action_repeat)
+        self.start_steps = tuple(frame // action_repeat for frame in self.start_frames)
+        self.facts = {"options": dict(self.options)} if self.options else {}
+
+    @classmethod
+    def with_options(cls, name: str, options: Mapping[str, Any]) -> Self:
+        """The task with the option action_repeat, a whole number from 1 to 10."""
+        if others := ", ".join(f"--env.{key}" for key in options if key != "action_repeat"):
+            raise UserError(f"{name} has no option {others} of its environment; it has --env.action_repeat")
+        repeat = options.get("action_repeat", 1)
+        if type(repeat) is not int or not 1 <= repeat <= _LONGEST_REPEAT:
+            raise UserError(
+                f"expected a whole number of frames from 1 to {_LONGEST_REPEAT} as action_repeat, got {repeat!r:.60}"
+            )
+        return cls(repeat)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """action_repeat, unless it is 1."""
+        return {"action_repeat": self.action_repeat} if self.action_repeat > 1 else {}
 
     @property
     def worlds(self) -> Mapping[str, World]:
-        """The stock environment, drawn faster or as it is, in worker processes, and EnvPool's port."""
-        needs = ("Box2D", "pygame")
-        fast = ProcessWorld(
-            "worldmodels.tasks.car_racing:worldmodels/CarRacing-v3", (*needs, "numba"), "car", prepare=_compile
-        )
-        stock = ProcessWorld("CarRacing-v3", needs, "car")
-        return {"fast": fast, "envpool": EnvPoolWorld("CarRacing-v3"), "gymnasium": stock}
+        """The stock environment, drawn faster or as it is, in worker processes, and EnvPool's port.
+
+        EnvPool cannot repeat actions.
+        """
+        fast = self._world(FAST, ("Box2D", "pygame", "numba"), _compile)
+        stock = self._world(STOCK, ("Box2D", "pygame"))
+        if self.action_repeat > 1:
+            return {"fast": fast, "gymnasium": stock}
+        return {"fast": fast, "envpool": EnvPoolWorld(STOCK), "gymnasium": stock}
+
+    def _world(self, env_id: str, needs: tuple[str, ...], prepare: Callable[[], None] | None = None) -> ProcessWorld:
+        if self.action_repeat == 1:
+            return ProcessWorld(env_id, needs, "car", prepare=prepare)
+        repeated = {"world": env_id, "action_repeat": self.action_repeat}
+        return ProcessWorld(REPEATED, needs, "car", repeated, prepare)
 
     @property
     def playing(self) -> Playing:
         """Played with the arrow keys."""
-        return CarRacingPlaying()
+        return CarRacingPlaying(self.action_repeat)
 
     def frames(self, observations: np.ndarray) -> np.ndarray:
         """Crop the indicator bar and resize 84x96 to 64x64 pixels with an antialiased bilinear filter.
@@ -84,7 +124,7 @@ class CarRacing(Task):
 
     def exploration(self, seeds: Sequence[int]) -> Policy:
         """Noisy drivers: a quarter drive at random, the others follow the road at a random pace."""
-        return Explorer(seeds)
+        return Explorer(seeds, self.action_repeat)
 
     def episode_facts(
         self, returns: np.ndarray, lengths: np.ndarray, terminated: np.ndarray, last_rewards: np.ndarray
@@ -92,16 +132,17 @@ class CarRacing(Task):
         """finished: whether the world ended the episode after a lap; tiles: the share of the tiles that were visited.
 
         A lap ends when every tile was visited. The world also ends an episode when the car leaves the playfield, which
-        the last reward tells. The share (0 to 1) follows from the return, because every step costs 0.1 and all tiles
-        together pay 1000; it is exact but for rounding.
+        the last reward tells. The share (0 to 1) follows from the return, because every frame costs 0.1 and all tiles
+        together pay 1000; it is exact but for rounding, and for the frames by which the last step was shorter than the
+        others.
         """
         left = terminated & (last_rewards < _LEFT_FIELD / 2)
-        earned = returns - np.where(left, last_rewards, 0.0) + _FRAME_COST * (lengths - left)
+        earned = returns - np.where(left, _LEFT_FIELD, 0.0) + _FRAME_COST * (self.action_repeat * lengths - left)
         return {"finished": terminated & ~left, "tiles": np.clip(earned / _WHOLE_TRACK, 0.0, 1.0)}
 
     def perturbed(self, policy: Policy, seeds: Sequence[int]) -> Policy:
         """The policy with Ornstein-Uhlenbeck noise and lapses, whose strength and frequency differ between episodes."""
-        return Perturbed(policy, seeds)
+        return Perturbed(policy, seeds, self.action_repeat)
 
     def random_policy(self, seeds: Sequence[int]) -> Policy:
         """Uniformly random actions, drawn anew at every step."""

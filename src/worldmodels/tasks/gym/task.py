@@ -118,8 +118,6 @@ def gym_task(name: str, options: Mapping[str, Any], facts: Mapping[str, Any] | N
     tried in a process of its own. Raises :class:`UserError` for an environment that cannot be a task, and for facts of
     another one.
     """
-    if not isinstance(options, Mapping):
-        raise UserError(f"expected the options of {name} as a table, got {options!r:.60}")
     if facts and facts.get("options", {}) == dict(options):
         known = read_facts(facts, name)
         if not same_world(name, known.env_id):
