@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 _PHASE = """
 --evolution.phases.NAME.generations 3 --evolution.phases.NAME.population 4 --evolution.phases.NAME.episodes 1
 --evolution.phases.NAME.max-steps 8 --evolution.phases.NAME.validate-every 2
---evolution.phases.NAME.validation-episodes 4
+--evolution.phases.NAME.validation-episodes 4 --evolution.phases.NAME.reevaluate-top-k 1
 """
 """A validation has as many rows as a generation, so that both are played by the same processes."""
 _TINY = """
@@ -44,7 +44,7 @@ def tiny(*phases: str) -> list[str]:
     return [*_TINY.split(), *(word for phase in phases for word in _PHASE.replace("NAME", phase).split())]
 
 
-TINY = tiny("real", "finetune", "dream")
+TINY = ["--evolution.sequence", "real", "finetune", *tiny("real", "finetune", "dream")]
 """Settings of a CarRacing run that goes through every stage in seconds; with them V takes 6 steps."""
 
 STAGES = {

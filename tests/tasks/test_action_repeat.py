@@ -12,7 +12,9 @@ import torch
 from dream_agents import dreamer
 from worldmodels.agent import Agent, load_agent
 from worldmodels.core.errors import UserError
+from worldmodels.evaluation import agent_policy
 from worldmodels.execution.environments import make_envs
+from worldmodels.render.comparison import compare, holding
 from worldmodels.render.stock import stock_env
 from worldmodels.rollouts import rollout
 from worldmodels.run.presets import preset, resolved, task_of
@@ -164,6 +166,17 @@ def test_people_watch_at_the_same_speed() -> None:
             steps += 1
         picture: Any = env.render()
         assert steps == 500 and picture.shape == (400, 600, 3)
+
+
+def test_in_a_film_of_single_frames_it_drives_as_in_its_own_world(tmp_path: Path) -> None:
+    for package in ("Box2D", "pygame", "imageio_ffmpeg"):
+        pytest.importorskip(package)
+    made = dreamer(seed=3)
+    agent = Agent(TWO, made.vision, made.memory, made.controller, starts=made.starts)
+    filmed = compare(CarRacing(), {"two": holding(agent_policy(agent), 2)}, tmp_path / "film.mp4", 6, 60)
+    with closing(make_envs(TWO, 1, "gymnasium")) as env:
+        own = rollout(TWO, env, agent.policy(1), [6], 30)
+    assert filmed.returns[0] == pytest.approx(own.returns[0]) and (filmed.lengths[0], own.lengths[0]) == (60, 30)
 
 
 def test_an_agent_keeps_the_frames_of_its_actions(tmp_path: Path) -> None:

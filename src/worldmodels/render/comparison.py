@@ -47,6 +47,28 @@ def compare(task: Task, policies: Mapping[str, PolicyFor], out: Path, seed: int,
         env.close()
 
 
+def holding(policy: PolicyFor, steps: int) -> PolicyFor:
+    """``policy`` for one environment, with every action repeated for ``steps`` steps.
+
+    For an agent whose actions last for several frames, filmed in a world that is stepped frame by frame.
+    """
+    return lambda seeds: _Holding(policy(seeds), steps)
+
+
+class _Holding:
+    """Asks a policy of one environment for an action at every so many steps only."""
+
+    def __init__(self, policy: Policy, steps: int) -> None:
+        self._policy, self._steps, self._left = policy, steps, 0
+        self._held = np.empty(0)
+
+    def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
+        if not self._left:
+            self._held, self._left = self._policy.act(observations, rows), self._steps
+        self._left -= 1
+        return self._held
+
+
 def _rendered(env: SyncVectorEnv) -> tuple[np.ndarray, ...]:
     """The pictures of all rows."""
     return cast(tuple[np.ndarray, ...], env.render())

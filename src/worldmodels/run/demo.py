@@ -12,7 +12,7 @@ from worldmodels.core.seeds import episode_seeds
 from worldmodels.core.terminal import duration, terminal
 from worldmodels.evaluation import agent_policy, evaluate, print_scores, report
 from worldmodels.execution.executor import make_executor
-from worldmodels.render.comparison import compare
+from worldmodels.render.comparison import compare, holding
 from worldmodels.run.config import Config
 from worldmodels.run.experiments import print_summary, train_run
 from worldmodels.run.presets import preset
@@ -63,7 +63,7 @@ def _demo(config: Config, directory: Path) -> None:
     task, backend = shipped.task, shipped.task.reference_backend
     seeds = episode_seeds("evaluation", config.seed, settings.episodes)
     policies = {
-        "this run": agent_policy(trained),
+        "this run": holding(agent_policy(trained), trained.task.action_repeat),
         "shipped agent": agent_policy(shipped),
         "random": task.random_policy,
     }

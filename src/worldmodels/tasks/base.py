@@ -227,6 +227,8 @@ class Task(ReadOnly, ABC):
     """Longest episode, in environment steps."""
     action_space: ActionSpace
     """The action space of one environment."""
+    action_repeat: int = 1
+    """Frames of the world for which every action lasts, which together are one environment step."""
     inputs: tuple[str, ...] = ("z", "h")
     """Which of z, h and c the controller sees."""
     predicts_reward: bool = True
