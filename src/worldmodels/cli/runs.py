@@ -108,7 +108,7 @@ def run_options(verb: str, arguments: Sequence[str], description: str) -> RunOpt
         "\n\n--policy is short for --collect.policy, --phases for --evolution.sequence. --env.KEY VALUE is an "
     )
     description += "option of gymnasium.make for the task gym:ID; car-racing has --env.action_repeat, the frames for "
-    description += "which every action lasts (1 to 10; 2 in standard and quick)."
+    description += "which every action lasts (1 to 10; 2 in the preset quick)."
     given = {name: value_of(f"--{name}", arguments) for name in ("preset", "run", "from")}
     source = given["from"] if verb == "train" else None
     # The run that the settings come from.
