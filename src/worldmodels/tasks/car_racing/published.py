@@ -10,7 +10,7 @@ class PublishedCarRacing(CarRacing):
     """The same world with the frames of the authors' code. M predicts no reward and no end, and dreams pay nothing."""
 
     title = "CarRacing, frames of 2018"
-    start_frames = (0,)
+    start_steps = (0,)
     predicts_reward = False
     predicts_end = False
     alive_reward = 0.0

@@ -29,7 +29,6 @@ _WHOLE_TRACK = 1000.0
 _FRAME_COST = 0.1
 _LEFT_FIELD = -100.0
 """The reward of the frame in which the car leaves the playfield, in place of the frame's others."""
-_MAX_FRAMES = 1000
 _LONGEST_REPEAT = 10
 
 
@@ -48,15 +47,16 @@ class CarRacing(Task):
     action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     reference_backend = "gymnasium"
     goal = "finished laps"
+    max_steps = 1000
     # The camera zooms in for a second; before that the road is too thin for M to tell where it leads.
-    start_frames: tuple[int, ...] = (60, 75, 90, 105)
-    """Frames of recorded episodes at which dreams start."""
+    start_steps: tuple[int, ...] = (60, 75, 90, 105)
 
     def __init__(self, action_repeat: int = 1) -> None:
-        self.action_repeat = action_repeat
-        self.max_steps = -(-_MAX_FRAMES // action_repeat)
-        self.start_steps = tuple(frame // action_repeat for frame in self.start_frames)
-        self.facts = {"options": dict(self.options)} if self.options else {}
+        if action_repeat > 1:
+            self.action_repeat = action_repeat
+            self.max_steps = -(-self.max_steps // action_repeat)
+            self.start_steps = tuple(step // action_repeat for step in self.start_steps)
+            self.facts = {"options": dict(self.options)}
 
     @classmethod
     def with_options(cls, name: str, options: Mapping[str, Any]) -> Self:
