@@ -146,6 +146,12 @@ def _same(directory: Path, old: Config, new: Config) -> None:
     if old.task != new.task:
         raise UserError(f"{directory} is a run of task {old.task}, not {new.task}; use another --run")
     go_on = f"to continue it: worldmodels train --run {shlex.quote(str(directory))}"
+    # First, because presets of a task may differ in the options of its environment.
+    if old.preset != new.preset:
+        raise UserError(
+            f"{directory} was made with --preset {old.preset}, not {new.preset}; {go_on}; for the other preset, use "
+            "another --run"
+        )
     if old.env != new.env:
         was, now = (
             " ".join(f"--env.{key} {shown_option(value)}" for key, value in one.env.items()) for one in (old, new)
@@ -153,11 +159,6 @@ def _same(directory: Path, old: Config, new: Config) -> None:
         raise UserError(
             f"{directory} is a run of {old.task} with {was or 'no options of its environment'}, not with "
             f"{now or 'none'}; use another --run"
-        )
-    if old.preset != new.preset:
-        raise UserError(
-            f"{directory} was made with --preset {old.preset}, not {new.preset}; {go_on}; for the other preset, use "
-            "another --run"
         )
     # More generations, rounds or evaluation episodes continue a run; every other change would mix two experiments.
     grown = replace(
