@@ -49,7 +49,8 @@ class RepeatAction(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
 def make(world: str, action_repeat: int, **options: Any) -> RepeatAction:
     """The environment ``world``, one of the ids above, with every action repeated for ``action_repeat`` frames.
 
-    options: of ``gymnasium.make`` for the world. A limit that ``gymnasium.make`` gets for :data:`REPEATED` counts actions.
+    options: of ``gymnasium.make`` for the world. A limit that ``gymnasium.make`` gets for :data:`REPEATED` counts
+    actions.
     """
     return RepeatAction(gymnasium.make(world, disable_env_checker=True, **options), action_repeat)
 
