@@ -42,7 +42,7 @@ def rewrite_settings(run: Path, change: Callable[[dict[str, Any]], Any]) -> None
 MISMATCHES = {
     "another preset": (
         ["--preset", "quick"],
-        ["--preset standard, not quick", "to continue it: worldmodels train --run"],
+        ["--preset standard, not --preset quick --env.action_repeat 2", "to continue it: worldmodels train --run"],
     ),
     "another seed": (["--seed", "2"], ["--seed 1, not 2", "to continue it", "train --from", "--seed 2"]),
     "another size of V": (["--vision.latent-size", "9"], ["--vision.latent-size 8, not 9"]),

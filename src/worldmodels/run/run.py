@@ -146,20 +146,10 @@ def _same(directory: Path, old: Config, new: Config) -> None:
     if old.task != new.task:
         raise UserError(f"{directory} is a run of task {old.task}, not {new.task}; use another --run")
     go_on = f"to continue it: worldmodels train --run {shlex.quote(str(directory))}"
-    # First, because presets of a task may differ in the options of its environment.
-    if old.preset != new.preset:
-        raise UserError(
-            f"{directory} was made with --preset {old.preset}, not {new.preset}; {go_on}; for the other preset, use "
-            "another --run"
-        )
-    if old.env != new.env:
-        was, now = (
-            " ".join(f"--env.{key} {shown_option(value)}" for key, value in one.env.items()) for one in (old, new)
-        )
-        raise UserError(
-            f"{directory} is a run of {old.task} with {was or 'no options of its environment'}, not with "
-            f"{now or 'none'}; use another --run"
-        )
+    # Together, because the presets of a task may differ in the options of its environment.
+    if (old.preset, old.env) != (new.preset, new.env):
+        was, now = _preset_and_options(old), _preset_and_options(new)
+        raise UserError(f"{directory} was made with {was}, not {now}; {go_on}; for other options, use another --run")
     # More generations, rounds or evaluation episodes continue a run; every other change would mix two experiments.
     grown = replace(
         old, rounds=new.rounds, evolution=_with_generations(old.evolution, new.evolution), evaluate=new.evaluate
@@ -178,6 +168,11 @@ def _same(directory: Path, old: Config, new: Config) -> None:
             f"{directory} was made with {' and '.join(named)}; {go_on}; for a new run that takes over what stays the "
             f"same: {another}"
         )
+
+
+def _preset_and_options(config: Config) -> str:
+    options = {f"env.{key}": shown_option(value) for key, value in config.env.items()}
+    return " ".join(f"--{name} {value}" for name, value in {"preset": config.preset, **options}.items())
 
 
 def _shown(value: Any) -> str:
