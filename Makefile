@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make watch   see the shipped agent play (TASK=car-racing, take-cover or bin-packing), without any training"
-	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (about 9 minutes on 2 cores)"
+	@echo "make demo    train the quick preset end to end and show it next to the shipped agent (about 11 minutes on 2 cores)"
 	@echo "make test    style, types and tests"
 	@echo "make pictures  record the moving pictures of the README and docs again"
 	@echo "make notebooks  run the notebooks of docs/notebooks and keep what they show (about 10 minutes on 2 cores)"

@@ -18,7 +18,7 @@
 # of a run, and running a cell again continues or does nothing: what is finished stays finished.
 #
 # With the settings below, all of it takes about five minutes on two cores. That is enough to see how it works,
-# and too little for a good driver: the preset `quick` takes 7 minutes and `standard` the better part of an hour.
+# and too little for a good driver: the preset `quick` takes 7 to 11 minutes and `standard` the better part of an hour.
 
 # %% tags=["parameters"]
 RUN = "runs/notebook-paper"

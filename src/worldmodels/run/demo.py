@@ -21,13 +21,13 @@ EPISODES = 10
 """Episodes of every score; the preset itself plays more."""
 FILM_STEPS = 300
 PARTS = (
-    ("collect", "recording episodes", 20),
-    ("vision", "training V", 105),
-    ("encode", "encoding", 8),
-    ("memory", "training M", 15),
-    ("real", "evolving C", 210),
-    ("evaluate", "scoring it", 50),
-    ("evaluate", "scoring the shipped agent", 50),
+    ("collect", "recording episodes", 15),
+    ("vision", "training V", 120),
+    ("encode", "encoding", 6),
+    ("memory", "training M", 8),
+    ("real", "evolving C", 340),
+    ("evaluate", "scoring it", 55),
+    ("evaluate", "scoring the shipped agent", 55),
     ("evaluate", "scoring random play", 45),
     ("film", "a film", 15),
 )
