@@ -70,7 +70,7 @@ def test_the_demo_ends_with_three_scores_on_the_same_tracks_and_one_film(
     said: list[str] = []
     monkeypatch.setattr(terminal, "show", said.append)
     demo_run(run, 1)
-    assert said[0].startswith("demo: about 9 minutes on two free cores") and "training V 1m45s" in said[0]
+    assert said[0].startswith("demo: about 11 minutes on two free cores") and "training V 2m00s" in said[0]
     shipped, chance = (json.loads((run / f"demo-{name}.json").read_bytes()) for name in ("shipped-agent", "random"))
     assert shipped["seeds"] == chance["seeds"] == source.evaluation()["seeds"]
     assert len(shipped["returns"]) == len(chance["returns"]) == 2
