@@ -230,7 +230,10 @@ def _reevaluate(state: _State, phase: Phase, save: Callable[[], None], limit: in
             _check_returns(scores, f"{phase.name}: reevaluation of the mean after generation {mean.generation}")
             mean.reevaluated = float(scores.mean())
             save()
-            bar.advance(1, generation=mean.generation, validation=mean.reevaluated)
+            # Also the best so far: the last line that is shown would otherwise be that of whichever mean came last.
+            best, score = state.best(phase.settings)
+            now = {"generation": mean.generation, "reevaluated": mean.reevaluated}
+            bar.advance(1, **now, best_generation=best.generation, score=score)
 
 
 def _fresh(agent: Agent, phase: Phase) -> _State:
