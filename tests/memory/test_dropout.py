@@ -142,10 +142,11 @@ def test_a_sequence_and_what_led_to_it_have_one_mask_and_every_step_another(
     monkeypatch.setattr(MDNRNN, "follow", following)
     monkeypatch.setattr(MDNRNN, "hidden_states", learning)
     train_memory(memory_with(), some_latents(), SETTINGS, 1, CPU, tmp_path)
-    masks = [one for one in learnt[:8] if one is not None]
-    assert len(masks) == 8 and all(one.shape == (6, Z + H) for one in masks)
+    # Each of the 8 batches of 6 sequences is computed in halves.
+    masks = [one for one in learnt[:16] if one is not None]
+    assert len(masks) == 16 and all(one.shape == (3, Z + H) for one in masks)
     assert len({tuple(row.tolist()) for one in masks for row in one}) == 48, "every sequence has its own mask"
-    assert learnt[8:] == [None] * train._MEASURED_BATCHES, "the final loss is that of M as an agent runs it"
+    assert learnt[16:] == [None] * train._MEASURED_BATCHES, "the final loss is that of M as an agent runs it"
     burnt = [one for one in followed if one is not None]
     assert burnt and all(any(one is mask for mask in masks) for one in burnt)
 

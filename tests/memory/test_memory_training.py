@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from stopped_training import assert_same_bits, stop_in_the_fifth_step
+from worldmodels.core.device import fast_bfloat16, generator, torch_threads
 from worldmodels.core.errors import UserError
+from worldmodels.core.seeds import Stream
 from worldmodels.data.episodes import EpisodeStore, Shard
 from worldmodels.data.latents import load_latents, save_latents
 from worldmodels.memory.config import MemoryConfig
+from worldmodels.memory.dropout import dropout_mask
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN, memory_loss
 from worldmodels.memory.mixture import log_likelihood
-from worldmodels.memory.train import SequenceSampler, train_memory
+from worldmodels.memory.train import MemoryLoss, SequenceSampler, train_memory
 from worlds import action_at, ends_by_itself, length_of, reward_at, scripted_episodes
 
 CPU = torch.device("cpu")
@@ -187,6 +190,43 @@ def test_rewards_in_a_unit_of_their_own_are_learnt_alike_and_said_in_the_worlds(
     assert losses[0] == losses[1]
     for (name, one), other in zip(memories[0].state_dict().items(), memories[1].state_dict().values(), strict=True):
         torch.testing.assert_close(one * (1024 if name.startswith("reward_head") else 1), other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batch", [7, 8, 1])
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("burn_in", [0, 4])
+def test_the_loss_in_halves_is_that_of_the_whole_batch(
+    batch: int, dropout: float, burn_in: int, stored: Latents
+) -> None:
+    # Rows of all lengths, ends whose frames show nothing, and a health that is not always known.
+    health = torch.where(torch.arange(len(stored.mu)) % 5 == 0, torch.nan, -torch.arange(len(stored.mu)).float())
+    latents = dataclasses.replace(stored, health=health)
+    config = MemoryConfig(batch=batch, length=5, burn_in=burn_in, dropout=dropout, hit_weight=3.0, end_weight=4.0)
+    torch.manual_seed(0)
+    memory = MDNRNN(2, 2, 16, 2, reward=True, end=True, clock=20, hit=True)
+    weights = [weight for weight in memory.parameters() if weight.requires_grad]
+    sampler = SequenceSampler(latents, batch, 5, 1, burn_in, shows_end=False)
+    loss = MemoryLoss(memory, sampler, config, 1, CPU)
+    for step, sequences in zip(range(3), sampler.batches(0), strict=False):
+        mask = None
+        if dropout:
+            drawn = torch.rand(batch, 18, generator=generator(1, Stream.MEMORY_DROPOUT, step))
+            mask = dropout_mask(drawn, dropout)
+        losses = (loss.training(sequences, step), loss.whole(sequences, sampler.steps(step), mask))
+        (total, parts), (wanted, wanted_parts) = losses
+        rtol = 3e-2 if fast_bfloat16(CPU) else 1e-5  # products in bfloat16 round their sums over the rows
+        torch.testing.assert_close(total, wanted, rtol=rtol, atol=1e-5)
+        torch.testing.assert_close(parts, wanted_parts, rtol=rtol, atol=1e-5)
+        for one, other in zip(*(torch.autograd.grad(each, weights) for each in (total, wanted)), strict=True):
+            torch.testing.assert_close(one, other, rtol=rtol, atol=1e-5 + rtol * other.abs().max().item())
+
+
+def test_training_has_the_same_bits_with_one_thread_and_with_two(stored: Latents, tmp_path: Path) -> None:
+    memories = [small_memory() for _ in range(2)]
+    for threads, memory in enumerate(memories, 1):
+        with torch_threads(threads):
+            train_memory(memory, stored, SETTINGS, 1, CPU, tmp_path / str(threads))
+    assert_same_bits(*memories)
 
 
 def small_memory() -> MDNRNN:

@@ -283,12 +283,29 @@ class Targets(NamedTuple):
         return Targets(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
 
 
+class Counts(NamedTuple):
+    """How many steps the means of :func:`memory_loss` are over: of the episodes, with a picture, of known health."""
+
+    exists: Tensor
+    shown: Tensor
+    known: Tensor | None
+
+    @classmethod
+    def of(cls, targets: Targets) -> "Counts":
+        """Those of the targets."""
+        known = None if targets.hits is None else (targets.mask * targets.hits.isfinite()).sum().clamp(min=1)
+        count = targets.mask.sum()
+        shown = count if targets.pictures is None else (targets.mask * targets.pictures).sum().clamp(min=1)
+        return cls(count, shown, known)
+
+
 def memory_loss(
     prediction: Prediction | Scored,
     targets: Targets,
     end_weight: float = 1.0,
     mask_logits: Tensor | None = None,
     hit_weight: float = 1.0,
+    counts: Counts | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The total loss, which is the sum of its parts, and the parts by name.
 
@@ -297,11 +314,13 @@ def memory_loss(
     ``hit_weight``, and "mask" the cross entropy of ``mask_logits`` (B, T, C), M's logits at the target z, in nats per
     control. All are means over the steps whose ``targets.mask`` is 1; "nll" and "mask", which are about the frame, also
     leave out frames that show nothing, and "hit" the steps whose health is not known.
+
+    counts: those by which the sums are divided, of the whole batch if these are some of its rows; the losses of all its
+    parts then add up to that of the batch (None: those of the targets).
     """
     exists = targets.mask
-    count = exists.sum()
     shown = exists if targets.pictures is None else exists * targets.pictures
-    shown_count = count if targets.pictures is None else shown.sum().clamp(min=1)
+    count, shown_count, known_count = Counts.of(targets) if counts is None else counts
     if isinstance(prediction, Scored):
         density = prediction.log_likelihood
     else:
@@ -317,13 +336,13 @@ def memory_loss(
         )
         parts["end"] = (cross_entropy * exists).sum() / count
     if prediction.hit_logit is not None:
-        assert targets.hits is not None
+        assert targets.hits is not None and known_count is not None
         known = exists * targets.hits.isfinite()
         weight = torch.tensor(hit_weight, device=exists.device)
         cross_entropy = F.binary_cross_entropy_with_logits(
             prediction.hit_logit, targets.hits.nan_to_num(), pos_weight=weight, reduction="none"
         )
-        parts["hit"] = (cross_entropy * known).sum() / known.sum().clamp(min=1)
+        parts["hit"] = (cross_entropy * known).sum() / known_count
     if mask_logits is not None:
         assert targets.action_mask is not None
         cross_entropy = F.binary_cross_entropy_with_logits(mask_logits, targets.action_mask, reduction="none")

@@ -13,13 +13,14 @@ from torch import Tensor
 from worldmodels.core.device import generator, precision
 from worldmodels.core.errors import UserError
 from worldmodels.core.fit import HeldOut, LearningRate, Loss, Objective, Schedule, fit
+from worldmodels.core.halves import PARTS, Halves
 from worldmodels.core.held_out import held_out_episodes
 from worldmodels.core.seeds import Stream
 from worldmodels.core.settings import without_idle
 from worldmodels.memory.config import LATER, MemoryConfig
 from worldmodels.memory.dropout import dropout_mask
 from worldmodels.memory.latents import Latents
-from worldmodels.memory.mdnrnn import MDNRNN, State, Targets, memory_loss
+from worldmodels.memory.mdnrnn import MDNRNN, Counts, State, Targets, memory_loss
 
 _MEASURED_BATCHES = 10
 """Batches over which M's final loss is averaged."""
@@ -137,6 +138,20 @@ def _falls(health: Tensor) -> Tensor:
 Sequences = tuple[tuple[Tensor, Tensor, Targets], Before | None]
 
 
+def _divided(batch: Sequences) -> list[Tensor]:
+    """The numbers of the rows of each part of a batch, such that all parts have burn-ins of about the same length."""
+    (z, _, _), before = batch
+    order = torch.arange(len(z)) if before is None else torch.argsort(before.lengths, descending=True, stable=True)
+    return [order[first::PARTS] for first in range(min(PARTS, len(z)))]
+
+
+def _rows(batch: Sequences, rows: Tensor) -> Sequences:
+    """Some rows of a batch."""
+    (z, actions, targets), before = batch
+    chosen = Targets(*(None if tensor is None else tensor[rows] for tensor in targets))  # type: ignore[arg-type]
+    return (z[rows], actions[rows], chosen), None if before is None else Before(*(tensor[rows] for tensor in before))
+
+
 class MemoryLoss:
     """M's loss on the batches of ``sampler``, whole and step by step; other arguments: see :func:`train_memory`."""
 
@@ -151,6 +166,7 @@ class MemoryLoss:
     ) -> None:
         self._memory, self._sampler, self._config, self._seed = memory, sampler, config, seed
         self._device, self._reward_scale = device, reward_scale
+        self._halves = Halves([weight for weight in memory.parameters() if weight.requires_grad])
 
     def objective(self) -> Objective[Sequences]:
         """What the training loop needs."""
@@ -162,18 +178,29 @@ class MemoryLoss:
 
     def training(self, batch: Sequences, step: int) -> Loss:
         """The loss of the batch of training step ``step``, with dropout, if there is any."""
-        memory, config = self._memory, self._config
-        if not config.dropout:
-            return self.whole(batch, self._sampler.steps(step))
-        drawn = torch.rand(
-            (config.batch, memory.latent_size + memory.hidden_size),
-            generator=generator(self._seed, Stream.MEMORY_DROPOUT, step),
-        )
-        return self.whole(batch, self._sampler.steps(step), dropout_mask(drawn, config.dropout).to(self._device))
+        memory, config, steps = self._memory, self._config, self._sampler.steps(step)
+        mask = None
+        if config.dropout:
+            drawn = torch.rand(
+                (config.batch, memory.latent_size + memory.hidden_size),
+                generator=generator(self._seed, Stream.MEMORY_DROPOUT, step),
+            )
+            mask = dropout_mask(drawn, config.dropout).to(self._device)
+        if self._device.type != "cpu":
+            return self.whole(batch, steps, mask)
+        counts = Counts.of(batch[0][2])
+        parts = [
+            partial(self.whole, _rows(batch, rows), steps[rows], None if mask is None else mask[rows], counts)
+            for rows in _divided(batch)
+        ]
+        return self._halves.sum(parts)
 
-    def whole(self, batch: Sequences, steps: Tensor, mask: Tensor | None = None) -> Loss:
-        """The loss of sequences that begin after ``steps`` (B,) steps; mask: dropout (B, Z+H), None for none."""
-        return self.scored(batch, self.hidden_states(batch, steps, self.burnt_in(batch, mask), mask))
+    def whole(self, batch: Sequences, steps: Tensor, mask: Tensor | None = None, counts: Counts | None = None) -> Loss:
+        """The loss of sequences that begin after ``steps`` (B,) steps; mask: dropout (B, Z+H), None for none.
+
+        counts: see :func:`memory_loss`.
+        """
+        return self.scored(batch, self.hidden_states(batch, steps, self.burnt_in(batch, mask), mask), counts)
 
     def burnt_in(self, batch: Sequences, mask: Tensor | None = None) -> State | None:
         """M's state after the burn-in, if there is any."""
@@ -191,8 +218,8 @@ class MemoryLoss:
         with precision(self._device):
             return self._memory.hidden_states(z, actions, state, mask, steps)
 
-    def scored(self, batch: Sequences, hidden: Tensor) -> Loss:
-        """The loss for hidden states (B, T, H)."""
+    def scored(self, batch: Sequences, hidden: Tensor, counts: Counts | None = None) -> Loss:
+        """The loss for hidden states (B, T, H); counts: see :func:`memory_loss`."""
         memory, config = self._memory, self._config
         (_, _, targets), _ = batch
         targets = targets.to(self._device)
@@ -200,7 +227,7 @@ class MemoryLoss:
             prediction = memory.scored(hidden, targets.z)
         targets = targets._replace(rewards=targets.rewards / self._reward_scale)
         mask_logits = memory.mask_logits(targets.z) if memory.mask_head else None
-        return memory_loss(prediction, targets, config.end_weight, mask_logits, config.hit_weight)
+        return memory_loss(prediction, targets, config.end_weight, mask_logits, config.hit_weight, counts)
 
 
 def train_memory(
