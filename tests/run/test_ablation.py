@@ -51,7 +51,7 @@ def test_other_phases_of_later_rounds_are_ablated_too() -> None:
     ]  # fmt: skip
     assert "cannot dream" in difference(racing, "untrained-m")
     assert [one["world"] for one in variants.budget(racing, "dream-only")["phases"]] == ["dream"]
-    assert "later_phases" not in variants.budget(preset("standard", "car-racing"), "dream-only")
+    assert "later_phases" not in variants.budget(preset("quick", "car-racing"), "dream-only")
 
 
 def test_an_ablation_that_is_evolved_elsewhere_says_where_and_why() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from cases import STAGES, TINY, call, command, copy_of, digests, empty, flip, garble, refused, snapshot, truncate
 from worldmodels.agent import AGENT_FILE
+from worldmodels.core import halves
 from worldmodels.core.files import load_tensors, save_tensors, write_json
 from worldmodels.core.fit import Schedule
 
@@ -423,10 +424,11 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_keeps_the_last_weigh
     }[stage]
     checkpoint_every_step(monkeypatch, trains)
     original, calls = getattr(module, loss), iter(range(100))
+    calls_per_step = {"vision": 1, "memory": halves.PARTS}[stage]
 
     def poisoned(*arguments: Any) -> Any:
         total, parts = original(*arguments)
-        return total * (math.nan if next(calls) == 2 else 1.0), parts
+        return total * (math.nan if next(calls) == 2 * calls_per_step else 1.0), parts
 
     run = copy_of(finished, tmp_path / "run", until=stage)
     monkeypatch.setattr(module, loss, poisoned)

@@ -142,7 +142,8 @@ def budget(config: Config, variant: str) -> dict[str, Any]:
         return [{"name": name} | {key: getattr(phase, key) for key in shown} for name, phase in phases_of(evolution)]
 
     evolution = config.evolution
-    later = {"later_phases": phases(evolution.later_sequence)} if evolution.later_sequence else {}
+    different = config.rounds > 1 and evolution.later_sequence
+    later = {"later_phases": phases(evolution.later_sequence)} if different else {}
     return {"rounds": config.rounds, "phases": phases(evolution.sequence), **later}
 
 
