@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from worldmodels.core import interrupt
+from worldmodels.core.halves import PARTS
 from worldmodels.memory import train
 
 
@@ -15,7 +16,7 @@ def stop_in_the_fifth_step(monkeypatch: pytest.MonkeyPatch, training: Callable[[
     loss, calls = train.memory_loss, iter(range(100))
 
     def stopped(*arguments: Any) -> Any:
-        if next(calls) == 4:
+        if next(calls) == 4 * PARTS:
             interrupt._received = 15
         return loss(*arguments)
 

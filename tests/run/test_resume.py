@@ -96,7 +96,8 @@ POINTS = {
         Point(kill("os:replace", "latents/done.json"), left=holds("latents-00002.safetensors")),
     ],
     "memory": [
-        Point(send("SIGTERM", "worldmodels.memory.train:memory_loss", 2), 143, checkpoint_at(2)),
+        # Called twice a step, once for each half of the batch.
+        Point(send("SIGTERM", "worldmodels.memory.train:memory_loss", 3), 143, checkpoint_at(2)),
         Point(kill("os:replace", "memory/checkpoint"), left=checkpoint_at(2)),
         Point(kill("os:replace", "memory/checkpoint", nth=2, after=True), left=checkpoint_at(4)),
         Point(kill("os:replace", "memory/done.json"), left=holds("memory.safetensors", "checkpoint.safetensors")),
@@ -308,8 +309,8 @@ def test_a_second_round_killed_now_and_then_ends_with_the_same_bytes(finished: P
     for fault in (
         kill("os:replace", f"round-2/episodes/{SHARD}$"),
         kill("os:replace", "round-2/vision/checkpoint", nth=3, after=True),
-        kill("os:replace", "round-2/controller/1-real/evolution", nth=2, after=True),
-        kill("os:replace", "round-2/controller/2-finetune/evolution", after=True),
+        kill("os:replace", "round-2/controller/1-finetune/evolution", nth=2, after=True),
+        kill("os:replace", "round-2/controller/done.json"),
     ):
         assert command("train", "car-racing", "--run", run, "--rounds", "2", faults=[fault]).code == KILLED
     outcome = command("train", "car-racing", "--run", run, "--rounds", "2")
