@@ -26,9 +26,12 @@ SETTINGS = {
     "collect.episodes": 24,
     "vision.epochs": 1.6,
     "memory.steps": 80,
-    "evolution.phases.real.generations": 12,
+    "evolution.phases.real.generations": 8,
     "evolution.phases.real.validation-episodes": 8,
     "evolution.phases.real.validate-every": 4,
+    "evolution.phases.visited.generations": 6,
+    "evolution.phases.visited.validation-episodes": 8,
+    "evolution.phases.visited.validate-every": 3,
     "evaluate.episodes": 4,
     "evaluate.num-envs": 4,
 }
@@ -119,23 +122,28 @@ plt.show()
 # ## 4. C: evolve a driver
 #
 # C is one linear map from z and h to three controls: 867 numbers. CMA-ES draws 16 of them at a time and lets each
-# of them drive the same tracks; the next 16 are drawn around those that drove well.
+# of them drive the same tracks; the next 16 are drawn around those that drove well. They differ along the principal
+# components of z and h: those of the recorded drivers at first (the phase `real`), and those of C's own drives as soon
+# as it drives at all (`visited`).
 
 # %%
 run = worldmodels.run_stage("controller", config, RUN)
-curve = run.metrics("controller/1-real")
+phases = [run.metrics(f"controller/{phase}") for phase in ("1-real", "2-visited")]
+curve = {name: np.concatenate([phase[name] for phase in phases]) for name in ("best", "mean", "validation")}
+generation = 1 + np.arange(len(curve["mean"]))
 figure, axis = plt.subplots(layout="constrained")
-axis.plot(curve["step"], curve["best"], label="best candidate")
-axis.plot(curve["step"], curve["mean"], label="mean of the generation")
+axis.plot(generation, curve["best"], label="best candidate")
+axis.plot(generation, curve["mean"], label="mean of the generation")
 validated = np.isfinite(curve["validation"])
-axis.plot(curve["step"][validated], curve["validation"][validated], "o-", label="validation of the mean")
-axis.set(xlabel="generation", ylabel="return")
+axis.plot(generation[validated], curve["validation"][validated], "o-", label="validation of the mean")
+axis.axvline(len(phases[0]["mean"]) + 0.5, color="0.7", linewidth=1)
+axis.set(xlabel="generation (visited begins at the line)", ylabel="return")
 axis.legend()
 plt.show()
 
 # %% [markdown]
-# Only the validation compares like with like: every generation drives other tracks, for a little longer than the
-# one before.
+# Only the validation compares like with like: every generation drives other tracks, at first for a little longer than
+# the one before, then whole ones.
 #
 # ## 5. Score
 #

@@ -12,16 +12,22 @@ from cases import ROOT
 NOTEBOOKS = ROOT / "docs" / "notebooks"
 _TINY = """
     collect.episodes=4 collect.num-envs=2 collect.steps=60 vision.epochs=0.3 vision.batch=16 memory.steps=4
-    memory.hidden-size=16 memory.length=20 evolution.phases.real.generations=2 evolution.phases.real.population=4
-    evolution.phases.real.episodes=1 evolution.phases.real.max-steps=20 evolution.phases.real.max-steps-growth=0
-    evolution.phases.real.validation-episodes=2 evaluate.episodes=2 evaluate.num-envs=2 evaluate.steps=40
+    memory.hidden-size=16 memory.length=20 evaluate.episodes=2 evaluate.num-envs=2 evaluate.steps=40
 """
-_SETTINGS = f"SETTINGS = {dict(pair.split('=') for pair in _TINY.split())}\n"
 _NUMBERS = "SETTINGS = {key: float(value) if '.' in value else int(value) for key, value in SETTINGS.items()}\n"
+_PHASE = "generations=2 population=4 episodes=1 max-steps=20 max-steps-growth=0 validation-episodes=2"
+
+
+def _settings(*phases: str) -> str:
+    """Code that sets SETTINGS to a tiny run with these phases of evolution."""
+    pairs = [*_TINY.split(), *(f"evolution.phases.{phase}.{pair}" for phase in phases for pair in _PHASE.split())]
+    return f"SETTINGS = {dict(pair.split('=') for pair in pairs)}\n{_NUMBERS}"
+
+
 SMALLER = {
-    "01-the-paper": _SETTINGS + _NUMBERS + "DREAM_STEPS = 16",
+    "01-the-paper": _settings("real", "visited") + "DREAM_STEPS = 16",
     "02-look-into-v-and-m": "TRACKS, STEPS, HORIZON, ZOOM = 3, 40, 10, 0",
-    "03-your-own-world": _SETTINGS + _NUMBERS + "DREAM_STEPS = 16",
+    "03-your-own-world": _settings("real") + "DREAM_STEPS = 16",
 }
 """For each notebook, what its cell of parameters says in the test."""
 

@@ -273,6 +273,14 @@ def test_importing_the_settings_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "set()", done.stdout + done.stderr
 
 
+def test_carracings_c_goes_on_along_its_own_inputs_as_soon_as_it_drives() -> None:
+    for name in ("quick", "standard"):
+        (_, first), (_, own) = phases_of(preset(name).evolution)
+        assert (first.subspace, own.subspace) == ("recorded", "visited")
+        assert first.max_steps > 0 and (own.max_steps, own.max_steps_growth, own.sigma_hold) == (0, 0, 0)
+        assert own.sigma < first.sigma and own.generations > first.generations
+
+
 def test_finetuning_means_small_steps_on_twice_the_tracks_for_whole_episodes() -> None:
     phases = preset("standard").evolution.phases
     usual, last = phases["real"], phases["finetune"]
@@ -288,7 +296,7 @@ def test_a_c_that_comes_from_dreams_goes_on_over_whole_episodes_in_smaller_steps
     phases = preset("standard", task).evolution.phases
     usual, going_on = phases["real"], phases["real-after-dream"]
     assert (going_on.max_steps, going_on.max_steps_growth, going_on.sigma_hold) == (0, 0, 0)
-    assert going_on.sigma == usual.sigma / 2 and going_on.generations == usual.generations
+    assert going_on.sigma == usual.sigma / 2 and going_on.generations >= usual.generations
 
 
 def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:
@@ -304,10 +312,10 @@ def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:
 
 def test_later_rounds_may_run_other_phases() -> None:
     first = preset("standard", "car-racing").with_settings(**{"evolution.later_sequence": ["finetune"]})
-    assert [name for name, _ in phases_of(first.evolution)] == ["real"]
+    assert [name for name, _ in phases_of(first.evolution)] == ["real", "visited"]
     assert [name for name, _ in phases_of(later_round(first).evolution)] == ["finetune"]
     both = first.with_settings(**{"evolution.later_sequence": ["finetune", "dream"]})
-    assert [name for name, _ in phases_of_all_rounds(both.evolution)] == ["real", "finetune", "dream"]
+    assert [name for name, _ in phases_of_all_rounds(both.evolution)] == ["real", "visited", "finetune", "dream"]
     for names, message in ((["polish"], "later-sequence must name phases of this preset"), (["real"] * 2, "each once")):
         with pytest.raises(UserError, match=message):
             phases_of(first.with_settings(**{"evolution.later_sequence": names}).evolution)
