@@ -164,7 +164,7 @@ def test_vision_models_can_be_trained_for_a_time_and_their_agents_scored(tmp_pat
         "vision.batch": 16, "vision.epochs": 0.2, "vision.window": 1, "memory.steps": 2, "memory.batch": 2,
         "memory.length": 10, "evaluate.episodes": 2, "evaluate.steps": 3,
     }  # fmt: skip
-    for phase in ("evolution.phases.real", "evolution.phases.visited"):
+    for phase in ("evolution.phases.real", "evolution.phases.visited", "evolution.phases.refine"):
         changes |= {f"{phase}.generations": 1, f"{phase}.population": 2, f"{phase}.episodes": 1}
         changes |= {f"{phase}.max_steps": 3, f"{phase}.validation_episodes": 1}
     settings = [word for name, value in changes.items() for word in ("--agent-setting", f"{name}={value}")]

@@ -18,7 +18,7 @@
 # of a run, and running a cell again continues or does nothing: what is finished stays finished.
 #
 # With the settings below, all of it takes about five minutes on two cores. That is enough to see how it works,
-# and too little for a good driver: the preset `quick` takes 7 to 11 minutes and `standard` the better part of an hour.
+# and too little for a good driver: the preset `quick` takes 6 to 10 minutes and `standard` 35 to 60.
 
 # %% tags=["parameters"]
 RUN = "runs/notebook-paper"
@@ -26,6 +26,8 @@ SETTINGS = {
     "collect.episodes": 24,
     "vision.epochs": 1.6,
     "memory.steps": 80,
+    "evolution.starts": 1,
+    "evolution.sequence": ["real", "visited"],
     "evolution.phases.real.generations": 8,
     "evolution.phases.real.validation-episodes": 8,
     "evolution.phases.real.validate-every": 4,

@@ -129,6 +129,19 @@ def test_phases_follow_each_other_in_the_order_of_their_numbers(tmp_path: Path) 
     assert legend(panel).count("population mean") == 1
 
 
+def test_further_starts_of_a_phase_are_drawn_over_the_first(tmp_path: Path) -> None:
+    write_metrics(tmp_path, "controller/1-real", GENERATIONS + "1,5,9,2,250,9,.1,,\n2,8,12,2,265,9,.1,50,10\n")
+    write_metrics(tmp_path, "controller/1-real-start-2", GENERATIONS + "1,6,9,2,250,9,.1,,\n2,7,9,2,265,9,.1,40,9\n")
+    write_metrics(tmp_path, "controller/2-finetune", GENERATIONS + "1,9,10,1,1000,9,.1,60,9\n")
+    phases = phase_columns(tmp_path / "round-1" / "controller")
+    assert [name for name, _ in phases] == ["real", "real", "finetune"]
+    assert [columns["step"].tolist() for _, columns in phases] == [[1, 2], [1, 2], [3]]
+    panel = panels(curves_figure(tmp_path))["Controller"]
+    assert [text.strip() for text in texts(panel)] == ["real", "finetune"], "a phase is named once"
+    (tmp_path / "round-1" / "controller" / "2-finetune" / "metrics.csv").unlink()
+    assert texts(panels(curves_figure(tmp_path))["Controller"]) == [], "one phase needs no name"
+
+
 def test_a_single_point_is_drawn_as_a_dot(tmp_path: Path) -> None:
     write_metrics(tmp_path, "vision", "step,reconstruction,kl\n20,90,17\n")
     write_metrics(tmp_path, "memory", "step,nll,reward\n20,1.4,2\n")

@@ -21,7 +21,7 @@ _PHASE = "generations=2 population=4 episodes=1 max-steps=20 max-steps-growth=0 
 def _settings(*phases: str) -> str:
     """Code that sets SETTINGS to a tiny run with these phases of evolution."""
     pairs = [*_TINY.split(), *(f"evolution.phases.{phase}.{pair}" for phase in phases for pair in _PHASE.split())]
-    return f"SETTINGS = {dict(pair.split('=') for pair in pairs)}\n{_NUMBERS}"
+    return f"SETTINGS |= {dict(pair.split('=') for pair in pairs)}\n{_NUMBERS}"
 
 
 SMALLER = {

@@ -214,6 +214,61 @@ def test_the_real_world_is_learnt(case: Case) -> None:
     assert after > before + 3
 
 
+# --- several starts ------------------------------------------------------------------------------------------
+
+
+STARTS = replace(CONFIG, sequence=("real", "finetune"), starts=3)
+
+
+def test_of_several_starts_the_one_with_the_best_validation_goes_on(case: Case) -> None:
+    _, metrics = case.evolved("run", STARTS)
+    scores = [metrics[f"start_{start}_validation"] for start in (1, 2, 3)]
+    best = int(metrics["best_start"])
+    assert len(set(scores)) == 3 and scores[best - 1] == max(scores) == metrics["real_validation"]
+    world, seeds = WorldFitness(LocalExecutor(), case.agent(), "fast"), episode_seeds("validation", SEED, 4)
+    start = case.checkpoint("run", 1, "finetune")["start"]
+    assert world(start[None], seeds, MAX_STEPS)[0].mean() == pytest.approx(max(scores)), "all have the same episodes"
+    _, one = case.evolved("one", replace(STARTS, starts=1, sequence=("real",)))
+    assert one["validation"] == scores[0], "the first start is the only one of an evolution with one"
+
+
+def test_of_a_single_phase_with_several_starts_the_best_is_the_result(case: Case) -> None:
+    agent, metrics = case.evolved("run", replace(STARTS, sequence=("real",)))
+    scores = [metrics[f"start_{start}_validation"] for start in (1, 2, 3)]
+    assert metrics["validation"] == max(scores)
+    world, seeds = WorldFitness(LocalExecutor(), agent, "fast"), episode_seeds("validation", SEED, 4)
+    returns, _ = world(agent.controller[None].double().numpy(), seeds, MAX_STEPS)
+    assert returns.mean() == pytest.approx(max(scores))
+
+
+def test_every_start_has_other_candidates_and_other_episodes(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[tuple[np.ndarray, list[int]]] = []
+    usual = WorldFitness.__call__
+
+    def recording(self: WorldFitness, controllers: np.ndarray, seeds: Sequence[int], *rest: Any) -> Any:
+        if len(controllers) > 1:
+            played.append((controllers, list(seeds)))
+        return usual(self, controllers, seeds, *rest)
+
+    monkeypatch.setattr(WorldFitness, "__call__", recording)
+    case.evolved("run", with_phase("real", replace(STARTS, sequence=("real",)), generations=1))
+    assert len(played) == 3
+    for (ours, our_seeds), (theirs, their_seeds) in zip(played, played[1:] + played[:1], strict=True):
+        assert not np.isclose(ours, theirs).all(axis=1).any() and not set(our_seeds) & set(their_seeds)
+
+
+def test_an_evolution_killed_in_any_start_continues_to_the_same_bits(case: Case) -> None:
+    wanted, metrics = case.evolved("whole", STARTS)
+    executor = CountingExecutor()
+    case.evolved("counted", STARTS, executor)
+    for place in (executor.chunks // 4, executor.chunks // 2, executor.chunks - 2):
+        with pytest.raises(KeyboardInterrupt):
+            case.evolved(f"killed-{place}", STARTS, executor=CountingExecutor(place))
+        found, again = case.evolved(f"killed-{place}", STARTS, executor=(rest := CountingExecutor()))
+        assert torch.equal(found.controller, wanted.controller) and again == metrics
+        assert rest.chunks <= executor.chunks - place + 3, "it began anew"
+
+
 # --- resuming ------------------------------------------------------------------------------------------------
 
 

@@ -275,10 +275,18 @@ def test_importing_the_settings_imports_nothing_heavy() -> None:
 
 def test_carracings_c_goes_on_along_its_own_inputs_as_soon_as_it_drives() -> None:
     for name in ("quick", "standard"):
-        (_, first), (_, own) = phases_of(preset(name).evolution)
-        assert (first.subspace, own.subspace) == ("recorded", "visited")
-        assert first.max_steps > 0 and (own.max_steps, own.max_steps_growth, own.sigma_hold) == (0, 0, 0)
-        assert own.sigma < first.sigma and own.generations > first.generations
+        (_, first), (_, own), (_, last) = phases_of(preset(name).evolution)
+        assert (first.subspace, own.subspace, last.subspace) == ("recorded", "visited", "visited")
+        assert first.max_steps > 0
+        for phase in (own, last):
+            assert (phase.max_steps, phase.max_steps_growth, phase.sigma_hold) == (0, 0, 0)
+        assert first.sigma > own.sigma > last.sigma and last.generations > own.generations
+
+
+def test_carracings_c_begins_several_times_in_the_first_round_alone() -> None:
+    assert preset("quick").evolution.starts == preset("standard").evolution.starts == 3
+    assert later_round(preset("standard")).evolution.starts == 1
+    assert preset("dream").evolution.starts == preset("paper").evolution.starts == 1
 
 
 def test_finetuning_means_small_steps_on_twice_the_tracks_for_whole_episodes() -> None:
@@ -306,16 +314,22 @@ def test_later_rounds_add_a_share_of_what_the_first_one_took() -> None:
     assert later.vision.epochs == first.vision.epochs / 4 and later.memory.steps == first.memory.steps / 4
     assert (later.controller, later.evaluate, later.dream) == (first.controller, first.evaluate, first.dream)
     assert later.evolution == first.evolution
-    same = QUICK.with_settings(later_round_share=1.0, **{"evolution.later_sequence": []})
+    same = QUICK.with_settings(later_round_share=1.0, **{"evolution.later_sequence": [], "evolution.starts": 1})
     assert later_round(same) == same
 
 
 def test_later_rounds_may_run_other_phases() -> None:
     first = preset("standard", "car-racing").with_settings(**{"evolution.later_sequence": ["finetune"]})
-    assert [name for name, _ in phases_of(first.evolution)] == ["real", "visited"]
+    assert [name for name, _ in phases_of(first.evolution)] == ["real", "visited", "refine"]
     assert [name for name, _ in phases_of(later_round(first).evolution)] == ["finetune"]
     both = first.with_settings(**{"evolution.later_sequence": ["finetune", "dream"]})
-    assert [name for name, _ in phases_of_all_rounds(both.evolution)] == ["real", "visited", "finetune", "dream"]
+    assert [name for name, _ in phases_of_all_rounds(both.evolution)] == [
+        "real",
+        "visited",
+        "refine",
+        "finetune",
+        "dream",
+    ]
     for names, message in ((["polish"], "later-sequence must name phases of this preset"), (["real"] * 2, "each once")):
         with pytest.raises(UserError, match=message):
             phases_of(first.with_settings(**{"evolution.later_sequence": names}).evolution)

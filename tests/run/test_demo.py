@@ -8,6 +8,7 @@ import pytest
 
 from worldmodels.core import terminal
 from worldmodels.core.events import Advanced, Ended, Event, Started, listening
+from worldmodels.evolution.phases import progress_names
 from worldmodels.run import demo
 from worldmodels.run.demo import EPISODES, PARTS, TimeLeft, demo_config, demo_run
 from worldmodels.run.presets import preset
@@ -21,7 +22,8 @@ def test_the_demo_promises_less_than_a_quarter_of_an_hour_and_learns_as_the_quic
     assert config.evaluate.episodes == EPISODES
     assert replace(config, seed=quick.seed, evaluate=quick.evaluate) == quick
     names = [name for name, _, _ in PARTS]
-    assert names[:6] == ["collect", "vision", "encode", "memory", *config.evolution.sequence, "evaluate"]
+    evolving = progress_names(config.evolution)
+    assert names[: 5 + len(evolving)] == ["collect", "vision", "encode", "memory", *evolving, "evaluate"]
 
 
 def test_the_time_left_is_that_of_all_parts_at_the_pace_of_those_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +72,8 @@ def test_the_demo_ends_with_three_scores_on_the_same_tracks_and_one_film(
     said: list[str] = []
     monkeypatch.setattr(terminal, "show", said.append)
     demo_run(run, 1)
-    assert said[0].startswith("demo: about 11 minutes on two free cores") and "training V 2m00s" in said[0]
+    assert said[0].startswith("demo: about 11 minutes on two free cores") and "training V 1m20s" in said[0]
+    assert said[0].count("evolving C") == 1, "phases and starts are told together"
     shipped, chance = (json.loads((run / f"demo-{name}.json").read_bytes()) for name in ("shipped-agent", "random"))
     assert shipped["seeds"] == chance["seeds"] == source.evaluation()["seeds"]
     assert len(shipped["returns"]) == len(chance["returns"]) == 2

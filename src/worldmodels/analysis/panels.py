@@ -76,17 +76,22 @@ def memory_panel(axes: Axes, data: Columns) -> None:
 
 
 def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
-    """Draw returns by generation: the phases of the evolution one after the other, with their names."""
+    """Draw returns by generation: the phases of the evolution one after the other, with their names.
+
+    Several starts of a phase, which have the same name, are drawn over each other.
+    """
     if not phases:
         _missing(axes)
         return
+    names = list(dict.fromkeys(name for name, _ in phases))
     for index, (name, data) in enumerate(phases):
         # Every phase has its own lines, because the next one may be in another world.
         _line(axes, data, "best", "best candidate", GREY, width=1.0)
         _line(axes, data, "mean", "population mean", BLUE)
         _validation(axes, data)
-        if len(phases) > 1:
-            _phase_name(axes, name, index, float(data["step"][0]) - 0.5, float(phases[-1][1]["step"][-1]))
+        if len(names) > 1 and (index == 0 or name != phases[index - 1][0]):
+            place = float(data["step"][0]) - 0.5
+            _phase_name(axes, name, names.index(name), place, float(phases[-1][1]["step"][-1]))
     axes.set(xlabel="generation", ylabel="return")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     twins = [axes]
@@ -97,7 +102,7 @@ def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
             _line(twins[1], data, "max_steps", "longest episode", GREEN, width=1.0, style=":")
         twins[1].set_ylim(0, 1.05 * float(np.nanmax(longest)))
     legend_below(twins)
-    if len(phases) > 1:
+    if len(names) > 1:
         _headroom(axes, 4 / 3)
 
 

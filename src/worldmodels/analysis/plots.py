@@ -62,20 +62,23 @@ def phase_columns(directory: Path) -> list[tuple[str, Columns]]:
     """Name and columns of every phase of evolution that has measured something, in the order of their numbers.
 
     directory: that of the controller stage, with a folder per phase ("1-real", "2-finetune"). Steps are generations,
-    which are numbered across all phases.
+    which are numbered across all phases; further starts of a phase ("1-real-start-2") have the numbers of the first.
     """
     folders = []
     for path in directory.glob("*/metrics.csv"):
-        number, _, name = path.parent.name.partition("-")
-        if number.isdigit() and name:
-            folders.append((int(number), name, path))
+        found = re.fullmatch(r"(\d+)-(.+?)(?:-start-(\d+))?", path.parent.name)
+        if found:
+            folders.append((int(found[1]), int(found[3] or 1), found[2], path))
     phases: list[tuple[str, Columns]] = []
-    before = 0.0
-    for _, name, path in sorted(folders):
+    before = end = 0.0
+    for _, start, name, path in sorted(folders):
         columns = _measured(path)
-        if len(columns.get("step", ())):
-            phases.append((name, columns | {"step": columns["step"] + before}))
-            before += float(columns["step"][-1])
+        if not len(columns.get("step", ())):
+            continue
+        if start == 1:
+            before = end
+        phases.append((name, columns | {"step": columns["step"] + before}))
+        end = max(end, float(phases[-1][1]["step"][-1]))
     return phases
 
 

@@ -94,6 +94,9 @@ class EvolutionConfig:
     regression, so that on the new round's episodes its controls with the new V and M are those with the old ones)."""
     sequence: tuple[str, ...] = text(("real",))
     """Names of the phases to run, in order. Short form: --phases."""
+    starts: int = number(1, low=1)
+    """Evolutions with different random numbers in the first round: all phases but the last are run this many times, and
+    the last one goes on from the C with the best validation. Of a single phase, the best C is the result."""
     later_sequence: tuple[str, ...] = text(())
     """Names of the phases to run in later rounds, which start from an evolved C; none means those of the first."""
     phases: dict[str, PhaseConfig] = part(_phases)

@@ -38,7 +38,8 @@ class Phase:
     of the strategy; components: principal components that span the search space, 0 for one dimension per weight;
     fitness, validate: measure the candidates and the distribution's mean; inputs: returns a sample (n, F) of C's
     inputs, for the components; identity: a text for everything that the result depends on, because a checkpoint with
-    another identity is refused.
+    another identity is refused; start: which of several evolutions this is, from 0: each has random numbers and fitness
+    episodes of its own, and all have the same episodes for validation.
     """
 
     name: str
@@ -51,10 +52,17 @@ class Phase:
     validate: Fitness
     inputs: Callable[[], np.ndarray] | None = None
     identity: str = ""
+    start: int = 0
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """What distinguishes this phase's random numbers from those of other phases and starts."""
+        return (self.number, self.start) if self.start else (self.number,)
 
     def seeds(self, purpose: str, count: int, generation: int = 0) -> list[int]:
         """Seeds of episodes of this phase."""
-        return episode_seeds(purpose, self.seed, count, generation, self.number)
+        key = self.key if purpose == "fitness" else (self.number,)
+        return episode_seeds(purpose, self.seed, count, generation, *key)
 
     def episodes(self, generation: int) -> int:
         """Number of episodes that every candidate of a generation plays."""
@@ -195,7 +203,7 @@ def _strategy_settings(phase: Phase, size: int, warm: bool) -> StrategySettings:
         population=settings.population,
         sigma=settings.warm_start_sigma if warm and settings.warm_start_sigma else settings.sigma,
         seed=phase.seed,
-        key=(phase.number,),
+        key=phase.key,
         sigma_decay=settings.sigma_decay,
         sigma_hold=settings.sigma_hold,
         lr=settings.lr,
@@ -246,7 +254,7 @@ def _fresh(agent: Agent, phase: Phase) -> _State:
         unbounded = agent.inputs.part("c")
         space = component_space(start, layout.controls, seen, phase.components, unbounded, layout.hidden)
     if new_features:
-        stream = np.random.default_rng([phase.seed, Stream.HIDDEN_LAYER, phase.number])
+        stream = np.random.default_rng([phase.seed, Stream.HIDDEN_LAYER, *phase.key])
         space = with_random_features(space, seen, stream)
     return _State(space, [], [], [])
 

@@ -11,6 +11,7 @@ import numpy as np
 from worldmodels.agent import Agent
 from worldmodels.controller.strategies import STRATEGIES
 from worldmodels.core.errors import UserError
+from worldmodels.core.events import say
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.encode import set_starts
 from worldmodels.dream.config import DreamConfig
@@ -74,16 +75,40 @@ class Evolution:
     identity: str = ""
 
     def run(self, directory: Path) -> dict[str, float]:
-        """Evolve the agent's C in place; returns the metrics of all phases.
+        """Evolve the agent's C in place; returns the metrics of all phases, of several starts those of the best one.
 
         Every phase keeps its checkpoint in its own folder in ``directory``, and continues from it.
         """
-        metrics: dict[str, float] = {}
         phases = phases_of(self.config)
         check_finishing(phases, self.agent.task)
-        for number, (name, settings) in enumerate(phases):
+        repeated = len(phases) - 1 or 1
+        metrics = self._best_of_starts(range(repeated), directory)
+        return metrics | self._run(range(repeated, len(phases)), directory)
+
+    def _best_of_starts(self, numbers: range, directory: Path) -> dict[str, float]:
+        """Run the phases with these numbers once per start, and keep the C that has the best validation."""
+        before, outcomes = self.agent.controller, []
+        for start in range(self.config.starts):
+            self.agent.controller = before
+            metrics = self._run(numbers, directory, start)
+            outcomes.append((self.agent.controller, metrics))
+        scores = [metrics["validation"] for _, metrics in outcomes]
+        best = int(np.argmax(scores))
+        self.agent.controller, metrics = outcomes[best]
+        if len(scores) == 1:
+            return metrics
+        say(f"start {best + 1} of {len(scores)} goes on: validation {', '.join(f'{score:,.4g}' for score in scores)}")
+        of_all = {f"start_{start + 1}_validation": score for start, score in enumerate(scores)}
+        return metrics | of_all | {"best_start": best + 1.0}
+
+    def _run(self, numbers: range, directory: Path, start: int = 0) -> dict[str, float]:
+        """Run the phases with these numbers, one after the other."""
+        metrics: dict[str, float] = {}
+        phases = phases_of(self.config)
+        for number in numbers:
+            name, settings = phases[number]
             self.agent.controller, phase_metrics = evolve(
-                self.agent, self.phase(number, name, settings), directory / phase_folder(number, name)
+                self.agent, self.phase(number, name, settings, start), directory / phase_folder(number, name, start)
             )
             if len(phases) > 1:
                 metrics |= {f"{name}_{key}": value for key, value in phase_metrics.items()}
@@ -92,11 +117,11 @@ class Evolution:
                 metrics |= phase_metrics
         return metrics
 
-    def phase(self, number: int, name: str, settings: PhaseConfig) -> Phase:
-        """The phase with this index, name and settings, from the C that the agent has when it begins."""
+    def phase(self, number: int, name: str, settings: PhaseConfig, start: int = 0) -> Phase:
+        """The phase with this index, name, settings and start, from the C that the agent has when it begins."""
         real = WorldFitness(self.executor, self.agent, self._backend)
         return Phase(
-            name=name,
+            name=_label(name, start),
             settings=settings,
             number=number,
             seed=self.seed,
@@ -106,6 +131,7 @@ class Evolution:
             validate=real,
             inputs=self._inputs(number, settings) if self.agent.inputs.names else None,
             identity=self.identity,
+            start=start,
         )
 
     @property
@@ -140,6 +166,17 @@ class Evolution:
         return dreaming
 
 
-def phase_folder(number: int, name: str) -> str:
-    """Name of the folder in which a phase keeps its checkpoint and its metrics."""
-    return f"{number + 1}-{name}"
+def progress_names(config: EvolutionConfig) -> list[str]:
+    """The names under which the phases of the first round report their progress, in order."""
+    *names, last = (name for name, _ in phases_of(config))
+    repeated, after = (names, [last]) if names else ([last], [])
+    return [_label(name, start) for start in range(config.starts) for name in repeated] + after
+
+
+def _label(name: str, start: int) -> str:
+    return f"{name}, start {start + 1}" if start else name
+
+
+def phase_folder(number: int, name: str, start: int = 0) -> str:
+    """Name of the folder in which a phase keeps its checkpoint and its metrics: "1-real", "1-real-start-2" ..."""
+    return f"{number + 1}-{name}" + (f"-start-{start + 1}" if start else "")

@@ -99,5 +99,5 @@ def later_round(config: Config) -> Config:
         ),
         vision=replace(vision, epochs=config.later_round_share * vision.epochs),
         memory=replace(memory, steps=share(memory.steps)),
-        evolution=replace(evolution, sequence=evolution.later_sequence or evolution.sequence),
+        evolution=replace(evolution, sequence=evolution.later_sequence or evolution.sequence, starts=1),
     )

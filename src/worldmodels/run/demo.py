@@ -21,14 +21,20 @@ EPISODES = 10
 """Episodes of every score; the preset itself plays more."""
 FILM_STEPS = 300
 PARTS = (
-    ("collect", "recording episodes", 15),
-    ("vision", "training V", 120),
-    ("encode", "encoding", 6),
-    ("memory", "training M", 8),
-    ("real", "evolving C", 340),
-    ("evaluate", "scoring it", 55),
-    ("evaluate", "scoring the shipped agent", 55),
-    ("evaluate", "scoring random play", 45),
+    ("collect", "recording episodes", 12),
+    ("vision", "training V", 80),
+    ("encode", "encoding", 4),
+    ("memory", "training M", 5),
+    ("real", "evolving C", 28),
+    ("visited", "evolving C", 65),
+    ("real, start 2", "evolving C", 28),
+    ("visited, start 2", "evolving C", 65),
+    ("real, start 3", "evolving C", 28),
+    ("visited, start 3", "evolving C", 65),
+    ("refine", "evolving C", 100),
+    ("evaluate", "scoring it", 50),
+    ("evaluate", "scoring the shipped agent", 50),
+    ("evaluate", "scoring random play", 40),
     ("film", "a film", 15),
 )
 """The parts in order: the name of their progress, what they do, and about how many seconds they take on two cores."""
@@ -46,9 +52,12 @@ def demo_run(directory: Path, seed: int) -> None:
     Says at the start how long each part takes, and meanwhile how many minutes are left in all. Writes scores.png and
     side-by-side.mp4, a film of the beginning of an episode.
     """
-    total = sum(seconds for _, _, seconds in PARTS)
-    parts = ", ".join(f"{what} {duration(seconds)}" for _, what, seconds in PARTS)
-    say(f"demo: about {round(total / 60)} minutes on two free cores, longer if other programs use them: {parts}")
+    seconds: dict[str, float] = {}
+    for _, what, taken in PARTS:
+        seconds[what] = seconds.get(what, 0) + taken
+    parts = ", ".join(f"{what} {duration(taken)}" for what, taken in seconds.items())
+    minutes = round(sum(seconds.values()) / 60)
+    say(f"demo: about {minutes} minutes on two free cores, longer if other programs use them: {parts}")
     say("demo: it can be stopped at any time; the same command continues")
     with listening(TimeLeft(PARTS)):
         _demo(demo_config(seed), directory)

@@ -96,6 +96,9 @@ def _controller(artifacts: Artifacts) -> Found:
     settings = to_json(evolution)
     # What later rounds run is the sequence of their own settings.
     del settings["later_sequence"]
+    if evolution.starts == 1:
+        # As in evolutions of earlier versions, which lack the setting.
+        del settings["starts"]
     if artifacts.before is None or evolution.carry == "weights":
         # There is nothing to carry over in the first round; and see _LATER.
         del settings["carry"]
