@@ -14,14 +14,14 @@ _TINY = """
     collect.episodes=4 collect.num-envs=2 collect.steps=60 vision.epochs=0.3 vision.batch=16 memory.steps=4
     memory.hidden-size=16 memory.length=20 evaluate.episodes=2 evaluate.num-envs=2 evaluate.steps=40
 """
-_NUMBERS = "SETTINGS = {key: float(value) if '.' in value else int(value) for key, value in SETTINGS.items()}\n"
 _PHASE = "generations=2 population=4 episodes=1 max-steps=20 max-steps-growth=0 validation-episodes=2"
 
 
 def _settings(*phases: str) -> str:
     """Code that sets SETTINGS to a tiny run with these phases of evolution."""
     pairs = [*_TINY.split(), *(f"evolution.phases.{phase}.{pair}" for phase in phases for pair in _PHASE.split())]
-    return f"SETTINGS |= {dict(pair.split('=') for pair in pairs)}\n{_NUMBERS}"
+    texts = dict(pair.split("=") for pair in pairs)
+    return f"SETTINGS |= { ({key: float(text) if '.' in text else int(text) for key, text in texts.items()}) }\n"
 
 
 SMALLER = {
