@@ -35,7 +35,10 @@ UNKNOWN = {
     "V": (["train", "car-racing", "--vision.model", "conv-vea"], ["unknown vision model", "did you mean 'conv-vae'?"]),
     "phase": (
         ["train", "car-racing", "--phases", "real", "polish"],
-        ["--evolution.sequence must name phases of this preset (real, visited, refine, finetune, dream, real-after-dream)", "'polish'"],
+        [
+            "--evolution.sequence must name phases of this preset (real, visited, refine, finetune, dream, ",
+            "'polish'",
+        ],
     ),
     "phase twice": (
         ["train", "car-racing", "--phases", "real", "real"],
