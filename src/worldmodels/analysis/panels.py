@@ -42,8 +42,9 @@ def vision_panel(axes: Axes, data: Columns) -> None:
     if not losses:
         _missing(axes)
         return
-    for name, colour in zip(losses, cycle(_COLOURS)):
-        _line(axes, data, name, _label(name), colour)
+    for index, name in enumerate(losses):
+        colour, again = _COLOURS[index % len(_COLOURS)], index >= len(_COLOURS)
+        _line(axes, data, name, _label(name), colour, style="--" if again else "-")
         _held_out(axes, data, name, colour)
     if min(np.nanmin(data[name]) for name in losses) > 0:
         axes.set_yscale("log")
@@ -72,7 +73,7 @@ def memory_panel(axes: Axes, data: Columns) -> None:
             _line(twins[1], data, name, _label(name), colour, style="--")
             _held_out(twins[1], data, name, colour)
         _focus(twins[1], np.concatenate([data[name] for name in other_losses]), zero=True)
-    legend_below(twins)
+    legend_below(twins, columns=1)  # the panel is the last of its row, and long entries side by side would leave it
 
 
 def controller_panel(axes: Axes, phases: Sequence[tuple[str, Columns]]) -> None:
