@@ -52,7 +52,8 @@ def vision_panel(axes: Axes, data: Columns) -> None:
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
     axes.set(xlabel="training step", ylabel="loss per frame")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below([axes])
+    # The names of a discriminator's losses are long: side by side, they would be wider than the panel.
+    legend_below([axes], columns=1 if len(losses) > len(_COLOURS) else 2)
 
 
 def memory_panel(axes: Axes, data: Columns) -> None:
