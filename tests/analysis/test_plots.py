@@ -376,3 +376,13 @@ def test_no_legend_covers_a_panel_or_another_legend(tmp_path: Path) -> None:
         others = [axes.get_window_extent() for axes in figure.axes] + boxes[:place]
         others += [axes.xaxis.label.get_window_extent() for axes in figure.axes]
         assert [other.bounds for other in others if box.padded(-1).overlaps(other)] == [], box.bounds
+
+
+def test_losses_of_a_vision_model_with_a_discriminator_are_told_apart(tmp_path: Path) -> None:
+    names = ["discriminator_real", "discriminator_reconstructed", "discriminator_prior", "discriminator_accuracy"]
+    names += ["reconstruction", "kl", "feature", "generator"]
+    rows = [",".join([str(step), *["0.5"] * len(names)]) for step in (20, 40)]
+    write_metrics(tmp_path, "vision", "\n".join([",".join(["step", *names]), *rows]) + "\n")
+    panel = curves_figure(tmp_path).axes[0]
+    looks = {(line.get_color(), line.get_linestyle()) for line in panel.get_lines()}
+    assert len(looks) == len(names)
