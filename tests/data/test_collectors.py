@@ -113,14 +113,24 @@ def test_the_small_variants_rules_play_their_own_world() -> None:
         assert (world.name, world.action_size, world.observation_shape) == (name, 9, (10,))
 
 
-@pytest.mark.parametrize("policy", ["best-fit", "agent"])
+@pytest.mark.parametrize("policy", ["best-fit", "agent", "exploration+agent"])
 def test_killed_again_and_again_the_data_are_the_same(policy: str, short: BinPacking, tmp_path: Path) -> None:
-    name = str(packer(tmp_path / "agent")) if policy == "agent" else policy
+    name = policy.replace("agent", str(packer(tmp_path / "agent")))
     whole, broken = pipeline(tmp_path / "whole", name), pipeline(tmp_path / "broken", name)
     whole.collect()
     collect_with_kills(broken)
     assert whole.artifacts.digest("collect") == broken.artifacts.digest("collect")
     assert [shard.lengths.max() for shard in whole.artifacts.shards()] == [30, 30, 30, 20]
+
+
+def test_policies_of_a_mixture_take_turns_shard_by_shard(short: BinPacking, tmp_path: Path) -> None:
+    agent = packer(tmp_path / "agent")
+    mixed = make_collector(LocalExecutor(), short, f"random+best-fit+{agent}", tmp_path / "mixed", 1, CPU, 0)
+    for index, policy in enumerate(["random", "best-fit", str(agent), "random"]):
+        alone = make_collector(LocalExecutor(), short, policy, tmp_path / "alone", 1, CPU, 0)
+        found, wanted = (each.record(index, "native", [7, 8], 20) for each in (mixed, alone))
+        for one, other in zip(found, wanted, strict=True):
+            assert (one.frames == other.frames).all() and (one.actions == other.actions).all()
 
 
 def test_the_collect_stage_counts_steps_and_not_frames(short: BinPacking, tmp_path: Path) -> None:
@@ -174,6 +184,10 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
         ),
         ("take-cover", "best-fit", "choose exploration, perturbed, random, rainbow, a shipped"),
         ("bin-packing", "car-racing", "expected an agent for bin-packing as policy, car-racing is one for car-racing"),
+        ("bin-packing", "random+rainbow", "rainbow learns from what it plays and cannot share the episodes"),
+        ("bin-packing", "random+bestfit", "unknown policy 'bestfit' for bin-packing"),
+        ("bin-packing", "random+car-racing", "expected an agent for bin-packing as policy"),
+        ("bin-packing", "random+bin-packing+bin-packing", "expected at most one agent among the policies"),
         ("car-racing", "rainbow", "expected a discrete action space for the policy rainbow, car-racing has Box"),
     ],
 )

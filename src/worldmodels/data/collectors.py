@@ -65,11 +65,11 @@ def make_collector(
     directory: of the collect stage, to which an agent is copied and in which a learning policy saves its state; steps:
     the most steps that all episodes of the stage can have together.
     """
-    copy = directory / "policy" / AGENT_FILE
-    if copy.exists():
-        return agent_collector(executor, load_agent(copy, device.type))
-    check_policy(task, policy)
+    parts = _parts(task, policy)
+    if len(parts) > 1:
+        return _Mixed([make_collector(executor, task, part, directory, seed, device, steps) for part in parts])
     if policy in COLLECTORS.names():
+        check_policy(task, policy)
         return COLLECTORS.get(policy)(executor, task, EpisodeStore(directory), seed, device, steps)
     if policy in task.rules:
         world, rule = task.rule(policy)
@@ -82,8 +82,25 @@ def make_collector(
     if policy in policies:
         return PolicyCollector(executor, task, policies[policy])
     # The run keeps a copy of the agent, so that it can be resumed without the original.
-    load_agent(policy).save(copy.parent)
+    copy = directory / "policy" / AGENT_FILE
+    if not copy.exists():
+        check_policy(task, policy)
+        load_agent(policy).save(copy.parent)
     return agent_collector(executor, load_agent(copy, device.type))
+
+
+class _Mixed:
+    """Several collectors that play the shards in turn."""
+
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._collectors = collectors
+
+    def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
+        return self._collectors[index % len(self._collectors)].record(index, backend, seeds, steps)
+
+    def finish(self) -> None:
+        for collector in self._collectors:
+            collector.finish()
 
 
 class _AgentCollector:
@@ -118,8 +135,24 @@ def agent_collector(executor: Executor, agent: Agent, noise: float = 1.0, noise_
     return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds), seeds=seeds), seeds))
 
 
+def _parts(task: Task, policy: str) -> list[str]:
+    """The policies of a mixture such as exploration+take-cover; a path that holds a plus is one policy."""
+    parts = policy.split("+")
+    return parts if any(part in (*_TASK_POLICIES, *task.rules) for part in parts) else [policy]
+
+
 def check_policy(task: Task, policy: str) -> None:
     """Raise :class:`UserError` for a policy that does not exist, is not for this task, or needs a missing package."""
+    parts = _parts(task, policy)
+    if len(parts) > 1:
+        for part in parts:
+            check_policy(task, part)
+        if learning := [part for part in parts if part in COLLECTORS.names()]:
+            raise UserError(f"{learning[0]} learns from what it plays and cannot share the episodes; got {policy!r}")
+        agents = [part for part in parts if part not in (*_TASK_POLICIES, *task.rules)]
+        if len(agents) > 1:
+            raise UserError(f"expected at most one agent among the policies of {policy!r}, got {' and '.join(agents)}")
+        return
     if policy in (*_TASK_POLICIES, *task.rules):
         return
     if policy.startswith(IMPORTED):

@@ -24,7 +24,8 @@ class CollectConfig:
     policy: str = text("exploration")
     """The policy of round 1: exploration (the task's own exploration policy), perturbed (the same with noise on its
     actions), random, one of the task's rules with noise, rainbow (a Rainbow DQN that learns while it plays; extra rl),
-    or an agent with noise (the name of a shipped one, or a path). Short: --policy."""
+    an agent with noise (the name of a shipped one, or a path), or several of these that take turns, shard by shard,
+    with a plus between them (exploration+take-cover; at most one agent). Short: --policy."""
     later_noise: float = number(1.0, low=0, high=1)
     """Strength of the noise with which the agent plays the episodes of later rounds; 1 is that of perturbed, and lower
     values are for worlds with continuous actions only."""
