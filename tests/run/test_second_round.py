@@ -58,3 +58,15 @@ def test_a_second_round_may_carry_c_over_and_leave_the_noise_out_of_half_of_its_
     assert any(line.startswith("collect 2: done again, because --collect.later-noise-free is 0") for line in lines)
     begun = load_tensors(other / "round-2" / "controller" / "1-real" / "evolution.safetensors")[0]["start"]
     np.testing.assert_array_equal(begun.numpy(), first.controller.double().numpy())
+
+
+@pytest.mark.usefixtures("short")
+def test_with_carry_none_every_round_evolves_a_new_c(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    more = ["--evolution.carry", "none", "--evolution.starts", "2"]
+    assert main(["train", "bin-packing", "--preset", "quick", "--run", str(run), *WORDS, *more]) == 0
+    first, second = load_agent(run / "round-1" / "controller"), run / "round-2" / "controller"
+    assert bool(first.controller.any())
+    for folder in ("1-real", "1-real-start-2"):
+        assert not load_tensors(second / folder / "evolution.safetensors")[0]["start"].any()
+    assert done(run, 2, "controller")["inputs"]["evolution"]["carry"] == "none"

@@ -89,14 +89,16 @@ class EvolutionConfig:
     of C."""
     backend: str = text("")
     """The task's backend for fitness and validation in the real world; empty means its fastest."""
-    carry: str = choice("weights", "weights", "ridge")
-    """How a later round takes over the C of the round before: weights (as they are) or ridge (fitted by ridge
-    regression, so that on the new round's episodes its controls with the new V and M are those with the old ones)."""
+    carry: str = choice("weights", "weights", "ridge", "none")
+    """How a later round takes over the C of the round before: weights (as they are), ridge (fitted by ridge regression,
+    so that on the new round's episodes its controls with the new V and M are those with the old ones) or none (every
+    round evolves a new C; the one before only plays the episodes)."""
     sequence: tuple[str, ...] = text(("real",))
     """Names of the phases to run, in order. Short form: --phases."""
     starts: int = number(1, low=1)
-    """Evolutions with different random numbers in the first round: all phases but the last are run this many times, and
-    the last one goes on from the C with the best validation. Of a single phase, the best C is the result."""
+    """Evolutions with different random numbers wherever C begins anew, in the first round or with carry none in every
+    one: all phases but the last are run this many times, and the last one goes on from the C with the best validation.
+    Of a single phase, the best C is the result."""
     later_sequence: tuple[str, ...] = text(())
     """Names of the phases to run in later rounds, which start from an evolved C; none means those of the first."""
     phases: dict[str, PhaseConfig] = part(_phases)

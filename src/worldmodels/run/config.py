@@ -99,5 +99,9 @@ def later_round(config: Config) -> Config:
         ),
         vision=replace(vision, epochs=config.later_round_share * vision.epochs),
         memory=replace(memory, steps=share(memory.steps)),
-        evolution=replace(evolution, sequence=evolution.later_sequence or evolution.sequence, starts=1),
+        evolution=replace(
+            evolution,
+            sequence=evolution.later_sequence or evolution.sequence,
+            starts=evolution.starts if evolution.carry == "none" else 1,
+        ),
     )

@@ -232,7 +232,7 @@ class Pipeline:
         set_starts(agent, latents, artifacts.task.start_steps)
         agent.info = {"preset": artifacts.config.preset, "seed": artifacts.config.seed}
         carried: dict[str, float] = {}
-        if artifacts.before is not None:
+        if artifacts.before is not None and evolution.carry != "none":
             before = artifacts.before.agent(self.device)
             agent.controller = before.controller
             if evolution.carry == "ridge":
