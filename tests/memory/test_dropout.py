@@ -11,7 +11,7 @@ from torch import Tensor
 from stopped_training import assert_same_bits, stop_in_the_fifth_step
 from worldmodels.memory import dropout, train
 from worldmodels.memory.config import MemoryConfig
-from worldmodels.memory.dropout import dropout_mask
+from worldmodels.memory.dropout import dropout_mask, masked_sequence
 from worldmodels.memory.latents import Latents
 from worldmodels.memory.mdnrnn import MDNRNN
 from worldmodels.memory.packed import PackedMemory
@@ -78,6 +78,32 @@ def test_a_mask_of_ones_changes_neither_predictions_nor_gradients() -> None:
     assert gradients[0].keys() == gradients[1].keys()
     for name, one in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], one, atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_through_a_mask_are_those_of_autograd_in_float64() -> None:
+    rows, steps, inputs = 3, 7, Z + A
+    draw = torch.Generator().manual_seed(3)
+    shapes = [(4 * H, inputs), (4 * H, H), (4 * H,), (rows, steps, inputs), (rows, H), (rows, H)]
+    tensors = [0.5 * torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
+    mask, weights = mask_for(rows)[:, Z:], torch.randn(rows, steps, H, generator=draw, dtype=torch.float64)
+
+    def plain(from_inputs: Tensor, from_state: Tensor, bias: Tensor, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        found = []
+        for step in range(steps):
+            gates = x[:, step] @ from_inputs.t() + (h * mask.double()) @ from_state.t() + bias
+            i, f, g, o = gates.chunk(4, dim=1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            found.append(h)
+        return torch.stack(found, dim=1)
+
+    exact = [one.clone().requires_grad_() for one in tensors]
+    wanted = torch.autograd.grad((plain(*exact) * weights).sum(), exact)
+    ours = [one.float().requires_grad_() for one in tensors]
+    hidden = masked_sequence(ours[:3], ours[3], (ours[4], ours[5]), mask)
+    found = torch.autograd.grad((hidden * weights.float()).sum(), ours)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other.float(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])

@@ -58,16 +58,27 @@ class PolicyCollector:
 
 
 def make_collector(
-    executor: Executor, task: Task, policy: str, directory: Path, seed: int, device: torch.device, steps: int
+    executor: Executor,
+    task: Task,
+    policy: str,
+    directory: Path,
+    seed: int,
+    device: torch.device,
+    steps: int,
+    noise: float = 1.0,
+    noise_free: float = 0.0,
 ) -> Collector:
     """The collector for the policy called ``policy``. Raises :class:`UserError` as :func:`check_policy` does.
 
     directory: of the collect stage, to which an agent is copied and in which a learning policy saves its state; steps:
-    the most steps that all episodes of the stage can have together.
+    the most steps that all episodes of the stage can have together; noise, noise_free: of an agent, see
+    :func:`agent_collector`.
     """
     parts = _parts(task, policy)
     if len(parts) > 1:
-        return _Mixed([make_collector(executor, task, part, directory, seed, device, steps) for part in parts])
+        return _Mixed(
+            [make_collector(executor, task, part, directory, seed, device, steps, noise, noise_free) for part in parts]
+        )
     if policy in COLLECTORS.names():
         check_policy(task, policy)
         return COLLECTORS.get(policy)(executor, task, EpisodeStore(directory), seed, device, steps)
@@ -86,7 +97,7 @@ def make_collector(
     if not copy.exists():
         check_policy(task, policy)
         load_agent(policy).save(copy.parent)
-    return agent_collector(executor, load_agent(copy, device.type))
+    return agent_collector(executor, load_agent(copy, device.type), noise, noise_free)
 
 
 class _Mixed:
@@ -133,6 +144,12 @@ def agent_collector(executor: Executor, agent: Agent, noise: float = 1.0, noise_
     if noise < 1 or noise_free > 0:
         return _AgentCollector(executor, agent, noise, noise_free)
     return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds), seeds=seeds), seeds))
+
+
+def plays_agent(task: Task, policy: str) -> bool:
+    """Whether the policy is an agent, or one of the policies that take turns is."""
+    others = (*_TASK_POLICIES, *task.rules, *COLLECTORS.names())
+    return any(part not in others and not part.startswith(IMPORTED) for part in _parts(task, policy))
 
 
 def _parts(task: Task, policy: str) -> list[str]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from worldmodels.memory.dropout import masked_follow, masked_steps
+from worldmodels.memory.dropout import masked_follow, masked_sequence
 from worldmodels.memory.mixture import Mixture, head_log_likelihood, log_likelihood, mixture_from
 
 _MASK_HIDDEN = 128
@@ -158,8 +158,7 @@ class MDNRNN(nn.Module):
         inputs = self._sequence_inputs(z, actions, state, mask, steps)
         if mask is not None:
             begin = self.initial_state(len(z)) if state is None else state
-            after, _ = masked_steps(self._weights[:3], inputs, begin, mask[:, self.latent_size :])
-            return torch.stack(after, dim=1)
+            return masked_sequence(self._weights[:3], inputs, begin, mask[:, self.latent_size :])
         hidden: Tensor = self.lstm(inputs, None if state is None else (state[0][None], state[1][None]))[0]
         return hidden
 

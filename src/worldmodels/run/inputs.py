@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from worldmodels.core.settings import to_json, without_idle
+from worldmodels.data.collectors import plays_agent
 from worldmodels.dream import config as dream
 from worldmodels.evaluation import conditions
 from worldmodels.evolution.config import PhaseConfig
@@ -46,8 +47,9 @@ def _collect(artifacts: Artifacts) -> Found:
     settings = to_json(artifacts.config.collect)
     values: dict[str, Any] = {"collect": settings}
     if artifacts.before is None:
-        # So that a new run with other later rounds takes the first one over.
-        del settings["later_noise"], settings["later_noise_free"]
+        if not plays_agent(artifacts.task, artifacts.config.collect.policy):
+            # So that a new run with other later rounds takes the first one over.
+            del settings["later_noise"], settings["later_noise_free"]
     else:
         values["agent"] = {"digest": artifacts.before.digest("controller")}
     return values, ()

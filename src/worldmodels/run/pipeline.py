@@ -152,13 +152,21 @@ class Pipeline:
                 store.remove(index)
 
     def _collector(self, directory: Path) -> Collector:
-        artifacts = self.artifacts
+        artifacts, settings = self.artifacts, self.artifacts.config.collect
         if artifacts.before is not None:
-            settings, agent = artifacts.config.collect, artifacts.before.agent(self.device)
+            agent = artifacts.before.agent(self.device)
             return agent_collector(self.executor, agent, settings.later_noise, settings.later_noise_free)
-        steps = sum(len(shard.seeds) * shard.steps for shard in artifacts.plan())
-        policy = artifacts.config.collect.policy
-        return make_collector(self.executor, artifacts.task, policy, directory, artifacts.seed, self.device, steps)
+        return make_collector(
+            self.executor,
+            artifacts.task,
+            settings.policy,
+            directory,
+            artifacts.seed,
+            self.device,
+            sum(len(shard.seeds) * shard.steps for shard in artifacts.plan()),
+            settings.later_noise,
+            settings.later_noise_free,
+        )
 
     def _vision(self, directory: Path, identity: str) -> Mapping[str, float]:
         artifacts = self.artifacts
