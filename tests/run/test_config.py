@@ -333,8 +333,10 @@ def test_later_rounds_may_run_other_phases() -> None:
         "dream",
     ]
     for names, message in ((["polish"], "later-sequence must name phases of this preset"), (["real"] * 2, "each once")):
-        with pytest.raises(UserError, match=message):
-            phases_of(first.with_settings(**{"evolution.later_sequence": names}).evolution)
+        wrong = first.with_settings(**{"evolution.later_sequence": names}).evolution
+        for phases in (phases_of, phases_of_all_rounds):
+            with pytest.raises(UserError, match=message):
+                phases(wrong)
 
 
 def test_doom_takes_larger_steps_where_evolution_goes_on_from_the_c_of_the_last_round() -> None:

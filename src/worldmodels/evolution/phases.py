@@ -47,8 +47,8 @@ def phases_of(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
 
 def phases_of_all_rounds(config: EvolutionConfig) -> list[tuple[str, PhaseConfig]]:
     """Names and settings of the phases of the first round, and of others that only later rounds run."""
-    later = [(name, config.phases[name]) for name in config.later_sequence if name not in config.sequence]
-    return phases_of(config) + later
+    first = phases_of(config)
+    return first + [(name, config.phases[name]) for name in config.later_sequence if name not in config.sequence]
 
 
 def phases_in(config: EvolutionConfig, world: str) -> tuple[str, ...]:
