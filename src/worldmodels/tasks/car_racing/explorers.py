@@ -174,7 +174,8 @@ def _nearest(grey: np.ndarray) -> np.ndarray:
 def _grey(pictures: np.ndarray) -> np.ndarray:
     """Which pixels above the bar have the colour of the road, (n, 84, 96) bool."""
     red, green, blue = np.moveaxis(pictures[:, :_BAR_ROW].astype(np.int16), -1, 0)
-    return (np.abs(red - green) < 12) & (np.abs(green - blue) < 12)
+    grey: np.ndarray = (np.abs(red - green) < 12) & (np.abs(green - blue) < 12)
+    return grey
 
 
 def _speed(pictures: np.ndarray) -> np.ndarray:
