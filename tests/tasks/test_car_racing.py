@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import gymnasium
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from worldmodels.execution.envpool_env import EnvPoolVectorEnv
 from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task, task_names
 from worldmodels.tasks.base import Observations, playing_of
-from worldmodels.tasks.car_racing.explorers import _speed, _way
+from worldmodels.tasks.car_racing.explorers import _road_offset, _speed
 from worldmodels.tasks.car_racing.task import CarRacing
 
 TASK = CarRacing()
@@ -97,48 +96,11 @@ def road_at(column: int, speed_pixels: int = 0) -> np.ndarray:
     return picture
 
 
-def test_explorers_see_where_the_road_leads() -> None:
-    ahead = np.array([20.0])
-    for column, side in ((42, -1), (54, 1)):
-        angle, bend, lost = _way(road_at(column), ahead)
-        assert np.sign(angle[0]) == side and abs(angle[0]) < 1 and bend[0] < 0.5 and not lost[0]
-    angle, bend, lost = _way(road_at(48), ahead)
-    assert abs(angle[0]) < 0.1 and bend[0] < 0.1 and not lost[0]
-
-
-def test_explorers_who_have_left_the_road_turn_to_its_nearest_piece() -> None:
-    beside = np.concatenate([road_at(10), road_at(86), np.full((1, 96, 96, 3), GRASS, np.uint8)])
-    angle, _, lost = _way(beside, np.full(3, 20.0))
-    assert lost.all() and angle[0] < -1 and angle[1] > 1 and angle[2] == 0
-
-
-def test_explorers_see_bends() -> None:
-    bend = road_at(48)
-    for row in range(56):
-        bend[:, row] = road_at(48 - (56 - row))[:, row]
-    angle, sharp, lost = _way(bend, np.array([16.0]))
-    assert angle[0] < 0 and sharp[0] > 0.5 and not lost[0]
-
-
-@pytest.mark.parametrize("backend", ["fast", "gymnasium"])
-def test_explorers_read_their_speed_off_the_picture(backend: str) -> None:
-    pytest.importorskip("Box2D")
-    env = gymnasium.make(TASK.worlds[backend].env_id)  # type: ignore[attr-defined]
-    env.reset(seed=3)
-    for step in range(150):
-        picture = env.step(np.array([0, 0.5, 0] if step < 130 else [0, 0, 0.2], np.float32))[0]
-        velocity = env.unwrapped.car.hull.linearVelocity  # type: ignore[attr-defined]
-        assert _speed(picture[None])[0] == pytest.approx(np.hypot(*velocity), abs=5)
-    env.close()
-
-
-def test_explorers_follow_the_road() -> None:
-    pytest.importorskip("Box2D")
-    seeds = [seed for seed in range(30) if TASK.exploration([seed])._follows[0]][:6]  # type: ignore[attr-defined]
-    env = make_envs(TASK, len(seeds), "fast")
-    played = rollout(TASK, env, TASK.exploration(seeds), seeds, 300)
-    env.close()
-    assert np.median(played.returns) > 60, played.returns
+def test_explorers_see_on_which_side_the_road_is_and_how_fast_they_drive() -> None:
+    assert _road_offset(road_at(30))[0] < -0.5 and _road_offset(road_at(66))[0] > 0.5
+    assert abs(_road_offset(road_at(48))[0]) < 0.1
+    assert _road_offset(np.full((1, 96, 96, 3), GRASS, np.uint8))[0] == 0
+    assert _speed(road_at(48, 4))[0] > _speed(road_at(48, 2))[0] > _speed(road_at(48))[0] == 0
 
 
 def noise_free(seeds: list[int]) -> object:
