@@ -17,7 +17,7 @@ from worldmodels.cli import runs
 from worldmodels.core.errors import UserError
 from worldmodels.core.settings import from_json, to_json
 from worldmodels.data.collect import record_episodes
-from worldmodels.data.collectors import COLLECTORS, check_policy, make_collector
+from worldmodels.data.collectors import COLLECTORS, check_policy, make_collector, plays_agent
 from worldmodels.data.episodes import Episode
 from worldmodels.execution.executor import LocalExecutor
 from worldmodels.memory.mdnrnn import MDNRNN
@@ -131,6 +131,31 @@ def test_policies_of_a_mixture_take_turns_shard_by_shard(short: BinPacking, tmp_
         found, wanted = (each.record(index, "native", [7, 8], 20) for each in (mixed, alone))
         for one, other in zip(found, wanted, strict=True):
             assert (one.frames == other.frames).all() and (one.actions == other.actions).all()
+
+
+@pytest.mark.parametrize(
+    ("policy", "agent"),
+    [
+        ("random", False),
+        ("best-fit", False),
+        ("rainbow", False),
+        ("imported-1a2b", False),
+        ("random+best-fit", False),
+        ("bin-packing", True),
+        ("runs/a+b", True),
+        ("random+bin-packing", True),
+    ],
+)
+def test_it_is_known_whether_an_agent_plays(policy: str, agent: bool, short: BinPacking) -> None:
+    assert plays_agent(short, policy) is agent
+
+
+def test_an_agent_that_plays_the_first_round_may_leave_the_noise_out(short: BinPacking, tmp_path: Path) -> None:
+    agent = packer(tmp_path / "agent")
+    arguments = (LocalExecutor(), short, f"random+{agent}", tmp_path / "mixed", 1, CPU, 0)
+    found = make_collector(*arguments, noise_free=1.0).record(1, "native", [7], 20)
+    plain = record_episodes(LocalExecutor(), short, "native", lambda seeds: load_agent(agent).policy(1), [7], 20)
+    assert (found[0].actions == plain[0].actions).all()
 
 
 def test_the_collect_stage_counts_steps_and_not_frames(short: BinPacking, tmp_path: Path) -> None:
