@@ -135,6 +135,35 @@ def test_what_chunks_only_read_is_sent_to_every_worker_once(make: Maker) -> None
     assert {one[3] for one in workers.map([chunk] * 6)} == {20.0}, "an object that has changed is sent again"
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(6.0),
+        torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        torch.randn(3, 4).t(),
+        torch.randn(3, 4)[:, 1:],
+        torch.randn(7, 4, dtype=torch.bfloat16)[2:],
+        torch.tensor(3),
+        torch.zeros(0, 4),
+        torch.ones(2, dtype=torch.bool),
+        torch.nn.Parameter(torch.randn(2, 2)),
+        torch.randn(3, requires_grad=True),
+    ],
+    ids=lambda tensor: f"{tensor.dtype} {tuple(tensor.shape)} {tensor.stride()} {tensor.requires_grad}",
+)
+def test_a_tensor_reaches_a_worker_as_it_is(make: Maker, tensor: torch.Tensor) -> None:
+    held = Heavy(np.ones(1))
+    held.weights = tensor  # type: ignore[assignment]
+
+    def chunk(environments: Environments) -> tuple[np.ndarray, tuple[int, ...], torch.dtype, bool, type]:
+        here: Any = held.weights
+        return here.detach().float().numpy(), here.stride(), here.dtype, here.requires_grad, type(here)
+
+    for came, *rest in make(2).map([chunk] * 2):
+        assert rest == [tensor.stride(), tensor.dtype, tensor.requires_grad, type(tensor)]
+        assert np.array_equal(came, tensor.detach().float().numpy())
+
+
 def test_a_worker_computes_with_one_thread(make: Maker) -> None:
     def threads(environments: Environments) -> int:
         return torch.get_num_threads()

@@ -328,18 +328,21 @@ FORBIDDEN_CALLS = {
 }
 
 
-TRANSPORT = "chunk_transport"
-"""The one module that unpickles, and the only one that reads what it does: bytes from a pipe to its parent process."""
+WRITER, READER = "chunk_packing", "chunk_unpacking"
+"""The one module that pickles and the one that unpickles, which reads bytes from a pipe to its parent process alone."""
 
 
 def test_only_worker_processes_unpickle_and_only_what_their_parent_sends() -> None:
-    readers = [path.stem for path in SOURCES if "Unpacker" in path.read_text() and path.stem != TRANSPORT]
+    readers = [path.stem for path in SOURCES if "Unpacker" in path.read_text() and path.stem != READER]
     assert readers == ["chunk_worker"]
+    assert "load" not in next(path for path in SOURCES if path.stem == WRITER).read_text()
     worker = next(path for path in SOURCES if path.stem == "chunk_worker").read_text()
     assert "parts, keep, data = connection.recv()" in worker and worker.count("unpacker.unpack(data)") == 1
 
 
-@pytest.mark.parametrize("source", [path for path in SOURCES if path.stem != TRANSPORT], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "source", [path for path in SOURCES if path.stem not in (WRITER, READER)], ids=lambda path: path.stem
+)
 def test_the_source_never_loads_a_pickle_or_executes_text(source: Path) -> None:
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):

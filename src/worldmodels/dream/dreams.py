@@ -56,7 +56,7 @@ class Dreams:
         fastest = torch.bfloat16 if fast_bfloat16(agent.device) else torch.float32
         self._memories = [PackedMemory(member.memory, dtype or fastest) for member in agents]
         self._unweighted_end_logit = agents[-1].memory.unweighted_end_logit
-        self._starts = agent.starts.float().to(agent.device)
+        self._starts = agent.starts.to(agent.device)
         self._states = torch.cat([_start_states(member) for member in agents], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
         self._courses = Courses(agents, dropout, termination == "health")
@@ -115,8 +115,8 @@ class Dreams:
             self._course = course._replace(steps=steps.to(z.device))
 
     def _first(self, which: Tensor, normal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mu, logvar = self._starts[which].unbind(1)
-        h, c = self._states[which].unbind(1)
+        mu, logvar = self._starts[which].float().unbind(1)
+        h, c = self._states[which].float().unbind(1)
         return torch.addcmul(mu, torch.exp(logvar / 2), normal), h.contiguous(), c.contiguous()
 
     @torch.inference_mode()
@@ -202,7 +202,8 @@ class Dreams:
 def _start_states(agent: Agent) -> Tensor:
     assert agent.starts is not None
     states = agent.start_states
-    return torch.zeros(len(agent.starts), 2, agent.memory.hidden_size) if states is None else states.float().cpu()
+    empty = torch.zeros(len(agent.starts), 2, agent.memory.hidden_size, dtype=torch.float16)
+    return empty if states is None else states.cpu()
 
 
 def check_dream(agent: Agent, temperature: float, termination: str) -> None:

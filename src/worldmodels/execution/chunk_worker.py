@@ -6,7 +6,7 @@ import threading
 import time
 
 from worldmodels.core.errors import UserError
-from worldmodels.execution.chunk_transport import Unpacker, portable
+from worldmodels.execution.chunk_unpacking import Unpacker, portable
 from worldmodels.execution.environments import Environments
 from worldmodels.execution.process_worker import (
     Activity,

@@ -16,7 +16,7 @@ from worldmodels.core import interrupt
 from worldmodels.core.cores import usable_cores
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
-from worldmodels.execution.chunk_transport import Packer
+from worldmodels.execution.chunk_packing import Packed, Packer
 from worldmodels.execution.chunk_worker import LAYOUT
 from worldmodels.execution.executor import Chunk, LocalExecutor
 from worldmodels.execution.process_worker import CLOSING_SECONDS, Worker, anonymous_file, end_workers, map_arrays
@@ -131,12 +131,12 @@ class _ChunkWorker(Worker):
         self._parts: set[str] = set()
         self._last = -1, time.monotonic()
 
-    def ask(self, chunk: bytes, parts: dict[str, bytes]) -> None:
+    def ask(self, chunk: Packed, parts: dict[str, Packed]) -> None:
         """Send a packed chunk, with the parts that this worker does not have yet."""
-        missing = {digest: data for digest, data in parts.items() if digest not in self._parts}
+        missing = {digest: part.to_send() for digest, part in parts.items() if digest not in self._parts}
         self._parts = set(parts)
         self._last = -1, time.monotonic()
-        self.send((missing, self._parts, chunk))
+        self.send((missing, self._parts, chunk.to_send()))
 
     def answer(self) -> tuple[str, Any]:
         """The verdict and the content that have come; ("died", why) if the process has ended."""
