@@ -3,11 +3,12 @@
 python benchmarks/car_racing_controls.py [--agent RUN_OR_FILE ...] [--episodes 24] [--seed 1] [--out FILE]
 
 The shipped agent drives fresh tracks, with lapses in which it holds some other action. From four moments of each
-episode on, the real car and dreams of each agent (its own M at temperature 1, mean of four) drive 60 steps with the
-same controls: those that were recorded, those of another moment, and some that are held. The real episode is replayed
-up to that moment. A dream whose car follows the road by itself pays for any of them; an M that foretells what was
-recorded may still be such a dream. The last line gives the root mean square, over all controls but the recorded ones
-and over three times 20 steps, of the difference between the mean rewards of dreams and of the real world.
+episode on, at which it has just visited tiles, the real car and dreams of each agent (its own M at temperature 1,
+mean of four) drive 60 steps with the same controls: those that were recorded, those of another moment, and some that
+are held. The real episode is replayed up to that moment. A dream whose car follows the road by itself pays for any of
+them; an M that foretells what was recorded may still be such a dream. The last line gives the root mean square, over
+all controls but the recorded ones and over three times 20 steps, of the difference between the mean rewards of dreams
+and of the real world.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from worldmodels.tasks.base import Policy
 WORLD = "worldmodels.tasks.car_racing:worldmodels/CarRacing-v3"
 STEPS, PART, MOMENTS, DREAMS = 60, 20, 4, 4
 EARLIEST, LATEST = 60, 600
+ON_THE_ROAD = 3.0
+"""Rewards of the last 20 steps, 3.2 per tile and -0.1 per step, with which a moment counts as one on the road."""
 HELD = {
     "straight on, gas 0.5": (0.0, 0.5, 0.0),
     "right 0.5, gas 0.3": (0.5, 0.3, 0.0),
@@ -45,15 +48,28 @@ Moments = list[tuple[Episode, int]]
 
 
 def recorded(count: int, seed: int) -> list[Episode]:
-    """Episodes of the shipped agent with lapses, long enough to have moments."""
+    """Episodes of the shipped agent with lapses."""
     driver, executor = worldmodels.load_agent("car-racing"), make_executor()
 
     def policy(seeds: Sequence[int]) -> Policy:
         return driver.task.perturbed(driver.policy(len(seeds), seeds=seeds), seeds)
 
-    episodes = record_episodes(executor, driver.task, "fast", policy, episode_seeds("report", seed, count), 1000)
-    executor.close()
-    return [episode for episode in episodes if len(episode.actions) > EARLIEST + STEPS]
+    try:
+        return record_episodes(executor, driver.task, "fast", policy, episode_seeds("report", seed, count), 1000)
+    finally:
+        executor.close()
+
+
+def chosen_moments(episodes: list[Episode], rng: np.random.Generator) -> Moments:
+    """MOMENTS of every episode that has as many on the road."""
+    moments: Moments = []
+    for episode in episodes:
+        earned = np.cumsum(np.concatenate([[0.0], episode.rewards]))
+        starts = np.arange(EARLIEST, min(LATEST, len(episode.actions) - STEPS))
+        starts = starts[earned[starts] - earned[starts - PART] >= ON_THE_ROAD]
+        if len(starts) >= MOMENTS:
+            moments += [(episode, int(start)) for start in rng.choice(starts, MOMENTS, replace=False)]
+    return moments
 
 
 def controls(moments: Moments, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -112,11 +128,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     agents = {name: worldmodels.load_agent(name) for name in options.agent}
-    moments: Moments = [
-        (episode, int(start))
-        for episode in recorded(options.episodes, options.seed)
-        for start in rng.integers(EARLIEST, min(LATEST, len(episode.actions) - STEPS), MOMENTS)
-    ]
+    moments = chosen_moments(recorded(options.episodes, options.seed), rng)
     actions = controls(moments, rng)
     with torch_threads(1):
         with Progress(len(moments) * len(actions), "replay", "moments") as progress:
