@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,31 @@ def test_fitness_is_what_the_environment_would_pay(task: str, candidates: int, h
         np.testing.assert_allclose(found[index], wanted, atol=1e-2)
     if candidates == 3:
         assert steps == lived
+
+
+@pytest.mark.parametrize("streams", [NumpyStreams, CounterBasedStreams])
+def test_patience_ends_a_dream_whose_last_rewards_add_up_to_nothing(
+    streams: type[NumpyStreams] | type[CounterBasedStreams], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paid = iter([1.0, -0.5, -0.4, -3.0, 2.0, 2.0, -0.1, 0.1, -0.1, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0])
+    original = Dreams.advance
+
+    def advance(dreams: Dreams, state: DreamState, actions: Tensor, numbers: Numbers) -> Any:
+        after, reward, ended = original(dreams, state, actions, numbers)
+        return after, torch.full_like(reward, next(paid)), torch.zeros_like(ended)
+
+    monkeypatch.setattr(Dreams, "advance", advance)
+    monkeypatch.setattr(dream_fitness, "_EVERY", 4)
+    agent = dreamer()
+    returns, steps = fitness_of(agent, streams)(controllers_for(agent, 2, 1), [1, 2], 12, patience=3)
+    # 0.1, then 1.0, then -0.1 in three steps each; nothing is paid after that.
+    np.testing.assert_allclose(returns, 1.0, atol=1e-6)
+    assert steps == 4 * 9
+
+
+def test_without_rewards_a_dream_goes_on_if_patience_is_not_asked_for(sizes: list[int]) -> None:
+    agent = dreamer(end_bias=-20.0)
+    assert fitness_of(agent)(controllers_for(agent, 2, 1), [1, 2], 12)[1] == 4 * 12
 
 
 def test_dreams_that_ended_are_dropped_and_the_work_is_cut_into_chunks(sizes: list[int]) -> None:
@@ -244,9 +270,9 @@ def test_recorded_steps_ask_the_device_for_no_value_and_take_nothing_from_elsewh
     dreams = Dreams(agent, 1.1)
     streams = dreams.streams([1, 2, 3] * candidates, shared=True)
     place = torch.arange(3 * candidates, device="meta")
-    rows = Rows(*dreams.start(streams), place >= 0, place.float(), place, place // 3, place)
+    rows = Rows(*dreams.start(streams), place >= 0, place.float(), place, place // 3, place, place.float())
     controllers = agent.controllers(torch.zeros(candidates, len(agent.controller)))
-    whole = Batch(dreams, controllers, streams, rows, whole=True)
+    whole = Batch(dreams, controllers, streams, rows, whole=True, patience=5)
     part = whole.keep(torch.arange(candidates, device="meta"))
     with torch.inference_mode():
         for one in (whole, part):

@@ -24,7 +24,7 @@ class Rows(NamedTuple):
     z, h, c, course: its state, as in :data:`DreamState`; alive: whether it is still running, (N,) bool (a row that has
     ended is advanced without rewards until it is dropped); returns: the sum of its rewards so far, (N,) float32; lived:
     its steps so far, (N,) int64; candidate: its candidate, from 0, (N,) int64; place: its index in the first batch,
-    (N,) int64.
+    (N,) int64; recent: the sum of its rewards since patience was last tested, (N,) float32.
     """
 
     z: Tensor
@@ -35,6 +35,7 @@ class Rows(NamedTuple):
     lived: Tensor
     candidate: Tensor
     place: Tensor
+    recent: Tensor
     course: tuple[Tensor, ...] = ()
 
     @property
@@ -59,7 +60,8 @@ class Batch:
     """Rows with their controllers and their random streams.
 
     whole: whether no row was dropped, so that every candidate has equally many rows, in order of the candidates;
-    first_size: number of rows before any was dropped (None: as many as now).
+    first_size: number of rows before any was dropped (None: as many as now); patience: a row whose rewards over so many
+    steps do not add up to more than 0 ends, which is tested every so many steps (None: never).
     """
 
     def __init__(
@@ -70,9 +72,11 @@ class Batch:
         rows: Rows,
         whole: bool = False,
         first_size: int | None = None,
+        patience: int | None = None,
     ) -> None:
         self.dreams, self.controllers, self.streams, self.rows, self.whole = dreams, controllers, streams, rows, whole
         self.first_size = len(rows.z) if first_size is None else first_size
+        self.patience = patience
 
     def __len__(self) -> int:
         return len(self.rows.z)
@@ -91,8 +95,13 @@ class Batch:
         control = self.dreams.masked(self._controls(self.dreams.inputs(rows.state), rows), rows.z)
         actions = self.dreams.agent.task.dream_action(control)
         (z, h, c, *course), reward, ended = self.dreams.advance(rows.state, actions, numbers)
-        returns, alive = rows.returns + reward.masked_fill(~rows.alive, 0.0), rows.alive & ~ended
-        return Rows(z, h, c, alive, returns, rows.lived + rows.alive, rows.candidate, rows.place, tuple(course))
+        earned, lived = reward.masked_fill(~rows.alive, 0.0), rows.lived + rows.alive
+        alive, recent = rows.alive & ~ended, rows.recent
+        if self.patience is not None:
+            recent = recent + earned
+            tested = lived % self.patience == 0
+            alive, recent = alive & ~(tested & (recent <= 0)), recent.masked_fill(tested, 0.0)
+        return Rows(z, h, c, alive, rows.returns + earned, lived, rows.candidate, rows.place, recent, tuple(course))
 
     def _controls(self, inputs: Tensor, rows: Rows) -> Tensor:
         if isinstance(self.controllers, LinearControllers):
@@ -107,14 +116,22 @@ class Batch:
         streams = copy.copy(self.streams)
         streams.keep(kept)
         rows = Rows.of(tensor[kept] for tensor in self.rows.tensors)
-        return Batch(self.dreams, self.controllers, streams, rows, first_size=self.first_size)
+        return Batch(self.dreams, self.controllers, streams, rows, first_size=self.first_size, patience=self.patience)
 
 
 class StandingBatch(Batch):
     """A batch, made from another one, that is updated in place, so that a GPU can replay ``every`` steps as a graph."""
 
     def __init__(self, batch: Batch, every: int) -> None:
-        super().__init__(batch.dreams, batch.controllers, batch.streams, batch.rows, batch.whole, batch.first_size)
+        super().__init__(
+            batch.dreams,
+            batch.controllers,
+            batch.streams,
+            batch.rows,
+            batch.whole,
+            batch.first_size,
+            batch.patience,
+        )
         self._every = every
         self._graph = CudaGraph(batch.rows.z.device)
 
@@ -140,7 +157,7 @@ class StandingBatch(Batch):
 
 def shapes(batch: Batch) -> tuple[object, ...]:
     """A key that is equal for two batches if they can use the same CUDA graph."""
-    return batch.whole, batch.first_size, *(tensor.shape for tensor in _tensors(batch))
+    return batch.whole, batch.first_size, batch.patience, *(tensor.shape for tensor in _tensors(batch))
 
 
 def _tensors(batch: Batch) -> tuple[Tensor, ...]:

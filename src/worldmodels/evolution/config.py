@@ -37,7 +37,8 @@ class PhaseConfig:
     max_steps_growth: int = number(0, low=0)
     """Steps by which max_steps grows per generation, up to the task's limit."""
     patience: int = number(0, low=0)
-    """A fitness episode ends after this many steps without a positive reward; 0 means never. In the real world only."""
+    """A fitness episode ends after this many steps without a positive reward; 0 means never. In dreams, where rewards
+    are guesses, it is looked at every so many steps whether those since then add up to more than 0."""
     sigma: float = number(0.1, above=0)
     """Initial step size; for ga, the standard deviation of mutations."""
     warm_start_sigma: float = number(0.0, low=0)

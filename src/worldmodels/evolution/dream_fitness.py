@@ -31,8 +31,9 @@ _RECORDED = 12
 class DreamFitness:
     """The returns of controllers in dreams; every controller plays the dreams of all seeds.
 
-    ``patience`` is ignored, because the rewards that M predicts fluctuate around zero. The other arguments are
-    those of :class:`~worldmodels.dream.dreams.Dreams`.
+    The rewards that M predicts fluctuate around zero where there are none. So ``patience`` ends a dream whose rewards
+    over so many steps do not add up to more than 0. The other arguments are those of
+    :class:`~worldmodels.dream.dreams.Dreams`.
     """
 
     def __init__(
@@ -56,16 +57,24 @@ class DreamFitness:
         together = len(controllers) if self._dreaming.on_device else max(1, _ROWS // len(seeds))
         count = -(-len(controllers) // self._executor.divide(len(controllers), together))
         starts = range(0, len(controllers), count)
-        chunks = [partial(_dream, self._dreaming, controllers[start : start + count], seeds, steps) for start in starts]
+        chunks = [
+            partial(_dream, self._dreaming, controllers[start : start + count], seeds, steps, patience)
+            for start in starts
+        ]
         results = list(self._executor.map(chunks))
         return np.concatenate([returns for returns, _ in results]), sum(dreamt for _, dreamt in results)
 
 
 def _dream(
-    dreaming: "_Dreaming", controllers: np.ndarray, seeds: Sequence[int], steps: int, environments: Environments
+    dreaming: "_Dreaming",
+    controllers: np.ndarray,
+    seeds: Sequence[int],
+    steps: int,
+    patience: int | None,
+    environments: Environments,
 ) -> tuple[np.ndarray, int]:
     """The returns (n, E) of some of the controllers, and the number of dream steps; ``environments`` is not used."""
-    return dreaming.returns(controllers, seeds, steps)
+    return dreaming.returns(controllers, seeds, steps, patience)
 
 
 class _Dreaming(ReadOnly):
@@ -81,9 +90,11 @@ class _Dreaming(ReadOnly):
         return self._dreams.noise is CounterBasedStreams
 
     @torch.inference_mode()
-    def returns(self, controllers: np.ndarray, seeds: Sequence[int], steps: int) -> tuple[np.ndarray, int]:
+    def returns(
+        self, controllers: np.ndarray, seeds: Sequence[int], steps: int, patience: int | None = None
+    ) -> tuple[np.ndarray, int]:
         """The returns (n, E) of controllers (n, P) in dreams with the given seeds, and the number of dream steps."""
-        batch = self._started(controllers, seeds)
+        batch = self._started(controllers, seeds, patience)
         returns, lived = torch.zeros_like(batch.rows.returns), torch.zeros_like(batch.rows.lived)
         every = _EVERY if self.on_device else 1
         for done in range(0, steps, every):
@@ -100,7 +111,7 @@ class _Dreaming(ReadOnly):
         returns[batch.rows.place], lived[batch.rows.place] = batch.rows.returns, batch.rows.lived
         return returns.view(len(controllers), len(seeds)).double().cpu().numpy(), int(lived.sum())
 
-    def _started(self, controllers: np.ndarray, seeds: Sequence[int]) -> Batch:
+    def _started(self, controllers: np.ndarray, seeds: Sequence[int], patience: int | None) -> Batch:
         dreams, count = self._dreams, len(controllers)
         parameters = torch.from_numpy(controllers.astype(np.float32)).to(self._agent.device)
         streams = dreams.streams(list(seeds) * count, shared=True)
@@ -113,9 +124,11 @@ class _Dreaming(ReadOnly):
             lived=torch.zeros_like(place),
             candidate=place // len(seeds),
             place=place,
+            recent=torch.zeros_like(place, dtype=torch.float32),
             course=tuple(course),
         )
-        return self._settled(Batch(dreams, self._agent.controllers(parameters), streams, rows, whole=True))
+        controllers_of_rows = self._agent.controllers(parameters)
+        return self._settled(Batch(dreams, controllers_of_rows, streams, rows, whole=True, patience=patience))
 
     def _size(self, left: int, size: int) -> int:
         """The number of rows with which to continue a batch of ``size`` rows, ``left`` of which have not ended."""
