@@ -303,7 +303,7 @@ def test_an_agent_without_a_clock_has_a_file_as_before(tmp_path: Path) -> None:
     agent.save(tmp_path)
     tensors, meta = load_tensors(tmp_path / AGENT_FILE)
     assert "clock" not in json.dumps(meta) and "start_steps" not in tensors
-    assert load_agent(tmp_path).memory.clock == 0 and load_agent("take-cover").memory.clock == 0
+    assert load_agent(tmp_path).memory.clock == 0 and load_agent("car-racing").memory.clock == 0
 
 
 # --- settings ------------------------------------------------------------------------------------------------
