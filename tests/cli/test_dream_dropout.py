@@ -108,8 +108,8 @@ def test_what_an_agents_file_says_of_dropout_may_be_anything(tmp_path: Path, cap
 
 def test_a_run_writes_into_its_agent_with_which_dropout_it_was_trained(tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
-    rates = ["--memory.dropout", "0.2", "--dream.dropout", "0.1"]
-    words = [*cases.tiny("dream"), "--rounds", "1", "--phases", "dream", "--executor", "local", "--device", "cpu", *rates]
+    rates = ["--rounds", "1", "--memory.dropout", "0.2", "--dream.dropout", "0.1"]
+    words = [*cases.tiny("dream"), "--phases", "dream", "--executor", "local", "--device", "cpu", *rates]
     done = cases.call(capsys, "train", "car-racing", "--preset", "dream", "--run", run, *words)
     assert done.code == 0, done.err
     agent = load_agent(run)
