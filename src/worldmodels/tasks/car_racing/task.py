@@ -13,10 +13,11 @@ import numpy as np
 from gymnasium import spaces
 
 from worldmodels.core.errors import UserError
-from worldmodels.tasks.base import EnvPoolWorld, Playing, Policy, ProcessWorld, Task, World
+from worldmodels.tasks.base import EnvPoolWorld, Playing, Policy, PolicyFor, ProcessWorld, Task, World
 from worldmodels.tasks.car_racing.explorers import Explorer, Perturbed, Uniform
 from worldmodels.tasks.car_racing.playing import CarRacingPlaying
 from worldmodels.tasks.car_racing.repeated import FAST, REPEATED, STOCK
+from worldmodels.tasks.car_racing.road_follower import RoadFollower
 from worldmodels.tasks.resize import resized
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class CarRacing(Task):
     action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     reference_backend = "gymnasium"
     goal = "finished laps"
+    rules = ("follow-road",)
     max_steps = 1000
     # The camera zooms in for a second; before that the road is too thin for M to tell where it leads.
     start_steps: tuple[int, ...] = (60, 75, 90, 105)
@@ -147,6 +149,12 @@ class CarRacing(Task):
     def random_policy(self, seeds: Sequence[int]) -> Policy:
         """Uniformly random actions, drawn anew at every step."""
         return Uniform(seeds)
+
+    def rule(self, name: str) -> tuple[Task, PolicyFor]:
+        """The rule follow-road: a hand-written driver who sees the pictures that agents see."""
+        if name not in self.rules:
+            raise UserError(f"unknown rule {name!r}; choose from {', '.join(self.rules)}")
+        return self, RoadFollower
 
 
 def _compile() -> None:
