@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from worldmodels.rollouts import rollout
 from worldmodels.tasks import get_task, task_names
 from worldmodels.tasks.base import Observations, playing_of
 from worldmodels.tasks.car_racing.explorers import _road_offset, _speed
+from worldmodels.tasks.car_racing.road_follower import RoadFollower, speed, way
 from worldmodels.tasks.car_racing.task import CarRacing
 
 TASK = CarRacing()
@@ -103,6 +105,55 @@ def test_explorers_see_on_which_side_the_road_is_and_how_fast_they_drive() -> No
     assert _speed(road_at(48, 4))[0] > _speed(road_at(48, 2))[0] > _speed(road_at(48))[0] == 0
 
 
+# --- the rule follow-road ------------------------------------------------------------------------------------
+
+
+def test_the_road_follower_sees_where_the_road_leads() -> None:
+    ahead = np.array([20.0])
+    for column, side in ((42, -1), (54, 1)):
+        angle, bend, lost = way(road_at(column), ahead)
+        assert np.sign(angle[0]) == side and abs(angle[0]) < 1 and bend[0] < 0.5 and not lost[0]
+    angle, bend, lost = way(road_at(48), ahead)
+    assert abs(angle[0]) < 0.1 and bend[0] < 0.1 and not lost[0]
+    to_the_left = road_at(48)
+    for row in range(56):
+        to_the_left[:, row] = road_at(48 - (56 - row))[:, row]
+    angle, bend, lost = way(to_the_left, np.array([16.0]))
+    assert angle[0] < 0 and bend[0] > 0.5 and not lost[0]
+
+
+def test_the_road_follower_turns_to_the_nearest_piece_of_a_road_that_it_has_left() -> None:
+    beside = np.concatenate([road_at(10), road_at(86), np.full((1, 96, 96, 3), GRASS, np.uint8)])
+    angle, _, lost = way(beside, np.full(3, 20.0))
+    assert lost.all() and angle[0] < -1 and angle[1] > 1 and angle[2] == 0
+
+
+@pytest.mark.parametrize("backend", ["fast", "gymnasium"])
+def test_the_road_follower_reads_the_speed_off_the_picture(backend: str) -> None:
+    pytest.importorskip("Box2D")
+    env = gymnasium.make(TASK.worlds[backend].env_id)  # type: ignore[attr-defined]
+    env.reset(seed=3)
+    for step in range(150):
+        picture = env.step(np.array([0, 0.5, 0] if step < 130 else [0, 0, 0.2], np.float32))[0]
+        velocity = env.unwrapped.car.hull.linearVelocity  # type: ignore[attr-defined]
+        assert speed(picture[None])[0] == pytest.approx(np.hypot(*velocity), abs=5)
+    env.close()
+
+
+def test_the_rule_follow_road_drives_and_every_other_name_is_refused_in_one_line() -> None:
+    pytest.importorskip("Box2D")
+    task, rule = TASK.rule("follow-road")
+    env = make_envs(task, 4, "fast")
+    played = rollout(task, env, rule([1, 2, 3, 4]), [1, 2, 3, 4], 250)
+    env.close()
+    assert played.returns.min() > 200, played.returns
+    with pytest.raises(UserError, match="unknown rule 'follow-rode'; choose from follow-road"):
+        TASK.rule("follow-rode")
+
+
+# --- policies that collect -----------------------------------------------------------------------------------
+
+
 def noise_free(seeds: list[int]) -> object:
     class Still:
         def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
@@ -111,7 +162,7 @@ def noise_free(seeds: list[int]) -> object:
     return TASK.perturbed(Still(), seeds)
 
 
-@pytest.mark.parametrize("make", [TASK.exploration, TASK.random_policy, noise_free])
+@pytest.mark.parametrize("make", [TASK.exploration, TASK.random_policy, RoadFollower, noise_free])
 def test_policies_act_within_the_action_space_and_by_their_episodes_seed_alone(make) -> None:  # type: ignore[no-untyped-def]
     seeds = [11, 12, 13, 14]
     pictures = np.concatenate([road_at(20 + 15 * i) for i in range(4)])
