@@ -205,7 +205,7 @@ def test_later_rounds_are_played_by_the_last_rounds_agent(
         (
             "car-racing",
             "best-fit",
-            "for car-racing; choose exploration, perturbed, random, rainbow, a shipped",
+            "for car-racing; choose exploration, perturbed, random, follow-road, rainbow, a shipped",
         ),
         ("take-cover", "best-fit", "choose exploration, perturbed, random, rainbow, a shipped"),
         ("bin-packing", "car-racing", "expected an agent for bin-packing as policy, car-racing is one for car-racing"),

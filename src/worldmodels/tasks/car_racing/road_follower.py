@@ -82,7 +82,7 @@ def _nearest(grey: np.ndarray) -> np.ndarray:
 def _grey(pictures: np.ndarray) -> np.ndarray:
     """Which pixels above the bar have the colour of the road, (N, 84, 96) bool."""
     red, green, blue = np.moveaxis(pictures[:, :_BAR_ROW].astype(np.int16), -1, 0)
-    return (np.abs(red - green) < 12) & (np.abs(green - blue) < 12)
+    return np.asarray((np.abs(red - green) < 12) & (np.abs(green - blue) < 12))
 
 
 def speed(pictures: np.ndarray) -> np.ndarray:
