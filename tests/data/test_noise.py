@@ -1,17 +1,14 @@
 """Later rounds with less noise, and with none in some episodes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from worldmodels.agent import Agent, load_agent
 from worldmodels.core.errors import UserError
-from worldmodels.data.collect import record_episodes
-from worldmodels.data.collectors import agent_collector, make_collector
+from worldmodels.data.collectors import agent_collector
 from worldmodels.data.noise import Perturbed, check_noise, noise_free_episodes
 from worldmodels.execution.executor import LocalExecutor
 from worldmodels.run.config import Config
@@ -90,24 +87,6 @@ def test_weaker_noise_changes_actions_by_its_share() -> None:
     assert [not one.any() for one in weak] == [False, False, False, True] * 2
 
 
-def test_rules_play_with_the_same_noise_as_agents(tmp_path: Path) -> None:
-    pytest.importorskip("Box2D")
-    task = get_task("car-racing")
-
-    def recorded(noise: float, noise_free: float) -> list[np.ndarray]:
-        collector = make_collector(
-            LocalExecutor(), task, "follow-road", tmp_path, 1, torch.device("cpu"), 0, noise, noise_free
-        )
-        return [episode.actions for episode in collector.record(0, "fast", [1, 2], 40)]
-
-    usual, weak, half = recorded(1.0, 0.0), recorded(0.3, 0.0), recorded(0.3, 0.5)
-    np.testing.assert_array_equal(half[0], weak[0])
-    _, rule = task.rule("follow-road")
-    (plain,) = record_episodes(LocalExecutor(), task, "fast", rule, [2], 40)
-    np.testing.assert_array_equal(half[1], plain.actions)
-    assert 0 < np.abs(weak[1] - plain.actions)[0].max() < np.abs(usual[1] - plain.actions)[0].max()
-
-
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.1, 3), (0.5, 16), (0.99, 31), (1.0, 32)])
 def test_the_episodes_without_noise_are_evenly_spread_over_a_shard(fraction: float, count: int) -> None:
     seeds = list(range(100, 132))
@@ -119,11 +98,10 @@ def test_the_episodes_without_noise_are_evenly_spread_over_a_shard(fraction: flo
 
 def test_rows_that_end_early_do_not_change_the_others() -> None:
     agent: Any = Player(Noisy())
-    policy = Perturbed(agent.task, Diarist(), [3, 4, 5], 0.5, frozenset({5}))
+    policy = Perturbed(agent, [3, 4, 5], 0.5, frozenset({5}))
     observations = Observations(agent.task, np.array([[3, 1, 0], [4, 1, 0], [5, 1, 0]], np.uint8))
     every = policy.act(observations, np.arange(3))
-    again = Perturbed(agent.task, Diarist(), [3, 4, 5], 0.5, frozenset({5}))
-    some = again.act(observations.of(np.array([0, 2])), np.array([0, 2]))
+    some = Perturbed(agent, [3, 4, 5], 0.5, frozenset({5})).act(observations.of(np.array([0, 2])), np.array([0, 2]))
     np.testing.assert_array_equal(some, every[[0, 2]])
     np.testing.assert_array_equal(every[2], action_at(5, 1))
     np.testing.assert_allclose(every[0], action_at(3, 1) + 0.125)
@@ -144,7 +122,7 @@ def test_weaker_noise_on_actions_that_are_no_numbers_is_refused(task: str) -> No
 def test_the_shipped_driver_stays_within_the_bounds_of_its_actions() -> None:
     agent: Agent = load_agent("car-racing")
     seeds = [1, 2, 3, 4]
-    policy = Perturbed(agent.task, agent.policy(4, seeds=seeds), seeds, 0.4, frozenset({2}))
+    policy = Perturbed(agent, seeds, 0.4, frozenset({2}))
     pictures = np.random.default_rng(1).integers(0, 256, (4, 96, 96, 3)).astype(np.uint8)
     own = agent.policy(4, seeds=seeds)
     for _ in range(3):

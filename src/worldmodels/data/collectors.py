@@ -71,8 +71,8 @@ def make_collector(
     """The collector for the policy called ``policy``. Raises :class:`UserError` as :func:`check_policy` does.
 
     directory: of the collect stage, to which an agent is copied and in which a learning policy saves its state; steps:
-    the most steps that all episodes of the stage can have together; noise, noise_free: of an agent or a
-    rule, see :func:`agent_collector`.
+    the most steps that all episodes of the stage can have together; noise, noise_free: of an agent, see
+    :func:`agent_collector`.
     """
     parts = _parts(task, policy)
     if len(parts) > 1:
@@ -84,7 +84,7 @@ def make_collector(
         return COLLECTORS.get(policy)(executor, task, EpisodeStore(directory), seed, device, steps)
     if policy in task.rules:
         world, rule = task.rule(policy)
-        return _noisy_collector(executor, world, rule, noise, noise_free)
+        return PolicyCollector(executor, world, lambda seeds: world.perturbed(rule(seeds), seeds))
     policies: dict[str, PolicyFor] = {
         "exploration": task.exploration,
         "perturbed": lambda seeds: task.perturbed(task.exploration(seeds), seeds),
@@ -114,33 +114,23 @@ class _Mixed:
             collector.finish()
 
 
-class _NoisyCollector:
-    """Plays with a policy whose noise is weaker than usual, or missing in some episodes."""
+class _AgentCollector:
+    """Plays with an agent whose noise is weaker than usual, or missing in some episodes."""
 
-    def __init__(self, executor: Executor, task: Task, policy: PolicyFor, strength: float, noise_free: float) -> None:
-        self._executor, self._task, self._policy = executor, task, policy
-        self._strength, self._noise_free = strength, noise_free
+    def __init__(self, executor: Executor, agent: Agent, noise: float, noise_free: float) -> None:
+        self._executor, self._agent, self._noise, self._noise_free = executor, agent, noise, noise_free
 
     def record(self, index: int, backend: str, seeds: Sequence[int], steps: int) -> list[Episode]:
         noise_free = noise_free_episodes(seeds, self._noise_free)
-        policy = partial(_perturbed, self._task, self._policy, self._strength, noise_free)
-        return record_episodes(self._executor, self._task, backend, policy, seeds, steps)
+        policy = partial(_perturbed_agent, self._agent, self._noise, noise_free)
+        return record_episodes(self._executor, self._agent.task, backend, policy, seeds, steps)
 
     def finish(self) -> None:
         pass
 
 
-def _perturbed(
-    task: Task, policy: PolicyFor, strength: float, noise_free: frozenset[int], seeds: Sequence[int]
-) -> Policy:
-    return Perturbed(task, policy(seeds), seeds, strength, noise_free)
-
-
-def _noisy_collector(executor: Executor, task: Task, policy: PolicyFor, noise: float, noise_free: float) -> Collector:
-    check_noise(task, noise)
-    if noise < 1 or noise_free > 0:
-        return _NoisyCollector(executor, task, policy, noise, noise_free)
-    return PolicyCollector(executor, task, lambda seeds: task.perturbed(policy(seeds), seeds))
+def _perturbed_agent(agent: Agent, noise: float, noise_free: frozenset[int], seeds: Sequence[int]) -> Policy:
+    return Perturbed(agent, seeds, noise, noise_free)
 
 
 def agent_collector(executor: Executor, agent: Agent, noise: float = 1.0, noise_free: float = 0.0) -> Collector:
@@ -149,11 +139,11 @@ def agent_collector(executor: Executor, agent: Agent, noise: float = 1.0, noise_
     noise: its strength, 1 for that of :meth:`Task.perturbed`; noise_free: the fraction of episodes without any. Raises
     :class:`UserError` for a lower strength in a task whose actions are not continuous.
     """
-    return _noisy_collector(executor, agent.task, partial(_agent_policy, agent), noise, noise_free)
-
-
-def _agent_policy(agent: Agent, seeds: Sequence[int]) -> Policy:
-    return agent.policy(len(seeds), seeds=seeds)
+    task = agent.task
+    check_noise(task, noise)
+    if noise < 1 or noise_free > 0:
+        return _AgentCollector(executor, agent, noise, noise_free)
+    return PolicyCollector(executor, task, lambda seeds: task.perturbed(agent.policy(len(seeds), seeds=seeds), seeds))
 
 
 def plays_agent(task: Task, policy: str) -> bool:

@@ -27,10 +27,10 @@ class CollectConfig:
     an agent with noise (the name of a shipped one, or a path), or several of these that take turns, shard by shard,
     with a plus between them (exploration+take-cover; at most one agent). Short: --policy."""
     later_noise: float = number(1.0, low=0, high=1)
-    """Strength of the noise with which an agent plays, in later rounds or as the policy of round 1, or a rule; 1 is
-    that of perturbed, and lower values are for worlds with continuous actions only."""
+    """Strength of the noise with which an agent plays, in later rounds or as the policy of round 1; 1 is that of
+    perturbed, and lower values are for worlds with continuous actions only."""
     later_noise_free: float = number(0.0, low=0, high=1)
-    """Fraction of the episodes that an agent or a rule plays without noise, evenly spread over every shard."""
+    """Fraction of an agent's episodes that it plays without noise, evenly spread over every shard."""
     missing: tuple[str, ...] = choice((), "rewards", "ends")
     """What the episodes do not hold, as some that were imported: M then has no head for it, even if the task asks for
     one."""

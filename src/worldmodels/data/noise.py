@@ -1,4 +1,4 @@
-"""How agents and rules play the episodes of a run: with the task's noise, with less of it, or in some without any."""
+"""How an agent plays the episodes of later rounds: with the task's noise, with less of it, or in some without any."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium import spaces
 
+from worldmodels.agent import Agent
 from worldmodels.core.errors import UserError
 from worldmodels.tasks import Task
 from worldmodels.tasks.base import Observations, Policy
@@ -29,17 +30,15 @@ def noise_free_episodes(seeds: Sequence[int], fraction: float) -> frozenset[int]
 
 
 class Perturbed:
-    """A policy with the noise of its task, weaker by a factor, and without any in some episodes.
+    """An agent with the noise of its task, weaker by a factor, and without any in some episodes.
 
-    policy: plays one row per seed; strength: from 0 to 1, which multiplies the difference that the noise makes to an
+    agent: plays one row per seed; strength: from 0 to 1, which multiplies the difference that the noise makes to an
     action; noise_free: the seeds of episodes that have none. The other episodes are the same whichever have none.
     """
 
-    def __init__(
-        self, task: Task, policy: Policy, seeds: Sequence[int], strength: float, noise_free: frozenset[int]
-    ) -> None:
-        self._own = _Remembered(policy)
-        self._noisy = task.perturbed(self._own, seeds)
+    def __init__(self, agent: Agent, seeds: Sequence[int], strength: float, noise_free: frozenset[int]) -> None:
+        self._own = _Remembered(agent.policy(len(seeds), seeds=seeds))
+        self._noisy = agent.task.perturbed(self._own, seeds)
         self._strength, self._free = strength, np.array([seed in noise_free for seed in seeds])
 
     def act(self, observations: Observations, rows: np.ndarray) -> np.ndarray:
