@@ -335,7 +335,9 @@ def test_a_world_with_rules_is_measured_with_pictures_and_with_what_they_see(
     assert "what best-fit sees" in capsys.readouterr().out
 
 
-def test_a_world_without_rules_is_measured_under_the_random_policy(small: None, tmp_path: Path) -> None:
+def test_a_world_whose_rules_see_what_agents_see_is_measured_under_the_random_policy(
+    small: None, tmp_path: Path
+) -> None:
     path = tmp_path / "figures.json"
     assert main(["bench", "world", "--task", "car-racing", "--repeats", "1", "--json", str(path)]) == 0
     found = json.loads(path.read_text())

@@ -27,7 +27,10 @@ UNKNOWN = {
         ["evaluate", "car-racing", "--policy", "random", "--episodes", "1", "--backend", "bullet"],
         ["unknown backend 'bullet'"],
     ),
-    "policy": (["evaluate", "car-racing", "--policy", "best"], ["unknown policy 'best'", "choose agent or random"]),
+    "policy": (
+        ["evaluate", "car-racing", "--policy", "best"],
+        ["unknown policy 'best'", "choose agent, follow-road or random"],
+    ),
     "device": (["train", "car-racing", "--device", "tpu"], ["--device must be one of auto, cpu, cuda, got 'tpu'"]),
     "executor": (["train", "car-racing", "--executor", "moon"], ["unknown executor 'moon'", "known: local"]),
     "executor of scores": (["evaluate", "car-racing", "--executor", "lokal"], ["did you mean 'local'?"]),

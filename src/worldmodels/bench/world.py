@@ -1,9 +1,9 @@
 """The speed of a world alone: steps per second without an agent.
 
 It is compared with copying the observations (the bound) and with one stock environment (the plain loop). The actions
-are those of a rule, or of the random policy for a task without rules; they are recorded beforehand and replayed, so
-that only the world takes time. A world that is an array program is run once per core, in threads; others use all cores
-themselves.
+are those of a rule that has observations of its own, or of the random policy for a task without such rules; they are
+recorded beforehand and replayed, so that only the world takes time. A world that is an array program is run once per
+core, in threads; others use all cores themselves.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ def bench(task: Task, repeats: int, steps: int | None = None, save: Save | None 
 def figures(spreads: Mapping[str, Spread]) -> dict[str, Any]:
     """Medians, shares of the bound, and the speedup over the plain loop (None if there is none).
 
-    Names that begin with rule_ are of the world with the observations of the task's rules, if it has rules.
+    Names that begin with rule_ are of the world with the observations of the task's rules, if they have their own.
     """
     values: dict[str, Any] = {name: spread.median for name, spread in spreads.items()}
     for kind in ("", "rule_"):
@@ -102,12 +102,14 @@ class _World:
     def __init__(self, task: Task, sizes: Sizes, steps: int | None) -> None:
         self._plain_steps = sizes.plain_steps
         self.backend, self.notes = fastest_backend(task)
-        self.rule = task.rules[0] if task.rules else None
         self._tasks = {"": task}
+        self.rule: str | None = None
         player, policy = task, cast(PolicyFor, task.random_policy)
-        if self.rule is not None:
-            player, policy = task.rule(self.rule)
-            self._tasks["rule_"] = player
+        for name in task.rules[:1]:
+            sees, rule = task.rule(name)
+            if sees is not task:
+                self.rule, player, policy = name, sees, rule
+                self._tasks["rule_"] = sees
         self.sizes = {kind: _size(variant, kind, self.backend, sizes, steps) for kind, variant in self._tasks.items()}
         self.threads = usable_cores() if isinstance(task.worlds[self.backend], ArrayWorld) else 1
         self._pool = ThreadPoolExecutor(usable_cores())
