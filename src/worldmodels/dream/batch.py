@@ -93,7 +93,7 @@ class Batch:
 
     def _step(self, rows: Rows, numbers: Numbers) -> Rows:
         control = self.dreams.masked(self._controls(self.dreams.inputs(rows.state), rows), rows.z)
-        actions = self.dreams.agent.task.dream_action(control)
+        actions = self.dreams.task.dream_action(control)
         (z, h, c, *course), reward, ended = self.dreams.advance(rows.state, actions, numbers)
         earned, lived = reward.masked_fill(~rows.alive, 0.0), rows.lived + rows.alive
         alive, recent = rows.alive & ~ended, rows.recent

@@ -45,7 +45,6 @@ class Courses:
         self._drops: Tensor | None = None
         if mortal:
             self._health, self._drops = _start_health(agents[0])
-        self._unweighted_hit_logit = memory.unweighted_hit_logit
 
     def begin(self, streams: Noise, which: Tensor, rows: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         """The courses of new dreams that start at the recorded moments ``which`` (n,); empty if dreams have none.
@@ -64,14 +63,14 @@ class Courses:
     def after(self, course: Course, hit_logit: Tensor | None, chance: Tensor) -> Course:
         """The courses of dreams one step later.
 
-        hit_logit: (N,), the output of the hit head; chance: (N,), uniform in [0, 1). A dream is hit where the chance is
-        below the probability of a hit, and loses what one of the recorded hits took.
+        hit_logit: (N,), of the probability of a hit; chance: (N,), uniform in [0, 1). A dream is hit where the chance is
+        below that probability, and loses what one of the recorded hits took.
         """
         steps = course.steps + 1
         if self._drops is None:
             return course._replace(steps=steps)
         assert hit_logit is not None
-        probability = torch.sigmoid(self._unweighted_hit_logit(hit_logit))
+        probability = torch.sigmoid(hit_logit)
         # Where there is a hit, their quotient is uniform in [0, 1), too, and chooses the drop.
         place = (chance / probability.clamp(min=1e-9)).clamp(max=1.0) * len(self._drops)
         drop = self._drops[place.long().clamp(max=len(self._drops) - 1)]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.agent import Agent
+from worldmodels.controller.hidden import Controllers, make_controllers
 from worldmodels.core.device import fast_bfloat16
 from worldmodels.core.errors import UserError
 from worldmodels.dream.course import Course, Courses
@@ -52,10 +53,12 @@ class Dreams:
         for member in agents:
             check_dream(member, temperature, termination)
         assert agent.starts is not None
-        self.agent, self.temperature, self._termination = agent, float(temperature), termination
+        # Not the agent itself, because processes to which dreams are sent would be sent V as well.
+        self.task, self.device, self.temperature = agent.task, agent.device, float(temperature)
+        self._inputs, self._layout, self._termination = agent.inputs, agent.layout, termination
+        self._mask_logits = agent.memory.mask_logits if agent.memory.mask_head is not None else None
         fastest = torch.bfloat16 if fast_bfloat16(agent.device) else torch.float32
         self._memories = [PackedMemory(member.memory, dtype or fastest) for member in agents]
-        self._unweighted_end_logit = agents[-1].memory.unweighted_end_logit
         self._starts = agent.starts.to(agent.device)
         self._states = torch.cat([_start_states(member) for member in agents], dim=2).to(agent.device)
         self._alive_reward = agent.task.alive_reward
@@ -84,7 +87,11 @@ class Dreams:
 
     def streams(self, seeds: Sequence[int], shared: bool = False) -> Noise:
         """Random streams for dreams with these seeds; ``shared``: rows with the same seed share one stream."""
-        return self.noise(seeds, self._memories[0].latent_size, self.agent.device, shared)
+        return self.noise(seeds, self._memories[0].latent_size, self.device, shared)
+
+    def controllers(self, parameters: Tensor) -> Controllers:
+        """Controllers with the flat parameters (N, P), for the inputs of C in these dreams."""
+        return make_controllers(parameters.float().to(self.device), self._layout)
 
     def start(self, streams: Noise) -> DreamState:
         """The initial states: z of a recorded frame per row, sampled from its mu and logvar, and M's state there.
@@ -144,14 +151,17 @@ class Dreams:
         dreaming = self._memories[-1]
         drawn = dreaming.draw(h[:, -dreaming.hidden_size :], uniform, normal, self.temperature)
         if course is not None:
-            course = self._courses.after(course, drawn.hit_logit, chance)
+            hit_logit = drawn.hit_logit
+            course = self._courses.after(
+                course, None if hit_logit is None else dreaming.unweighted_hit_logit(hit_logit), chance
+            )
         if self._termination == "health":
             assert course is not None
             ended = course.health.squeeze(1) <= 0
         elif drawn.end_logit is None:
             ended = torch.zeros(len(h), dtype=torch.bool, device=h.device)
         elif self._termination == "sample":
-            ended = chance < torch.sigmoid(self._unweighted_end_logit(drawn.end_logit))
+            ended = chance < torch.sigmoid(dreaming.unweighted_end_logit(drawn.end_logit))
         else:
             ended = drawn.end_logit > 0
         after = drawn.z, h, c, *(() if course is None else course)
@@ -178,9 +188,9 @@ class Dreams:
 
         None for a task without action masks.
         """
-        if self.agent.memory.mask_head is None:
+        if self._mask_logits is None:
             return None
-        logits = self.agent.memory.mask_logits(z)
+        logits = self._mask_logits(z)
         return (logits > 0) | (logits >= logits.amax(dim=1, keepdim=True))
 
     def masked(self, control: Tensor, z: Tensor) -> Tensor:
@@ -196,7 +206,7 @@ class Dreams:
         """The inputs (N, F) of C in the given state: z, and h and c of the agent's own M."""
         own = self._memories[0].hidden_size
         z, h, c = state[:3]
-        return self.agent.inputs(z, h[:, :own], c[:, :own])
+        return self._inputs(z, h[:, :own], c[:, :own])
 
 
 def _start_states(agent: Agent) -> Tensor:

@@ -81,7 +81,7 @@ class _Dreaming(ReadOnly):
     """Runs the dreams of many controllers at once; on a GPU, keeps batches and their CUDA graphs for reuse."""
 
     def __init__(self, dreams: Dreams) -> None:
-        self._dreams, self._agent = dreams, dreams.agent
+        self._dreams = dreams
         self._standing: dict[tuple[object, ...], StandingBatch] = {}
 
     @property
@@ -113,7 +113,7 @@ class _Dreaming(ReadOnly):
 
     def _started(self, controllers: np.ndarray, seeds: Sequence[int], patience: int | None) -> Batch:
         dreams, count = self._dreams, len(controllers)
-        parameters = torch.from_numpy(controllers.astype(np.float32)).to(self._agent.device)
+        parameters = torch.from_numpy(controllers.astype(np.float32))
         streams = dreams.streams(list(seeds) * count, shared=True)
         z, h, c, *course = dreams.start(streams)
         place = torch.arange(len(z), device=z.device)
@@ -127,7 +127,7 @@ class _Dreaming(ReadOnly):
             recent=torch.zeros_like(place, dtype=torch.float32),
             course=tuple(course),
         )
-        controllers_of_rows = self._agent.controllers(parameters)
+        controllers_of_rows = dreams.controllers(parameters)
         return self._settled(Batch(dreams, controllers_of_rows, streams, rows, whole=True, patience=patience))
 
     def _size(self, left: int, size: int) -> int:

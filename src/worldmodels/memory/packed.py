@@ -48,6 +48,18 @@ class PackedMemory:
         self._restart, self._clock = memory.restart, memory.clock
         self._has_reward, self._has_end = memory.reward_head is not None, memory.end_head is not None
         self._has_hit = memory.hit_head is not None
+        self._log_end_weight = memory.end_weight.log() if self._has_end else None
+        self._log_hit_weight = memory.hit_weight.log() if self._has_hit else None
+
+    def unweighted_end_logit(self, end_logit: Tensor) -> Tensor:
+        """As :meth:`MDNRNN.unweighted_end_logit`."""
+        assert self._log_end_weight is not None
+        return end_logit - self._log_end_weight
+
+    def unweighted_hit_logit(self, hit_logit: Tensor) -> Tensor:
+        """As :meth:`MDNRNN.unweighted_hit_logit`."""
+        assert self._log_hit_weight is not None
+        return hit_logit - self._log_hit_weight
 
     def step(
         self,
