@@ -292,7 +292,8 @@ def test_workers_end_with_their_parent_even_if_it_is_killed_or_forgets_them(tmp_
 
 
 def test_the_division_of_work_is_even_and_knows_nothing_of_the_number_of_workers() -> None:
-    for total, together, chunks in ((1, 50, 1), (12, 50, 1), (13, 50, 2), (48, 256, 4), (96, 256, 8), (1000, 50, 32)):
+    divisions = ((1, 50, 1), (12, 50, 1), (13, 50, 2), (48, 256, 4), (64, 256, 4), (96, 256, 8), (1000, 50, 32))
+    for total, together, chunks in divisions:
         assert {WorkersExecutor(count).divide(total, together) for count in (1, 2, 64)} == {chunks}
     assert WorkersExecutor(2).divide(20, 4) == 5, "no more at once than allowed"
 

@@ -63,8 +63,8 @@ class Courses:
     def after(self, course: Course, hit_logit: Tensor | None, chance: Tensor) -> Course:
         """The courses of dreams one step later.
 
-        hit_logit: (N,), of the probability of a hit; chance: (N,), uniform in [0, 1). A dream is hit where the chance is
-        below that probability, and loses what one of the recorded hits took.
+        hit_logit: (N,), of the probability of a hit; chance: (N,), uniform in [0, 1). A dream is hit where the chance
+        is below that probability, and loses what one of the recorded hits took.
         """
         steps = course.steps + 1
         if self._drops is None:

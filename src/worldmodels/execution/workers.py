@@ -24,7 +24,8 @@ from worldmodels.execution.recover import ATTEMPTS, gave_up, starting_again
 
 T = TypeVar("T")
 _CHUNKS = 8
-"""Chunks into which work is divided, if it is not too little: few enough for large batches, enough for 8 cores."""
+"""Chunks into which work is divided, if it is not too little: few enough for large batches, enough for 8 cores. Fewer
+are 4, 2 or 1, so that 2 and 4 cores end at the same time."""
 _SMALLEST, _LARGEST = 12, 32
 """Episodes of a chunk: fewer make the networks slow, and more are lost when a process dies."""
 _LOOK_SECONDS = 0.2
@@ -46,7 +47,10 @@ class WorkersExecutor:
 
     def divide(self, episodes: int, together: int) -> int:
         """The number of chunks for so many episodes; it does not depend on the number of workers."""
-        return max(-(-episodes // min(together, _LARGEST)), min(_CHUNKS, -(-episodes // _SMALLEST)))
+        chunks = min(_CHUNKS, -(-episodes // _SMALLEST))
+        while chunks & (chunks - 1):  # not a power of two
+            chunks -= 1
+        return max(-(-episodes // min(together, _LARGEST)), chunks)
 
     def map(self, chunks: Iterable[Chunk[T]]) -> Iterator[T]:
         """The results of the chunks, in the order of the chunks."""
