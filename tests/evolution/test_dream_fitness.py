@@ -23,6 +23,7 @@ from worldmodels.dream.fast.cuda_graph import CudaGraph
 from worldmodels.dream.fast.streams import Numbers, NumpyStreams
 from worldmodels.evolution import dream_fitness
 from worldmodels.evolution.dream_fitness import DreamFitness
+from worldmodels.execution.chunk_packing import Packer
 from worldmodels.execution.executor import LocalExecutor
 
 CUDA = torch.device("cuda")
@@ -131,6 +132,23 @@ def test_chunks_are_asked_of_the_executor() -> None:
     agent = dreamer()
     DreamFitness(Counting(), agent, 1.0, "sample")(controllers_for(agent, 600, 1), [11, 12, 13, 12], 3)
     assert done == [2]
+
+
+@pytest.mark.parametrize("task", ["car-racing", "take-cover"])
+def test_processes_are_not_sent_the_v_of_an_agent_for_dreams_in_which_it_is_not_used(task: str) -> None:
+    class Packing(LocalExecutor):
+        def map(self, chunks):  # type: ignore[no-untyped-def]
+            packer = Packer()
+            for chunk in chunks:
+                packed = [packer.pack(chunk), *packer.parts.values()]
+                sizes.append(sum(buffer.raw().nbytes for part in packed for buffer in part.buffers))
+                yield chunk(self._environments)
+
+    sizes: list[int] = []
+    agent = dreamer(task)
+    DreamFitness(Packing(), agent, 1.0, "sample")(controllers_for(agent, 4, 1), [11, 12], 3)
+    weights = [sum(weight.nbytes for weight in net.parameters()) for net in (agent.memory, agent.vision)]
+    assert len(sizes) == 1 and weights[0] / 3 < sizes[0] < weights[1] / 2
 
 
 # --- as a GPU does it ----------------------------------------------------------------------------------------
