@@ -23,7 +23,7 @@ from worldmodels.core.files import array, load_tensors, save_tensors
 from worldmodels.core.ridge import PENALTIES, r_squared, ridge
 from worldmodels.data.episodes import Shard
 from worldmodels.evolution.subspace import recorded_inputs
-from worldmodels.memory.latents import Latents
+from worldmodels.memory.latents import Latents, places
 
 CARRIED_FILE = "carried.safetensors"
 _KEPT = ("controller", "r_squared", "unchanged")
@@ -147,31 +147,10 @@ def _inputs(agent: Agent, shards: Sequence[Shard], latents: Latents, numbers: Se
     encode: whether the frames are encoded by the agent's own V, because the latents are of another one.
     """
     earlier = len(latents.lengths) - sum(len(shard.lengths) for shard in shards)
-    part = _episodes(latents, [earlier + number for number in numbers])
+    part = latents.of([earlier + number for number in numbers])
     if encode:
-        part = _episodes(latents, [earlier + number for number in numbers], _encoded(agent, shards, numbers))
+        part = latents.of([earlier + number for number in numbers], _encoded(agent, shards, numbers))
     return torch.from_numpy(recorded_inputs(agent, part)).double()
-
-
-def _episodes(latents: Latents, numbers: Sequence[int], mu: Tensor | None = None) -> Latents:
-    """Some of the episodes; mu: of their frames, if not as in ``latents``."""
-    chosen = torch.tensor(numbers)
-    steps = [slice(start, end) for start, end in _places(latents.lengths, chosen)]
-    frames = [slice(start, end) for start, end in _places(latents.lengths + 1, chosen)]
-    return Latents(
-        mu=torch.cat([latents.mu[part] for part in frames]) if mu is None else mu,
-        logvar=torch.cat([latents.logvar[part] for part in frames]),
-        actions=torch.cat([latents.actions[part] for part in steps]),
-        rewards=torch.cat([latents.rewards[part] for part in steps]),
-        terminated=latents.terminated[chosen],
-        lengths=latents.lengths[chosen],
-    )
-
-
-def _places(lengths: Tensor, chosen: Tensor) -> list[tuple[int, int]]:
-    """Where the chosen of concatenated parts with these lengths begin and end."""
-    ends = lengths.cumsum(0)
-    return list(zip((ends - lengths)[chosen].tolist(), ends[chosen].tolist(), strict=True))
 
 
 def _encoded(agent: Agent, shards: Sequence[Shard], numbers: Sequence[int]) -> Tensor:
@@ -179,7 +158,7 @@ def _encoded(agent: Agent, shards: Sequence[Shard], numbers: Sequence[int]) -> T
     places = [
         (shard, start, end)
         for shard in shards
-        for start, end in _places(torch.from_numpy(shard.lengths) + 1, torch.arange(len(shard.lengths)))
+        for start, end in places(torch.from_numpy(shard.lengths) + 1, torch.arange(len(shard.lengths)))
     ]
     encoded = []
     for shard, start, end in (places[number] for number in numbers):

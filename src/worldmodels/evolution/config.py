@@ -86,8 +86,12 @@ class EvolutionConfig:
     """Evolution strategy: cma (CMA-ES with the full covariance matrix), sep-cma (CMA-ES with a diagonal one), pepg
     (parameter-exploring policy gradients), openai-es (OpenAI's evolution strategy) or ga (a genetic algorithm)."""
     components: int = number(32, low=0)
-    """Number of principal components of C's inputs that span the search space; 0 means one dimension for every weight
-    of C."""
+    """Number of principal components of C's inputs that span the search space, with the symmetry mirror for each
+    control; 0 means one dimension for every weight of C."""
+    symmetry: str = choice("none", "none", "mirror")
+    """none, or mirror for worlds in which left and right are alike, such as CarRacing: the weights of each control are
+    searched along components of C's inputs that a mirror treats like that control. Steering, whose sign changes there,
+    gets those that change theirs, gas and brake those that stay. A C with a hidden layer is searched without it."""
     backend: str = text("")
     """The task's backend for fitness and validation in the real world; empty means its fastest."""
     carry: str = choice("weights", "weights", "ridge", "none")

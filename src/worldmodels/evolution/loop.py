@@ -22,7 +22,13 @@ from worldmodels.core.seeds import Stream, episode_seeds
 from worldmodels.evolution.config import PhaseConfig
 from worldmodels.evolution.finishing import measured, tells_finished
 from worldmodels.evolution.fitness import Fitness
-from worldmodels.evolution.subspace import SearchSpace, component_space, whole_space, with_random_features
+from worldmodels.evolution.subspace import (
+    SearchSpace,
+    component_space,
+    mirror_space,
+    whole_space,
+    with_random_features,
+)
 from worldmodels.tasks import Task
 
 _COLUMNS = ("mean", "best", "sd", "max_steps", "steps_per_s", "sigma", "validation", "validation_sd")
@@ -37,7 +43,8 @@ class Phase:
     name: for progress reports; number: the phase's index from 0, from which its random numbers follow; strategy: name
     of the strategy; components: principal components that span the search space, 0 for one dimension per weight;
     fitness, validate: measure the candidates and the distribution's mean; inputs: returns a sample (n, F) of C's
-    inputs, for the components; identity: a text for everything that the result depends on, because a checkpoint with
+    inputs, for the components; mirror: returns what inputs (n, F) become in a mirror, where the search space shall have
+    that symmetry; identity: a text for everything that the result depends on, because a checkpoint with
     another identity is refused; start: which of several evolutions this is, from 0: each has random numbers and fitness
     episodes of its own, and all have the same episodes for validation.
     """
@@ -53,6 +60,7 @@ class Phase:
     inputs: Callable[[], np.ndarray] | None = None
     identity: str = ""
     start: int = 0
+    mirror: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -250,6 +258,9 @@ def _fresh(agent: Agent, phase: Phase) -> _State:
     seen = phase.inputs() if phase.inputs is not None and (phase.components or new_features) else None
     if seen is None or phase.components == 0:
         space = whole_space(start, layout.controls, layout.hidden)
+    elif phase.mirror is not None and agent.task.mirror is not None:
+        signs, unbounded = agent.task.mirror.controls, agent.inputs.part("c")
+        space = mirror_space(start, signs, seen, phase.mirror(seen), phase.components, unbounded)
     else:
         unbounded = agent.inputs.part("c")
         space = component_space(start, layout.controls, seen, phase.components, unbounded, layout.hidden)
@@ -286,7 +297,8 @@ def _load(path: Path, agent: Agent, phase: Phase) -> _State | None:
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{path} is not a checkpoint of evolution; delete it and run the same command again") from None
     fits = start.shape == (size,) and means.shape == (len(scores), size) and centre.shape == (layout.inputs,)
-    fits = fits and basis.ndim == 2 and len(basis) == len(centre) and meta.get("identity") == phase.identity
+    fits = fits and basis.shape[2:] in ((), (layout.controls,)) and len(basis) == len(centre)
+    fits = fits and basis.ndim > 1 and meta.get("identity") == phase.identity
     if not fits or fitness.ndim != 2 or fitness.shape[1] != phase.settings.population:
         raise UserError(f"{path} belongs to another population or controller; delete it, or use another --run")
     if not all(np.isfinite(values).all() for values in (fitness, means, start, centre, basis)):

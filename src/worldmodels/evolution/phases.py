@@ -1,17 +1,20 @@
 """The evolution of a C: phases in dreams and in the real world, one after the other."""
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from worldmodels.agent import Agent
 from worldmodels.controller.strategies import STRATEGIES
 from worldmodels.core.errors import UserError
 from worldmodels.core.events import say
+from worldmodels.core.ridge import LinearMap
 from worldmodels.core.seeds import episode_seeds
 from worldmodels.data.encode import set_starts
 from worldmodels.dream.config import DreamConfig
@@ -20,6 +23,7 @@ from worldmodels.evolution.dream_fitness import DreamFitness
 from worldmodels.evolution.finishing import check_finishing
 from worldmodels.evolution.fitness import Fitness, SharedFitness, WorldFitness
 from worldmodels.evolution.loop import Phase, evolve
+from worldmodels.evolution.mirror import check_symmetry, mirror_map
 from worldmodels.evolution.subspace import recorded_inputs, visited_inputs
 from worldmodels.execution.executor import Executor
 from worldmodels.memory.latents import Latents
@@ -81,6 +85,7 @@ class Evolution:
         """
         phases = phases_of(self.config)
         check_finishing(phases, self.agent.task)
+        check_symmetry(self.config, self.agent.task)
         repeated = len(phases) - 1 or 1
         metrics = self._best_of_starts(range(repeated), directory)
         return metrics | self._run(range(repeated, len(phases)), directory)
@@ -132,7 +137,20 @@ class Evolution:
             inputs=self._inputs(number, settings) if self.agent.inputs.names else None,
             identity=self.identity,
             start=start,
+            mirror=self._mirrored if self._symmetric else None,
         )
+
+    @property
+    def _symmetric(self) -> bool:
+        agent = self.agent
+        return self.config.symmetry == "mirror" and bool(agent.inputs.names) and not agent.layout.hidden
+
+    def _mirrored(self, inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(self._mirror_map(torch.from_numpy(inputs).double()))
+
+    @functools.cached_property
+    def _mirror_map(self) -> LinearMap:
+        return mirror_map(self.agent, self.latents)
 
     @property
     def _backend(self) -> str:

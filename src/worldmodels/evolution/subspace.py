@@ -44,9 +44,9 @@ class SearchSpace:
     """Maps points (N, size) to controllers (N, P): ``start`` plus a linear map of the point.
 
     start: (P,), the controller of the point 0; centre: (F,), the mean of C's inputs; basis: (F, K), their scaled
-    components; controls: C; hidden: hidden units H, 0 for a linear C. Like a controller with K inputs, a point consists
-    of C biases and then K rows of C weights; with a hidden layer of H biases and K rows of H weights, and then those of
-    the output layer, which are coordinates themselves.
+    components, or (F, K, C), those for each of the controls; controls: C; hidden: hidden units H, 0 for a linear C.
+    Like a controller with K inputs, a point consists of C biases and then K rows of C weights; with a hidden layer of H
+    biases and K rows of H weights, and then those of the output layer, which are coordinates themselves.
     """
 
     start: np.ndarray
@@ -70,7 +70,7 @@ class SearchSpace:
         outputs, end = self.layout.first_outputs, self.layout.first
         bias, rest, after = points[:, :outputs], points[:, outputs:end], points[:, end:]
         along = rest.reshape(len(points), self.basis.shape[1], outputs)
-        weights = np.einsum("fk,nkc->nfc", self.basis, along)
+        weights = np.einsum("fk,nkc->nfc" if self.basis.ndim == 2 else "fkc,nkc->nfc", self.basis, along)
         # The components are relative to the centre: subtracting it from the inputs is a change of the bias.
         shifted = bias - np.einsum("f,nfc->nc", self.centre, weights)
         moved = np.concatenate([shifted, weights.reshape(len(points), outputs * len(self.centre)), after], axis=1)
@@ -98,18 +98,57 @@ def component_space(
     inputs that are scaled to the mean variance of the others, because c is unbounded and would dominate z and h.
     """
     centre = inputs.mean(axis=0, dtype=np.float64)
-    input_scales = np.ones(len(centre))
-    variance = inputs.var(axis=0, dtype=np.float64)
+    input_scales = _input_scales(inputs.var(axis=0, dtype=np.float64), unbounded)
+    basis = input_scales[:, None] * _components(inputs * input_scales, components)
+    return SearchSpace(start, centre, basis, controls, hidden)
+
+
+def mirror_space(
+    start: np.ndarray,
+    signs: Sequence[int],
+    inputs: np.ndarray,
+    mirrored: np.ndarray,
+    components: int,
+    unbounded: slice = slice(0),
+) -> SearchSpace:
+    """The search space of a linear C in a world in which left and right are alike, in the way of its symmetry.
+
+    signs: for each control, -1 if a mirror changes its sign, such as that of steering, and 1 if not; mirrored: (n, F),
+    what the inputs (n, F) become in the mirror. Every control gets components of its own: those of the half difference
+    of both, which a mirror turns round, for the sign -1, and of the half sum, which it leaves alone, for 1. So no step
+    of the search makes the car brake because the road bends to the left. A step changes C's output about as much as in
+    the whole space. unbounded: see :func:`component_space`.
+    """
+    both = np.concatenate([inputs, mirrored]).astype(np.float64)
+    centre, variance = both.mean(axis=0), both.var(axis=0)
+    input_scales = _input_scales(variance, unbounded)
+    total, bases = (variance * input_scales**2).sum(), {}
+    for sign in set(signs):
+        part = (inputs.astype(np.float64) + sign * mirrored) / 2
+        basis = input_scales[:, None] * _components(part * input_scales, components)
+        spread = ((both - centre) @ basis).var(axis=0).sum()
+        bases[sign] = basis * (np.sqrt(total / spread) if spread > 0 else 1.0)
+    return SearchSpace(start, centre, np.stack([bases[sign] for sign in signs], axis=2), len(signs))
+
+
+def _input_scales(variance: np.ndarray, unbounded: slice) -> np.ndarray:
+    """Factors (F,) of the inputs with these variances, by which the unbounded ones vary as much as the others."""
+    scales = np.ones(len(variance))
     bounded = np.delete(variance, unbounded)
     if variance[unbounded].sum() > 0 and bounded.sum() > 0:
-        input_scales[unbounded] = np.sqrt(bounded.mean() / variance[unbounded].mean())
-    covariance = np.cov(inputs.astype(np.float64) * input_scales, rowvar=False).reshape(len(centre), -1)
+        scales[unbounded] = np.sqrt(bounded.mean() / variance[unbounded].mean())
+    return scales
+
+
+def _components(sample: np.ndarray, components: int) -> np.ndarray:
+    """The leading principal components of a sample (n, F), scaled, (F, K)."""
+    covariance = np.cov(sample.astype(np.float64), rowvar=False).reshape(sample.shape[1], -1)
     variances, directions = np.linalg.eigh(covariance)
-    count = min(components, len(centre))
+    count = min(components, sample.shape[1])
     variances, directions = np.maximum(variances[::-1][:count], 1e-9), directions[:, ::-1][:, :count]
     scales = variances ** (-_WHITENING / 2)
     scales *= np.sqrt(variances.sum() / (variances * scales**2).sum())
-    return SearchSpace(start, centre, input_scales[:, None] * directions * scales, controls, hidden)
+    return np.asarray(directions * scales)
 
 
 def with_random_features(space: SearchSpace, inputs: np.ndarray | None, stream: np.random.Generator) -> SearchSpace:

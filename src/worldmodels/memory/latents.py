@@ -1,7 +1,10 @@
 """The training data of M: recorded episodes, encoded by one V."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -25,6 +28,26 @@ class Latents:
     action_mask: Tensor | None = None
     health: Tensor | None = None
 
+    def of(self, numbers: Sequence[int], mu: Tensor | None = None) -> Self:
+        """The episodes with these numbers, without masks and health; mu: of their frames, if not as recorded."""
+        chosen = torch.tensor(numbers)
+        steps = [slice(start, end) for start, end in places(self.lengths, chosen)]
+        frames = [slice(start, end) for start, end in places(self.lengths + 1, chosen)]
+        return type(self)(
+            mu=torch.cat([self.mu[part] for part in frames]) if mu is None else mu,
+            logvar=torch.cat([self.logvar[part] for part in frames]),
+            actions=torch.cat([self.actions[part] for part in steps]),
+            rewards=torch.cat([self.rewards[part] for part in steps]),
+            terminated=self.terminated[chosen],
+            lengths=self.lengths[chosen],
+        )
+
     def __repr__(self) -> str:
         frames, size = self.mu.shape
         return f"Latents({len(self.lengths)} episodes, {frames:,} frames, latent_size={size})"
+
+
+def places(lengths: Tensor, chosen: Tensor) -> list[tuple[int, int]]:
+    """Where the ``chosen`` (n,) of concatenated parts with these lengths begin and end."""
+    ends = lengths.cumsum(0)
+    return list(zip((ends - lengths)[chosen].tolist(), ends[chosen].tolist(), strict=True))

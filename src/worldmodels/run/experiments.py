@@ -14,6 +14,7 @@ from worldmodels.core.files import write_json
 from worldmodels.core.terminal import console, duration
 from worldmodels.evaluation import print_scores
 from worldmodels.evolution.finishing import check_finishing
+from worldmodels.evolution.mirror import check_symmetry
 from worldmodels.evolution.phases import phases_of_all_rounds
 from worldmodels.execution.environments import make_envs
 from worldmodels.execution.executor import Executor, make_executor
@@ -39,6 +40,7 @@ def opened(
     config = resolved(config, task)
     # Wrong settings are reported now, and not by the stage that uses them, perhaps an hour later.
     check_finishing(phases_of_all_rounds(config.evolution), task)
+    check_symmetry(config.evolution, task)
     check_vision(config.vision)
     made_with = Artifacts(directory, config).provenance(device)
     with (

@@ -101,6 +101,8 @@ def _controller(artifacts: Artifacts) -> Found:
     if evolution.starts == 1:
         # As in evolutions of earlier versions, which lack the setting.
         del settings["starts"]
+    if evolution.symmetry == "none":
+        del settings["symmetry"]  # likewise
     if artifacts.before is None or evolution.carry == "weights":
         # There is nothing to carry over in the first round; and see _LATER.
         del settings["carry"]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from gymnasium import Env, spaces
@@ -207,6 +207,17 @@ class TellsState(Protocol):
         ...
 
 
+class Mirror(NamedTuple):
+    """What a mirror does to actions in a world in which left and right are alike; frames are turned round in it.
+
+    actions: for each of the A numbers that encode an action for M, -1 if its sign changes in the mirror, and 1 if the
+    number stays the same; controls: likewise for each of the C controls.
+    """
+
+    actions: tuple[int, ...]
+    controls: tuple[int, ...]
+
+
 class Task(ReadOnly, ABC):
     """A world and everything that agents need to act in it.
 
@@ -265,6 +276,8 @@ class Task(ReadOnly, ABC):
     """What was found out about the world when the task was made, as JSON; runs and agents save it to rebuild it."""
     goal: str = ""
     """What episodes that have finished are called, such as "finished laps"; empty for a world that has no goal."""
+    mirror: Mirror | None = None
+    """For a world in which left and right are alike, so that whatever happens in it could happen in a mirror, too."""
     rules: tuple[str, ...] = ()
     """Names of the hand-written policies of :meth:`rule`, which serve as baselines."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldmodels.core.errors import UserError
-from worldmodels.tasks.base import EnvPoolWorld, Playing, Policy, PolicyFor, ProcessWorld, Task, World
+from worldmodels.tasks.base import EnvPoolWorld, Mirror, Playing, Policy, PolicyFor, ProcessWorld, Task, World
 from worldmodels.tasks.car_racing.explorers import Explorer, Perturbed, Uniform
 from worldmodels.tasks.car_racing.playing import CarRacingPlaying
 from worldmodels.tasks.car_racing.repeated import FAST, REPEATED, STOCK
@@ -48,6 +48,7 @@ class CarRacing(Task):
     action_space = spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32))
     reference_backend = "gymnasium"
     goal = "finished laps"
+    mirror = Mirror(actions=(-1, 1, 1), controls=(-1, 1, 1))
     rules = ("follow-road",)
     max_steps = 1000
     # The camera zooms in for a second; before that the road is too thin for M to tell where it leads.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium import spaces
 
-from worldmodels.tasks.base import Playing, Policy, ProcessWorld, Task, World
+from worldmodels.tasks.base import Mirror, Playing, Policy, ProcessWorld, Task, World
 from worldmodels.tasks.resize import resized
 from worldmodels.tasks.take_cover.explorers import HeldKeys, Interrupted
 from worldmodels.tasks.take_cover.leftovers import check_shared_memory, sweep
@@ -40,6 +40,7 @@ class TakeCover(Task):
     predicts_reward = False
     shows_end = False
     full_health = 100.0
+    mirror = Mirror(actions=(-1,), controls=(-1,))
     reference_backend = "vizdoom"
     max_envs = 64
 
