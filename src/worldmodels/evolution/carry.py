@@ -155,13 +155,13 @@ def _inputs(agent: Agent, shards: Sequence[Shard], latents: Latents, numbers: Se
 
 def _encoded(agent: Agent, shards: Sequence[Shard], numbers: Sequence[int]) -> Tensor:
     """mu (frames, Z) float16 of all frames of some episodes by the agent's V, as latents hold it."""
-    places = [
+    episodes = [
         (shard, start, end)
         for shard in shards
         for start, end in places(torch.from_numpy(shard.lengths) + 1, torch.arange(len(shard.lengths)))
     ]
     encoded = []
-    for shard, start, end in (places[number] for number in numbers):
+    for shard, start, end in (episodes[number] for number in numbers):
         for first in range(start, end, _BATCH):
             interrupt.check()
             encoded.append(agent.encode(shard.frames(first, min(first + _BATCH, end)))[0].half().cpu())
