@@ -168,7 +168,7 @@ def test_without_symmetry_and_with_a_hidden_layer_the_search_knows_no_mirror(sym
     assert evolution.phase(0, "real", config.phases["real"]).mirror is None
 
 
-@pytest.mark.parametrize("name", ["car-racing", "take-cover"])
+@pytest.mark.parametrize("name", ["car-racing", "car-racing-published", "take-cover", "take-cover-published"])
 def test_the_signs_of_a_task_say_what_its_controls_and_actions_become_in_a_mirror(name: str) -> None:
     task = get_task(name)
     assert task.mirror is not None
