@@ -183,5 +183,5 @@ def test_a_mirror_is_refused_where_there_is_none_and_without_components() -> Non
     check_symmetry(EvolutionConfig(symmetry="mirror"), get_task("car-racing"))
     with pytest.raises(UserError, match=r"left and right are alike, and bin-packing is not known"):
         check_symmetry(EvolutionConfig(symmetry="mirror"), get_task("bin-packing"))
-    with pytest.raises(UserError, match=r"components of at least 1, got 0"):
+    with pytest.raises(UserError, match=r"components 0 asks for none; use --evolution.symmetry none"):
         check_symmetry(EvolutionConfig(symmetry="mirror", components=0), get_task("car-racing"))

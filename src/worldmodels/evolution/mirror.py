@@ -39,8 +39,8 @@ def check_symmetry(config: EvolutionConfig, task: Task) -> None:
         )
     if config.components == 0:
         raise UserError(
-            "--evolution.symmetry mirror chooses among components of C's inputs: expected --evolution.components "
-            "of at least 1, got 0"
+            "--evolution.symmetry mirror chooses among components of C's inputs, and --evolution.components 0 asks for "
+            "none; use --evolution.symmetry none, or at least 1 component"
         )
 
 
