@@ -201,6 +201,8 @@ class Early:
         if name == "{module}":
             os.kill(os.getpid(), signal.SIGINT)
 
+# A shell starts processes in the background with Ctrl+C ignored, and these tests may run there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from worldmodels.cli.main import main
 for name in [name for name in sys.modules if name.startswith("worldmodels.core")]:
     del sys.modules[name]
