@@ -64,7 +64,7 @@ def recording(episodes: int = 9) -> Latents:
 
 
 def sample(count: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs of C, which are mixed up, and what they become in a mirror; and the way back from the mixture."""
+    """Inputs of C, and what they become in a mirror."""
     turn = np.r_[-np.ones(TURNED), np.ones(STAYING)]
     plain = STREAM.standard_normal((count, TURNED + STAYING)) * np.linspace(0.5, 2, TURNED + STAYING) + 3 * (turn > 0)
     return plain, plain * turn
