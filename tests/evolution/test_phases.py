@@ -232,6 +232,18 @@ def test_of_several_starts_the_one_with_the_best_validation_goes_on(case: Case) 
     assert one["validation"] == scores[0], "the first start is the only one of an evolution with one"
 
 
+def test_starts_end_with_the_first_that_is_good(case: Case) -> None:
+    _, every = case.evolved("every", replace(STARTS, good_start=1e9))
+    scores = [every[f"start_{start}_validation"] for start in (1, 2, 3)]
+    for name, good in (("first", scores[0]), ("highest", max(scores))):
+        needed = next(count for count, score in enumerate(scores, 1) if score >= good)
+        _, metrics = case.evolved(name, replace(STARTS, good_start=good))
+        told = [metrics[key] for key in metrics if key.startswith("start_")]
+        assert told == scores[:needed] and metrics["best_start"] == needed
+        made = [(case.folder / name / phase_folder(0, "real", start)).exists() for start in range(3)]
+        assert made == [start < needed for start in range(3)]
+
+
 def test_of_a_single_phase_with_several_starts_the_best_is_the_result(case: Case) -> None:
     agent, metrics = case.evolved("run", replace(STARTS, sequence=("real",)))
     scores = [metrics[f"start_{start}_validation"] for start in (1, 2, 3)]

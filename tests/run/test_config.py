@@ -284,10 +284,10 @@ def test_carracings_c_goes_on_along_its_own_inputs_as_soon_as_it_drives() -> Non
 
 
 def test_carracings_c_begins_several_times_in_the_first_round_alone() -> None:
-    assert preset("quick").evolution.starts == preset("standard").evolution.starts == 3
+    assert (preset("quick").evolution.starts, preset("standard").evolution.starts) == (3, 6)
     assert later_round(preset("standard")).evolution.starts == 1
     anew = preset("standard").with_settings(**{"evolution.carry": "none"})
-    assert later_round(anew).evolution.starts == 3
+    assert later_round(anew).evolution.starts == 6
     assert preset("dream").evolution.starts == preset("paper").evolution.starts == 1
 
 

@@ -104,6 +104,8 @@ class EvolutionConfig:
     """Evolutions with different random numbers wherever C begins anew, in the first round or with carry none in every
     one: all phases but the last are run this many times, and the last one goes on from the C with the best validation.
     Of a single phase, the best C is the result."""
+    good_start: float | None = number(None)
+    """Validation from which a start is good enough, so that no further ones are made; none means that all are."""
     later_sequence: tuple[str, ...] = text(())
     """Names of the phases to run in later rounds, which start from an evolved C; none means those of the first."""
     phases: dict[str, PhaseConfig] = part(_phases)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,16 +92,19 @@ class Evolution:
         return metrics | self._run(range(repeated, len(phases)), directory)
 
     def _best_of_starts(self, numbers: range, directory: Path) -> dict[str, float]:
-        """Run the phases with these numbers once per start, and keep the C that has the best validation."""
+        """Run the phases with these numbers once per start until one is good, and keep the C with the best validation."""
         before, outcomes = self.agent.controller, []
+        good = math.inf if self.config.good_start is None else self.config.good_start
         for start in range(self.config.starts):
             self.agent.controller = before
             metrics = self._run(numbers, directory, start)
             outcomes.append((self.agent.controller, metrics))
+            if metrics["validation"] >= good:
+                break
         scores = [metrics["validation"] for _, metrics in outcomes]
         best = int(np.argmax(scores))
         self.agent.controller, metrics = outcomes[best]
-        if len(scores) == 1:
+        if self.config.starts == 1:
             return metrics
         say(f"start {best + 1} of {len(scores)} goes on: validation {', '.join(f'{score:,.4g}' for score in scores)}")
         of_all = {f"start_{start + 1}_validation": score for start, score in enumerate(scores)}

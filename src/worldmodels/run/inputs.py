@@ -101,6 +101,8 @@ def _controller(artifacts: Artifacts) -> Found:
     if evolution.starts == 1:
         # As in evolutions of earlier versions, which lack the setting.
         del settings["starts"]
+    if evolution.starts == 1 or evolution.good_start is None:
+        del settings["good_start"]  # likewise
     if evolution.symmetry == "none":
         del settings["symmetry"]  # likewise
     if artifacts.before is None or evolution.carry == "weights":
