@@ -92,7 +92,7 @@ class Evolution:
         return metrics | self._run(range(repeated, len(phases)), directory)
 
     def _best_of_starts(self, numbers: range, directory: Path) -> dict[str, float]:
-        """Run the phases with these numbers once per start until one is good, and keep the C with the best validation."""
+        """Run the phases with these numbers once per start until one is good, and keep the C that validates best."""
         before, outcomes = self.agent.controller, []
         good = math.inf if self.config.good_start is None else self.config.good_start
         for start in range(self.config.starts):
