@@ -106,7 +106,9 @@ class Evolution:
         self.agent.controller, metrics = outcomes[best]
         if self.config.starts == 1:
             return metrics
-        say(f"start {best + 1} of {len(scores)} goes on: validation {', '.join(f'{score:,.4g}' for score in scores)}")
+        told = ", ".join(f"{score:,.4g}" for score in scores)
+        enough = "" if len(scores) == self.config.starts else "; no further start is needed"
+        say(f"start {best + 1} of {len(scores)} goes on: validation {told}{enough}")
         of_all = {f"start_{start + 1}_validation": score for start, score in enumerate(scores)}
         return metrics | of_all | {"best_start": best + 1.0}
 
